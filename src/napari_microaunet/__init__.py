@@ -1,0 +1,1 @@
+"""Label colonoscopy polyps in napari with a tiny network, correct the masks, export them."""
