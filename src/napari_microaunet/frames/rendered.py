@@ -1,0 +1,435 @@
+"""Colonoscopy frames of our own making, with exact masks: a seeded renderer.
+
+A camera with a fisheye lens and two lamps looks into a bent tube with haustral
+folds (:mod:`napari_microaunet.frames.colon_scene`). Light falls off with the
+square of the distance, wet mucosa glitters, vessels branch over the wall and
+stop at polyps, which differ a little in colour and texture. A mask is what the
+camera sees of a polyp: each pixel's ray knows what it hit.
+
+No pixel, texture or statistic comes from a recorded frame, so frames may be
+used and passed on freely. They serve as sample data, as test data and, mixed
+into recorded frames, for training. Seeds below 1000 are for sample data and
+tests; training takes seeds from 1000 on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from napari_microaunet.frames.colon_scene import Array, Colon, Polyp, grow_polyp, unit
+
+# Linear RGB reflectance of mucosa as scopes and their white balance show it.
+_MUCOSA = np.array(
+    [
+        [0.80, 0.31, 0.11],  # orange
+        [0.80, 0.30, 0.22],  # pink
+        [0.66, 0.36, 0.15],  # tan
+        [0.80, 0.42, 0.30],  # pale
+        [0.76, 0.20, 0.13],  # red
+    ]
+)
+# What blood takes from red, green and blue; what a longer way through tissue leaves.
+_BLOOD = np.array([0.25, 0.75, 0.65], np.float32)
+_DEPTH = np.array([0.06, 0.22, 0.26], np.float32)
+_RESIDUE = np.array([0.62, 0.42, 0.07], np.float32)
+# A scope sees 140 to 170 degrees from corner to corner; half of that, in radians.
+_HALF_VIEW = (1.15, 1.4)
+# Shares of the picture that a polyp is to cover, and how often to look for such a view.
+_VISIBLE = (0.02, 0.25)
+_ATTEMPTS = 40
+# Frames from far to near and back again in a clip.
+_CLIP_PERIOD = 96
+
+
+@dataclass(frozen=True)
+class _Camera:
+    """Where the scope is and which way it looks: rows of ``axes`` are right, down, forward."""
+
+    position: Array
+    axes: Array
+    half_view: float
+
+    def rays(self, height: int, width: int) -> Array:
+        """Unit rays, shape (3, height, width); the angle grows linearly with the radius."""
+        half = 0.5 * np.hypot(height, width)
+        y, x = np.mgrid[:height, :width].astype(np.float32)
+        y, x = (y - (height - 1) / 2) / half, (x - (width - 1) / 2) / half
+        radius = np.hypot(x, y)
+        angle = radius * np.float32(self.half_view)
+        side = np.sin(angle) / np.maximum(radius, 1e-6)
+        local = np.stack([x * side, y * side, np.cos(angle)]).astype(np.float32)
+        return np.asarray(np.einsum("ij,ihw->jhw", self.axes, local), np.float32)
+
+
+def _aim(position: Array, target: Array, roll: float, half_view: float) -> _Camera:
+    forward = unit(target - position)
+    right = unit(np.cross(np.array([0, 1, 0], np.float32), forward))
+    down = np.cross(forward, right)
+    cos, sin = np.cos(roll), np.sin(roll)
+    axes = np.stack([cos * right + sin * down, cos * down - sin * right, forward])
+    return _Camera(position.astype(np.float32), axes.astype(np.float32), half_view)
+
+
+def _on_axis(colon: Colon, z: float) -> Array:
+    x, y = colon.centre(np.asarray(z, np.float32))
+    return np.array([x, y, z], np.float32)
+
+
+class _Mucosa:
+    """Colour, vessels and gloss of the tissue, as functions of place."""
+
+    _SIDE = 64
+    _VESSEL_SHAPE = (768, 768)
+    _VESSEL_LENGTH = 4.5
+
+    def __init__(self, random: np.random.Generator, polyps: int) -> None:
+        self._lattice = ndimage.gaussian_filter(
+            random.normal(size=(self._SIDE,) * 3).astype(np.float32), 1.0, mode="wrap"
+        )
+        self._lattice /= self._lattice.std()
+        weights = random.dirichlet(np.full(len(_MUCOSA), 0.6))
+        self.colour = (weights @ _MUCOSA * random.normal(1, 0.04, 3)).astype(np.float32)
+        redder = np.array([1.0, 0.72, 0.74]) ** random.uniform(-0.5, 1.3, (polyps, 1))
+        self.polyp_colours = (self.colour * redder * random.uniform(0.95, 1.2, (polyps, 1))).astype(
+            np.float32
+        )
+        self.pits = random.uniform(0, 0.35, polyps)
+        self.mottle = random.uniform(0.04, 0.14)
+        self.vessel_strength = random.uniform(0.15, 0.75)
+        self.residue = random.uniform(1.5, 2.3) if random.random() < 0.3 else np.inf
+        self.bump = random.uniform(0.08, 0.22)
+        self.grain = random.uniform(9, 18)
+        self._vessels = self._grow_vessels(random)
+
+    def noise(self, points: Array, frequency: float, channel: int) -> Array:
+        """Smooth noise of unit variance at points, shape (3, n); channels are independent."""
+        shift = np.array([17.3, 31.7, 47.9], np.float32) * channel
+        places = points * np.float32(frequency) + shift[:, None]
+        return ndimage.map_coordinates(self._lattice, places, order=1, mode="grid-wrap")
+
+    def vessels(self, colon: Colon, points: Array) -> Array:
+        """How much of a vessel, 0..1, lies under wall points, shape (3, n)."""
+        x, y = colon.centre(points[2])
+        turn = np.arctan2(points[1] - y, points[0] - x) / (2 * np.pi)
+        height, width = self._VESSEL_SHAPE
+        places = np.stack([points[2] / self._VESSEL_LENGTH * height, turn * width])
+        return ndimage.map_coordinates(self._vessels, places, order=1, mode="grid-wrap")
+
+    def _grow_vessels(self, random: np.random.Generator) -> Array:
+        """Let trees of vessels grow over the unrolled wall; thinner at every branching."""
+        shape = np.array(self._VESSEL_SHAPE)
+        places = random.uniform(0, 1, (26, 2)) * shape
+        headings = random.uniform(0, 2 * np.pi, 26)
+        total = np.zeros(self._VESSEL_SHAPE, np.float32)
+        for width, steps in ((2.6, 260), (1.7, 130), (1.1, 80), (0.8, 45)):
+            bend = np.cumsum(random.normal(0, 0.11, (steps, headings.size)), axis=0)
+            heading = headings + ndimage.gaussian_filter1d(bend, 2, axis=0)
+            path = places + np.cumsum(np.stack([np.sin(heading), np.cos(heading)], -1), axis=0)
+            drawn = np.zeros(self._VESSEL_SHAPE, np.float32)
+            rows, columns = np.floor(path).astype(int).reshape(-1, 2).T
+            drawn[rows % shape[0], columns % shape[1]] = 1
+            drawn = ndimage.gaussian_filter(drawn, width, mode="wrap") * (width * 2.5)
+            total = np.maximum(total, np.minimum(drawn, 1) * min(1.0, 0.45 + 0.2 * width))
+            children = 4
+            at = random.integers(steps // 6, steps, (children, headings.size))
+            which = np.arange(headings.size)
+            sides = random.choice([-1, 1], at.shape) * random.uniform(0.4, 1.0, at.shape)
+            places = path[at, which].reshape(-1, 2)
+            headings = (heading[at, which] + sides).ravel()
+        return total
+
+
+@dataclass(frozen=True)
+class _Overlay:
+    """What the processor puts around and over the picture."""
+
+    outline: str
+    corner: float
+    black: int
+    side: float
+    text: tuple[str, ...]
+    marker: tuple[int, int, int] | None
+
+    def picture_box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, bottom and right of the picture in a frame."""
+        tall = round(height * 0.97)
+        wide = min(round(width * 0.97), round(tall * 1.22))
+        top, left = (height - tall) // 2, round((width - wide) * self.side)
+        return top, left, top + tall, left + wide
+
+    def picture_shape(self, height: int, width: int) -> NDArray[np.bool_]:
+        """Which pixels of the picture's box, (height, width), show the picture."""
+        y, x = np.mgrid[:height, :width].astype(np.float32)
+        y, x = np.abs(y - (height - 1) / 2), np.abs(x - (width - 1) / 2)
+        if self.outline == "round":
+            return np.asarray(np.hypot(x, y) < 0.5 * width * 0.99)
+        cut = self.corner * height
+        if self.outline == "octagon":
+            return np.asarray(x + y < (height + width) / 2 - cut)
+        rounded = np.hypot(np.maximum(x - width / 2 + cut, 0), np.maximum(y - height / 2 + cut, 0))
+        return np.asarray(rounded < cut)
+
+    def draw(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8], second: float) -> None:
+        """Burn text and marker into a frame in place; a mask ends where the marker begins."""
+        height, width = mask.shape
+        image = Image.fromarray(frame)
+        pencil = ImageDraw.Draw(image)
+        size = max(6, height // 34)
+        font = ImageFont.load_default(size)
+        clock = f"12:{int(second) // 60:02d}:{int(second) % 60:02d}"
+        for row, line in enumerate((*self.text, clock) if self.text else ()):
+            place = (round(0.012 * width), round(0.22 * height + 1.5 * size * row))
+            pencil.text(place, line, fill=(235, 235, 235), font=font)
+        if self.marker is not None:
+            top, right = round(0.72 * height), round(0.24 * width)
+            box = (round(0.02 * width), top, right, round(0.97 * height))
+            pencil.rectangle(box, fill=self.marker)
+            middle = (box[0] + box[2]) // 2
+            if max(self.marker) > 60:
+                for foot in (middle - right // 5, middle + right // 5):
+                    pencil.arc(
+                        (foot - size, top + size, foot + size, box[3] - size),
+                        90,
+                        330,
+                        fill=(90, 50, 60),
+                        width=max(1, size // 5),
+                    )
+            mask[box[1] : box[3] + 1, box[0] : box[2] + 1] = 0
+        frame[:] = np.asarray(image)
+
+
+class _Studio:
+    """One seed's colon, tissue, scope and processor; renders it from any camera."""
+
+    def __init__(self, seed: int, polyps: int) -> None:
+        self.random = np.random.default_rng(seed)
+        random = self.random
+        self.colon = Colon(random)
+        self.mucosa = _Mucosa(random, polyps)
+        self.half_view = random.uniform(*_HALF_VIEW)
+        self.lamp_distance = random.uniform(0.05, 0.1)
+        self.exposure = random.uniform(0.75, 1.35)
+        self.gloss = random.uniform(60, 220)
+        self.shine = random.uniform(0.25, 1.0)
+        self.blur = random.uniform(0.9, 2.0)
+        self.grain = random.uniform(0.006, 0.018)
+        self.vignette = random.uniform(0.05, 0.35)
+        outline = str(random.choice(["octagon", "round", "square"], p=[0.55, 0.2, 0.25]))
+        marker = [None, (20, 150, 110), (0, 0, 0)][random.choice(3, p=[0.7, 0.15, 0.15])]
+        lines = ("SAMPLE", f"No. {seed}", "01/01/2025", f"Lv {random.integers(1, 8)}")
+        self.overlay = _Overlay(
+            outline=outline,
+            corner=random.uniform(0.15, 0.3) if outline == "octagon" else random.uniform(0.05, 0.2),
+            black=int(random.choice([0, 3, 16])),
+            side=float(random.choice([0.5, 0.9])),
+            text=lines[: random.choice([0, 2, 4])],
+            marker=marker,
+        )
+
+    def share(self, camera: _Camera) -> float:
+        """The smallest share of the picture that any polyp covers, from a small rendering."""
+        rays = camera.rays(44, 54)
+        depth = self.colon.trace(camera.position, rays)
+        points = camera.position[:, None] + (rays * depth).reshape(3, -1)
+        seen = self.overlay.picture_shape(44, 54).ravel()
+        counts = np.bincount(self.colon.labels(points)[seen], minlength=len(self.colon.polyps) + 1)
+        return float(counts[1:].min() / seen.sum())
+
+    def render(
+        self, camera: _Camera, height: int, width: int, second: float, random: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Frame and mask from a camera; the generator draws the sensor's noise."""
+        top, left, bottom, right = self.overlay.picture_box(height, width)
+        tall, wide = bottom - top, right - left
+        seen = self.overlay.picture_shape(tall, wide)
+        rays = camera.rays(tall, wide)
+        depth = self.colon.trace(camera.position, rays)[seen]
+        rays = np.ascontiguousarray(rays[:, seen])
+        points = camera.position[:, None] + rays * depth
+        labels = self.colon.labels(points)
+        light, highlights = self._shade(camera, points, rays, labels)
+
+        picture = np.zeros((tall, wide, 3), np.float32)
+        picture[seen] = light.T
+        glare = np.zeros((tall, wide), np.float32)
+        glare[seen] = highlights
+        pixel = tall / 560
+        glare += 0.5 * ndimage.gaussian_filter(glare, 3 * pixel)
+        picture += (1 - picture) * np.minimum(glare, 1)[..., None]
+        sigma = max(0.45, self.blur * pixel)
+        picture = ndimage.gaussian_filter(picture, (sigma, sigma, 0))
+        y, x = np.mgrid[-1 : 1 : tall * 1j, -1 : 1 : wide * 1j]
+        picture *= (1 - self.vignette * (x * x + y * y) / 2)[..., None].astype(np.float32)
+        grain = random.normal(0, self.grain, picture.shape).astype(np.float32)
+        grain += 1.5 * ndimage.gaussian_filter(grain, (0.7, 0.7, 0))
+        picture += grain * np.sqrt(0.1 + picture)
+
+        frame = np.full((height, width, 3), self.overlay.black, np.uint8)
+        mask = np.zeros((height, width), np.uint8)
+        inside = (slice(top, bottom), slice(left, right))
+        frame[inside][seen] = np.clip(picture[seen] * 255 + 0.5, 0, 255).astype(np.uint8)
+        mask[inside][seen] = labels
+        self.overlay.draw(frame, mask, second)
+        return frame, mask
+
+    def _shade(
+        self, camera: _Camera, points: Array, rays: Array, labels: NDArray[np.uint8]
+    ) -> tuple[Array, Array]:
+        """Display colour, (3, n), and highlights, (n,), of surface points."""
+        colon, mucosa = self.colon, self.mucosa
+        normals = colon.normals(points)
+        # At an edge a ray may stop a little behind it: what is seen faces the camera.
+        away = np.maximum(np.einsum("in,in->n", normals, rays), 0)
+        normals = unit(normals - away * rays)
+        hollow = np.clip(colon.distance(points + normals * np.float32(0.1)) / 0.1, 0, 1)
+        colour = self._colour(points, labels)
+        rough = np.stack([mucosa.noise(points, mucosa.grain, 4 + axis) for axis in range(3)])
+        wet = unit(normals + rough * np.float32(mucosa.bump))
+        facing = 0.7 * normals + 0.3 * wet
+
+        light = np.zeros(points.shape[1], np.float32)
+        highlights = np.zeros_like(light)
+        right, down, forward = camera.axes
+        for side in (-1, 1):
+            lamp = camera.position + side * self.lamp_distance * right - 0.03 * down
+            to_lamp = lamp.astype(np.float32)[:, None] - points
+            squared = np.einsum("in,in->n", to_lamp, to_lamp)
+            to_lamp /= np.sqrt(squared)
+            beam = np.clip(-(forward @ to_lamp), 0.1, 1)
+            power = beam / (squared + np.float32(0.15))
+            # Light also leaves tissue beside where it went in: the terminator is soft.
+            light += power * np.clip((np.einsum("in,in->n", facing, to_lamp) + 0.5) / 1.5, 0, 1)
+            half = unit(to_lamp - rays)
+            gleam = np.clip(np.einsum("in,in->n", wet, half), 0, 1) ** np.float32(self.gloss)
+            highlights += power * gleam
+        light *= 0.35 + 0.65 * hollow
+        light += 0.03 * light.mean() * hollow
+        depth = np.einsum("in,in->n", points - camera.position[:, None], rays)
+        lit = light * colour * np.exp(-_DEPTH[:, None] * depth)
+        level = self.exposure * 0.42 / np.percentile(lit.mean(axis=0), 65)
+        display = (1 - np.exp(-level * lit)) ** np.float32(1 / 1.6)
+        shine = np.clip(highlights * np.float32(level * 0.5 * self.shine) - 0.15, 0, 1.5)
+        return display.astype(np.float32), shine.astype(np.float32)
+
+    def _colour(self, points: Array, labels: NDArray[np.uint8]) -> Array:
+        """Reflectance, (3, n), of surface points."""
+        mucosa = self.mucosa
+        palette = np.vstack([mucosa.colour, *mucosa.polyp_colours])
+        colour = palette.T[:, labels]
+        wall = labels == 0
+        blood = mucosa.mottle * (mucosa.noise(points, 3, 0) + 0.7 * mucosa.noise(points, 11, 1))
+        blood[wall] += mucosa.vessel_strength * mucosa.vessels(self.colon, points[:, wall])
+        for number, depth in enumerate(mucosa.pits, start=1):
+            on_polyp = labels == number
+            pits = mucosa.noise(points[:, on_polyp], 45, 2)
+            blood[on_polyp] += np.float32(depth) * np.clip(pits, -1.2, 1.2)
+        colour = colour * np.exp(-_BLOOD[:, None] * blood)
+        if np.isfinite(mucosa.residue):
+            amount = mucosa.noise(points, 2.5, 3) + 0.4 * mucosa.noise(points, 9, 7)
+            amount = np.clip((amount - mucosa.residue) * 2.5, 0, 0.85) * wall
+            colour = colour + (_RESIDUE[:, None] - colour) * amount
+        return np.asarray(colour, np.float32)
+
+
+def render_frame(
+    seed: int, height: int = 576, width: int = 720, polyps: int = 1
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Render a frame and its mask.
+
+    Parameters
+    ----------
+    seed : int
+        Decides everything; the same scene at any size. Below 1000 for sample
+        data and tests, from 1000 on for training.
+    height, width : int
+        Native size of the frame, at least 32.
+    polyps : int
+        How many polyps grow in the scene; 0 gives a negative frame. One is
+        always visible, of several the smallest may hide behind a fold.
+
+    Returns
+    -------
+    frame : uint8 array, shape (height, width, 3)
+        RGB.
+    mask : uint8 array, shape (height, width)
+        0 background, k the visible surface of polyp number k.
+    """
+    studio = _Studio(seed, polyps)
+    random, colon = studio.random, studio.colon
+    best: tuple[float, _Camera, list[Polyp]] | None = None
+    wanted = np.exp(random.uniform(*np.log(_VISIBLE)))
+    for _ in range(_ATTEMPTS):
+        colon.polyps.clear()
+        depth = random.uniform(0.3, 1.6)
+        turns = random.uniform(0, 2 * np.pi) + np.arange(polyps) * random.uniform(0.9, 2.2)
+        for turn in turns:
+            colon.polyps.append(grow_polyp(colon, random, depth + random.normal(0, 0.2), turn))
+        off = random.uniform(-0.35, 0.35, 2)
+        position = _on_axis(colon, 0.0) + np.array([*off, 0], np.float32)
+        ahead = _on_axis(colon, random.uniform(0.8, 2.0))
+        ahead += np.array([*random.normal(0, 0.45, 2), 0], np.float32)
+        if polyps:
+            feet = np.mean([polyp.centre for polyp in colon.polyps], axis=0)
+            ahead += (feet - ahead) * np.float32(random.uniform(0.2, 0.9))
+        camera = _aim(position, ahead, random.uniform(0, 2 * np.pi), studio.half_view)
+        if colon.distance(position[:, None])[0] < 0.18:
+            continue
+        share = studio.share(camera) if polyps else wanted
+        error = abs(np.log(max(share, 1e-4) / wanted))
+        if best is None or error < best[0]:
+            best = error, camera, list(colon.polyps)
+        if error < 0.4:
+            break
+    assert best is not None
+    colon.polyps[:] = best[2]
+    return studio.render(best[1], height, width, random.uniform(0, 3600), random)
+
+
+def render_clip(
+    seed: int, length: int | None = None, height: int = 288, width: int = 360, polyps: int = 1
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Render frame after frame of a scope that moves towards polyps and back again.
+
+    Parameters
+    ----------
+    seed : int
+        Decides everything, as for :func:`render_frame`.
+    length : int, optional
+        Number of frames; without it there is no end.
+    height, width : int
+        Native size of the frames.
+    polyps : int
+        How many polyps grow in the scene.
+
+    Yields
+    ------
+    frame, mask : uint8 arrays, shapes (height, width, 3) and (height, width)
+        As from :func:`render_frame`; a label stays with its polyp.
+    """
+    studio = _Studio(seed, polyps)
+    random, colon = studio.random, studio.colon
+    turn = random.uniform(0, 2 * np.pi)
+    for number in range(polyps):
+        colon.polyps.append(grow_polyp(colon, random, 2.6 - 0.5 * number, turn + 2.1 * number))
+    phases = random.uniform(0, 2 * np.pi, 4)
+    start = random.uniform(0, 3600)
+    count = itertools.count() if length is None else range(length)
+    for index in count:
+        time = 2 * np.pi * index / _CLIP_PERIOD
+        z = 1.0 - 0.85 * np.cos(time)
+        sway = 0.14 * np.sin(np.array([2 * time, 3 * time]) + phases[:2])
+        position = _on_axis(colon, z) + np.array([*sway, 0], np.float32)
+        ahead = _on_axis(colon, z + 1.3)
+        if polyps:
+            attention = 0.45 + 0.35 * np.sin(time + phases[2])
+            ahead += (colon.polyps[0].centre - ahead) * np.float32(attention)
+        ahead[:2] += 0.12 * np.sin(np.array([5 * time, 4 * time]) + phases[2:])
+        camera = _aim(position, ahead, 0.4 * np.sin(time + phases[3]), studio.half_view)
+        yield studio.render(camera, height, width, start + index / 25, random)
