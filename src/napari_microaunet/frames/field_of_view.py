@@ -80,7 +80,7 @@ def find_field_of_view(images: Iterable[NDArray[np.uint8]]) -> FieldOfView:
         return whole
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
-    rows, columns = ndimage.find_objects(regions == sizes.argmax())[0]
+    rows, columns = ndimage.find_objects(regions)[int(sizes.argmax()) - 1]
     if (rows.stop - rows.start) * (columns.stop - columns.start) < _SMALLEST_SHARE * regions.size:
         return whole
     across, down = width / brightest.shape[1], height / brightest.shape[0]
