@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
 # Borders are black to dark grey (CVC-ClinicDB: up to 22 of 255); lit mucosa is far brighter.
 _DARKEST_LIT = 32
@@ -56,6 +58,8 @@ def find_field_of_view(images: Iterable[NDArray[np.uint8]]) -> FieldOfView:
     ValueError
         If there is no image, or sizes differ.
     """
+    from scipy import ndimage  # late: half a second that listing frames does not need
+
     shape: tuple[int, ...] | None = None
     brightest: NDArray[np.uint8] | None = None
     for image in images:

@@ -1,0 +1,212 @@
+"""Folders of images, with or without masks beside them: the layouts that polyp sets come in."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from natsort import natsort_keygen, ns
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.images import IMAGE_SUFFIXES, read_rgb, read_size
+from napari_microaunet.frames.masks import read_mask_file
+from napari_microaunet.frames.sequence import Frame, FrameSequence, UnreadableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Kvasir-SEG, PolypGen, CVC-ColonDB and ETIS-Larib; CVC-ClinicDB.
+LAYOUTS = {"images": "masks", "original": "ground truth"}
+# Headers are waited for more than they are computed, most of all on network drives.
+_HEADER_THREADS = 8
+
+
+class ImageFiles(FrameSequence):
+    """Frames that are an image file each, with a mask file each where there is one.
+
+    Parameters
+    ----------
+    path : Path
+        What was opened.
+    name : str
+        Name of the sequence.
+    files : sequence of (str, Path, Path or None)
+        Name of the frame, its image and its mask.
+
+    Raises
+    ------
+    InputError
+        If none of the files is a readable image.
+    """
+
+    def __init__(
+        self, path: Path, name: str, files: Sequence[tuple[str, Path, Path | None]]
+    ) -> None:
+        with ThreadPoolExecutor(_HEADER_THREADS) as pool:
+            sizes = list(pool.map(_size_or_problem, (image for _, image, _ in files)))
+        readable = next((size for size in sizes if not isinstance(size, str)), None)
+        if readable is None:
+            raise InputError(
+                f"None of the {len(files)} image files in {path} can be read; "
+                f"the first is {files[0][1].name}: {sizes[0]}."
+            )
+        problems = {i: size for i, size in enumerate(sizes) if isinstance(size, str)}
+        frames = [
+            Frame(frame_name, image, *(readable if isinstance(size, str) else size))
+            for (frame_name, image, _), size in zip(files, sizes, strict=True)
+        ]
+        super().__init__(path, name, frames, problems)
+        self._masks = [mask for _, _, mask in files]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks were found beside at least one of the frames."""
+        return any(self._masks)
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        return read_rgb(self.frames[index].source)
+
+    def _decode_mask(self, index: int) -> NDArray[np.uint8] | None:
+        mask = self._masks[index]
+        return None if mask is None else read_mask_file(mask)
+
+
+def open_folder(path: Path) -> ImageFiles:
+    """Open a folder of images and of folders of images.
+
+    Frames are in natural order (``img2`` before ``img10``). Wherever a folder holds ``images``
+    and ``masks``, or ``Original`` and ``Ground Truth``, the first are the frames and files of
+    equal stem in the second are their masks; so it is for a folder that has its masks in
+    a folder ``masks`` of its own, and for ``images`` itself with ``masks`` beside it.
+    Hidden files and folders are left out, and so are sessions (``NAME.microaunet``).
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Returns
+    -------
+    ImageFiles
+        One frame per image file.
+
+    Raises
+    ------
+    InputError
+        If there is no image, or none that can be read.
+    """
+    files = list(_walk(path, PurePosixPath(), _masks_beside(path), frozenset()))
+    if not files:
+        raise InputError(
+            f"{path} holds no images; choose a folder with files of the types "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}, or a single video or TIFF stack."
+        )
+    name = path.parent.name if path.name.lower() in LAYOUTS else path.name
+    return ImageFiles(path, name, _in_order(files))
+
+
+def open_images(paths: Sequence[Path]) -> ImageFiles:
+    """Open image files one by one, or several together.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        At least one image file; they are put in natural order.
+
+    Returns
+    -------
+    ImageFiles
+        One frame per file, without masks.
+
+    Raises
+    ------
+    InputError
+        If none can be read.
+    """
+    files = [_File(PurePosixPath(path.name), path, None) for path in paths]
+    alone = len(paths) == 1
+    return ImageFiles(
+        paths[0] if alone else paths[0].parent,
+        paths[0].stem if alone else paths[0].parent.name,
+        _in_order(files),
+    )
+
+
+class _File(NamedTuple):
+    relative: PurePosixPath
+    image: Path
+    mask: Path | None
+
+
+def _walk(
+    folder: Path, inside: PurePosixPath, masks: Mapping[str, Path], above: frozenset[Path]
+) -> Iterator[_File]:
+    """Find the images of a folder; ``masks`` maps ``inside``/stem to the masks of that tree."""
+    above |= {folder.resolve()}
+    files, folders = _listing(folder)
+    for images_name, masks_name in LAYOUTS.items():
+        if masks_name in folders:
+            found = _mask_tree(folders.pop(masks_name))
+            if images_name in folders:
+                layout = _walk(folders.pop(images_name), PurePosixPath(), found, above)
+                yield from (file._replace(relative=inside / file.relative) for file in layout)
+            else:
+                masks = dict(masks) | {(inside / stem).as_posix(): m for stem, m in found.items()}
+    for file in files:
+        relative = inside / file.name
+        yield _File(relative, file, masks.get(relative.with_suffix("").as_posix()))
+    for child in folders.values():
+        # A link back to a folder above would go round in circles.
+        if child.resolve() not in above:
+            yield from _walk(child, inside / child.name, masks, above)
+
+
+def _listing(folder: Path) -> tuple[list[Path], dict[str, Path]]:
+    """List the image files of a folder, and its folders by their names in lower case."""
+    files, folders = [], {}
+    for path in folder.iterdir():
+        if path.name.startswith((".", "__MACOSX")) or path.name.endswith(".microaunet"):
+            continue
+        if path.is_dir():
+            folders[path.name.lower()] = path
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            files.append(path)
+    return files, folders
+
+
+def _mask_tree(folder: Path) -> dict[str, Path]:
+    walked = _walk(folder, PurePosixPath(), {}, frozenset())
+    return {file.relative.with_suffix("").as_posix(): file.image for file in walked}
+
+
+def _masks_beside(folder: Path) -> dict[str, Path]:
+    masks_name = LAYOUTS.get(folder.name.lower())
+    if masks_name is None:
+        return {}
+    _, siblings = _listing(folder.parent)
+    return _mask_tree(siblings[masks_name]) if masks_name in siblings else {}
+
+
+def _in_order(files: Sequence[_File]) -> list[tuple[str, Path, Path | None]]:
+    """Sort naturally and give names; files that differ by extension alone keep it in the name."""
+    natural = natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
+    taken: set[str] = set()
+    named = []
+    for file in sorted(files, key=lambda file: natural(file.relative.as_posix())):
+        name = file.relative.with_suffix("").as_posix()
+        while name.casefold() in taken:
+            name += f"_{file.image.suffix[1:]}"
+        taken.add(name.casefold())
+        named.append((name, file.image, file.mask))
+    return named
+
+
+def _size_or_problem(path: Path) -> tuple[int, int] | str:
+    try:
+        return read_size(path)
+    except UnreadableError as error:
+        return str(error)

@@ -1,0 +1,100 @@
+"""Masks as image files: what their values mean when read, and how they are written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from napari_microaunet.frames.images import on_black, opened, upright
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+IGNORE = 255
+
+# A label image holds few polyps with low numbers; a drawn mask that was scaled or smoothed
+# holds many values, some of them bright.
+_LARGEST_LABEL = 127
+_MOST_LABELS = 32
+# Formats that keep values as they were written. WebP may be lossy, JPEG always is.
+_LOSSLESS = frozenset({"PNG", "TIFF", "BMP"})
+
+
+def read_mask_file(path: Path) -> NDArray[np.uint8]:
+    """Read a mask as labels.
+
+    The brightest channel counts; of a palette with colours, the index does. Then
+
+    - a file of a lossless format whose values other than 0 and 255 are all at most 127, are
+      not more than 32 different ones, and are not missing altogether, is a label image and is
+      taken as it is: 1..n polyps, 255 ignore;
+    - anything else is a picture of a mask: brighter than 127 is polyp 1. So are masks of 0 and
+      255, and JPEG masks with gray edges (Kvasir-SEG).
+
+    Parameters
+    ----------
+    path : Path
+        An image file.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width)
+        0 background, 1..n polyps, 255 ignore.
+
+    Raises
+    ------
+    UnreadableError
+        If the file cannot be decoded.
+    """
+    with opened(path) as image:
+        lossless = image.format in _LOSSLESS
+        values = _values(upright(image))
+    if lossless:
+        present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+        labels = present[(present != 0) & (present != IGNORE)]
+        if 0 < len(labels) <= _MOST_LABELS and labels.max() <= _LARGEST_LABEL:
+            return values
+    return (values > 127).astype(np.uint8)
+
+
+def write_mask_file(path: Path, labels: NDArray[np.uint8]) -> None:
+    """Write labels as an 8-bit gray PNG that `read_mask_file` reads back as they are.
+
+    The file appears complete or not at all; one that exists is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        Target, ``NAME.png``; its folder exists.
+    labels : ndarray of uint8, shape (height, width)
+        0 background, 1..n polyps, 255 ignore.
+    """
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        try:
+            Image.fromarray(labels).save(file, format="PNG")
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+    Path(file.name).replace(path)
+
+
+def _values(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode == "P" and not _is_gray_ramp(image):
+        return np.asarray(image)
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        return (values if values.max() <= 255 else values >> 8).astype(np.uint8)
+    brightest: NDArray[np.uint8] = np.asarray(on_black(image)).max(axis=2)
+    return brightest
+
+
+def _is_gray_ramp(image: Image.Image) -> bool:
+    palette = np.asarray(image.getpalette("RGB")).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())

@@ -1,0 +1,224 @@
+"""The noun everything else is built on: an ordered, lazily read sequence of frames."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.field_of_view import FieldOfView, find_field_of_view
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# Frames looked at for one field of view: enough that some are bright up to the border.
+_FIELD_OF_VIEW_FRAMES = 8
+
+
+class UnreadableError(Exception):
+    """Why one file or frame cannot be read, as half a sentence; stays inside ``frames``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One RGB image of a sequence.
+
+    Attributes
+    ----------
+    name : str
+        Unique in its sequence (also where case does not count), with forward slashes and
+        without extension: ``cju0q``, ``case 3/12``, ``clip_000012``.
+    source : Path
+        The file that holds the frame; frames of a video or a stack share theirs.
+    height, width : int
+        Native size in pixels, after EXIF orientation. A frame that could not be read has
+        the size of the first one that could.
+    """
+
+    name: str
+    source: Path
+    height: int
+    width: int
+
+
+class FrameSequence(ABC):
+    """Ordered frames whose pixels are read when they are asked for.
+
+    Reading is safe from several threads at once.
+
+    Parameters
+    ----------
+    path : Path
+        What was opened.
+    name : str
+        What the sequence is called in the window and in the names of what is saved.
+    frames : sequence of Frame
+        At least one.
+    problems : mapping of int to str, optional
+        Frames already known to be unreadable, and why.
+
+    Attributes
+    ----------
+    problems : dict of int to str
+        Frames known to be unreadable and why. It grows when a damaged frame is met and
+        shrinks when a file turns out to be readable after all (a copy that has finished).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        frames: Sequence[Frame],
+        problems: Mapping[int, str] | None = None,
+    ) -> None:
+        if not frames:
+            raise ValueError("a sequence needs at least one frame")
+        self.path = path
+        self.name = name
+        self.frames = tuple(frames)
+        self.problems: dict[int, str] = dict(problems or {})
+        self._fields_of_view: dict[tuple[Path, int, int], FieldOfView] = {}
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def canvas_shape(self) -> tuple[int, int]:
+        """Height and width of the smallest canvas that holds every frame, in pixels."""
+        return max(f.height for f in self.frames), max(f.width for f in self.frames)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks were found beside at least one of the frames."""
+        return False
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Read one frame.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame, from 0.
+
+        Returns
+        -------
+        ndarray of uint8, shape (height, width, 3)
+            RGB at native size.
+
+        Raises
+        ------
+        InputError
+            If the frame cannot be read; the reason is kept in `problems`.
+        """
+        frame = self.frames[index]
+        try:
+            image = self._decode(index)
+            _check_size(image, frame)
+        except UnreadableError as error:
+            self.problems[index] = str(error)
+            raise InputError(
+                f"Frame {frame.name} of {frame.source} cannot be read: {error}."
+            ) from error
+        self.problems.pop(index, None)
+        return image
+
+    def read_mask(self, index: int) -> NDArray[np.uint8] | None:
+        """Read the mask found beside a frame.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame, from 0.
+
+        Returns
+        -------
+        ndarray of uint8, shape (height, width), or None
+            Labels at the frame's native size: 0 background, 1..n polyps, 255 ignore.
+            None where the frame has no mask.
+
+        Raises
+        ------
+        InputError
+            If the mask cannot be read or differs from the frame in size.
+        """
+        frame = self.frames[index]
+        try:
+            mask = self._decode_mask(index)
+            if mask is not None:
+                _check_size(mask, frame)
+        except UnreadableError as error:
+            raise InputError(
+                f"The mask of frame {frame.name} ({frame.source}) cannot be used: {error}."
+            ) from error
+        return mask
+
+    def field_of_view(self, index: int) -> FieldOfView:
+        """Find the lit part of a frame inside the endoscope's black border.
+
+        Frames of one size in one folder (all frames of a video or stack) share one scope
+        and so one field of view. It is found when first asked for and then kept.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame, from 0.
+
+        Returns
+        -------
+        FieldOfView
+            The box, in pixels of the frame; the whole frame where no readable one shows it.
+        """
+        frame = self.frames[index]
+        group = _geometry(frame)
+        if group not in self._fields_of_view:
+            images = []
+            for member in self._samples(self._groups()[group]):
+                try:
+                    images.append(self.read(member))
+                except InputError:
+                    continue
+            self._fields_of_view[group] = (
+                find_field_of_view(images)
+                if images
+                else FieldOfView(0, 0, frame.height, frame.width)
+            )
+        return self._fields_of_view[group]
+
+    @abstractmethod
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        """Read one frame as uint8 (height, width, 3), or raise `UnreadableError`."""
+
+    def _decode_mask(self, index: int) -> NDArray[np.uint8] | None:  # noqa: ARG002
+        """Read one frame's mask as labels, or raise `UnreadableError`."""
+        return None
+
+    def _samples(self, members: Sequence[int]) -> Sequence[int]:
+        """Choose the frames of a group that its field of view is found from."""
+        count = min(len(members), _FIELD_OF_VIEW_FRAMES)
+        return [members[i] for i in np.linspace(0, len(members) - 1, count).astype(int)]
+
+    def _groups(self) -> dict[tuple[Path, int, int], list[int]]:
+        groups = defaultdict(list)
+        for index, frame in enumerate(self.frames):
+            if index not in self.problems:
+                groups[_geometry(frame)].append(index)
+        return groups
+
+
+def _geometry(frame: Frame) -> tuple[Path, int, int]:
+    return frame.source.parent, frame.height, frame.width
+
+
+def _check_size(pixels: NDArray[np.uint8], frame: Frame) -> None:
+    if pixels.shape[:2] != (frame.height, frame.width):
+        raise UnreadableError(
+            f"it is {pixels.shape[1]} x {pixels.shape[0]} px large "
+            f"and not {frame.width} x {frame.height} as expected"
+        )
