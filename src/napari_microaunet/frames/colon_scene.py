@@ -7,12 +7,15 @@ alike and knows of every visible point which of them it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Array = NDArray[np.float32]
 
@@ -136,7 +139,7 @@ class Colon:
         self._phase = random.uniform(0, 2 * np.pi, 3).astype(np.float32)
 
     def centre(self, z: Array) -> tuple[Array, Array]:
-        """The centre line's x and y at depth z."""
+        """Return the centre line's x and y at depth z."""
         size, wave, phase = self._bend_size, self._bend_wave, self._bend_phase
         x = size[0, 0] * np.sin(wave[0, 0] * z + phase[0, 0])
         x = x + size[0, 1] / 2 * np.sin(2 * wave[0, 1] * z + phase[0, 1])
@@ -174,12 +177,12 @@ class Colon:
         return distance
 
     def labels(self, points: Array) -> NDArray[np.uint8]:
-        """What each surface point, shape (3, n), belongs to: 0 the wall, k polyp number k."""
+        """Tell what surface points, shape (3, n), belong to: 0 the wall, k polyp number k."""
         every = [self.wall(points), *(polyp.distance(points) for polyp in self.polyps)]
-        return np.argmin(np.stack(every), axis=0).astype(np.uint8)
+        return np.asarray(np.argmin(np.stack(every), axis=0), np.uint8)
 
     def normals(self, points: Array, step: float = 2e-3) -> Array:
-        """Unit normals into the lumen at surface points, shape (3, n), by forward differences."""
+        """Find unit normals into the lumen at surface points, shape (3, n), by differences."""
         here = self.distance(points)
         slope = np.empty_like(points)
         for axis in range(3):
@@ -231,8 +234,26 @@ class Colon:
                 break
 
 
-def grow_polyp(colon: Colon, random: np.random.Generator, z: float, turn: float) -> Polyp:
-    """Grow a polyp of a random kind on the wall at depth z and angle ``turn`` (radians)."""
+def grow_polyp(
+    colon: Colon, random: np.random.Generator, z: float, turn: float, size: float
+) -> Polyp:
+    """Grow a polyp of a random kind.
+
+    Parameters
+    ----------
+    colon : Colon
+        On whose wall it grows; it is not added to ``colon.polyps``.
+    random : numpy.random.Generator
+        Draws kind and shape.
+    z, turn : float
+        Where on the wall: depth, and angle around the centre line in radians.
+    size : float
+        Radius that the head has more or less.
+
+    Returns
+    -------
+    Polyp
+    """
     outward = np.array([np.cos(turn), np.sin(turn), 0], np.float32)
     axis = np.array([*colon.centre(np.float32(z)), z], np.float32)  # type: ignore[arg-type]
     reach = np.linspace(0, 1.4, 281, dtype=np.float32)
@@ -243,9 +264,8 @@ def grow_polyp(colon: Colon, random: np.random.Generator, z: float, turn: float)
     axes = np.stack([across, np.cross(up, across), up]).astype(np.float32)
 
     kind = random.choice(["sessile", "flat", "stalked", "lobed"], p=[0.45, 0.15, 0.25, 0.15])
-    size = random.uniform(0.15, 0.42)
     long = size * random.uniform(0.75, 1.3)
-    stalk, ripple, lobes = 0.0, random.uniform(0.01, 0.06) * size, np.zeros((0, 4))
+    stalk, ripple, lobes = 0.0, random.uniform(0.0, 0.045) * size, np.zeros((0, 4))
     if kind == "flat":
         radii = np.array([1.25 * size, 1.25 * long, random.uniform(0.35, 0.55) * size])
         lift = 0.05
@@ -254,8 +274,8 @@ def grow_polyp(colon: Colon, random: np.random.Generator, z: float, turn: float)
         lift = random.uniform(1.3, 1.9)
         stalk = random.uniform(0.3, 0.45) * size
     else:
-        radii = np.array([size, long, random.uniform(0.75, 1.05) * size])
-        lift = random.uniform(0.25, 0.65)
+        radii = np.array([size, long, random.uniform(0.55, 1.0) * size])
+        lift = random.uniform(0.0, 0.6)
     lean = random.normal(0, 0.25 if stalk else 0.1, 2) * size
     centre = foot + axes.T @ np.array([*lean, lift * radii[2]])
     if kind == "lobed":
@@ -271,5 +291,5 @@ def grow_polyp(colon: Colon, random: np.random.Generator, z: float, turn: float)
         stalk=float(stalk),
         lobes=lobes.astype(np.float32),
         ripple=float(ripple),
-        fillet=float(size * random.uniform(0.2, 0.8)),
+        fillet=float(size * random.uniform(0.2, 0.9)),
     )

@@ -15,15 +15,19 @@ tests; training takes seeds from 1000 on.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from napari_microaunet.frames.colon_scene import Array, Colon, Polyp, grow_polyp, unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 # Linear RGB reflectance of mucosa as scopes and their white balance show it.
 _MUCOSA = np.array(
@@ -38,7 +42,7 @@ _MUCOSA = np.array(
 # What blood takes from red, green and blue; what a longer way through tissue leaves.
 _BLOOD = np.array([0.25, 0.75, 0.65], np.float32)
 _DEPTH = np.array([0.06, 0.22, 0.26], np.float32)
-_RESIDUE = np.array([0.62, 0.42, 0.07], np.float32)
+_RESIDUE = np.array([0.85, 0.55, 0.10], np.float32)
 # A scope sees 140 to 170 degrees from corner to corner; half of that, in radians.
 _HALF_VIEW = (1.15, 1.4)
 # Shares of the picture that a polyp is to cover, and how often to look for such a view.
@@ -57,7 +61,7 @@ class _Camera:
     half_view: float
 
     def rays(self, height: int, width: int) -> Array:
-        """Unit rays, shape (3, height, width); the angle grows linearly with the radius."""
+        """Make unit rays, shape (3, height, width); the angle grows linearly with the radius."""
         half = 0.5 * np.hypot(height, width)
         y, x = np.mgrid[:height, :width].astype(np.float32)
         y, x = (y - (height - 1) / 2) / half, (x - (width - 1) / 2) / half
@@ -100,19 +104,21 @@ class _Mucosa:
         self.polyp_colours = (self.colour * redder * random.uniform(0.95, 1.2, (polyps, 1))).astype(
             np.float32
         )
-        self.pits = random.uniform(0, 0.35, polyps)
+        self.pits = random.uniform(0, 0.6, polyps)
+        self.pit_frequency = random.uniform(60, 120)
         self.mottle = random.uniform(0.04, 0.14)
         self.vessel_strength = random.uniform(0.15, 0.75)
         self.residue = random.uniform(1.5, 2.3) if random.random() < 0.3 else np.inf
-        self.bump = random.uniform(0.08, 0.22)
-        self.grain = random.uniform(9, 18)
+        self.bump = random.uniform((0.06, 0.05), (0.16, 0.2))
+        self.grain = random.uniform((5, 20), (9, 38))
         self._vessels = self._grow_vessels(random)
 
     def noise(self, points: Array, frequency: float, channel: int) -> Array:
         """Smooth noise of unit variance at points, shape (3, n); channels are independent."""
         shift = np.array([17.3, 31.7, 47.9], np.float32) * channel
         places = points * np.float32(frequency) + shift[:, None]
-        return ndimage.map_coordinates(self._lattice, places, order=1, mode="grid-wrap")
+        sampled = ndimage.map_coordinates(self._lattice, places, order=1, mode="grid-wrap")
+        return np.asarray(sampled, np.float32)
 
     def vessels(self, colon: Colon, points: Array) -> Array:
         """How much of a vessel, 0..1, lies under wall points, shape (3, n)."""
@@ -120,7 +126,8 @@ class _Mucosa:
         turn = np.arctan2(points[1] - y, points[0] - x) / (2 * np.pi)
         height, width = self._VESSEL_SHAPE
         places = np.stack([points[2] / self._VESSEL_LENGTH * height, turn * width])
-        return ndimage.map_coordinates(self._vessels, places, order=1, mode="grid-wrap")
+        sampled = ndimage.map_coordinates(self._vessels, places, order=1, mode="grid-wrap")
+        return np.asarray(sampled, np.float32)
 
     def _grow_vessels(self, random: np.random.Generator) -> Array:
         """Let trees of vessels grow over the unrolled wall; thinner at every branching."""
@@ -215,11 +222,12 @@ class _Studio:
         self.mucosa = _Mucosa(random, polyps)
         self.half_view = random.uniform(*_HALF_VIEW)
         self.lamp_distance = random.uniform(0.05, 0.1)
-        self.exposure = random.uniform(0.75, 1.35)
-        self.gloss = random.uniform(60, 220)
+        self.exposure = random.uniform(0.7, 1.6)
+        self.gloss = random.uniform(150, 500)
         self.shine = random.uniform(0.25, 1.0)
-        self.blur = random.uniform(0.9, 2.0)
+        self.blur = random.lognormal(0, 0.35)
         self.grain = random.uniform(0.006, 0.018)
+        self.sharpening = random.uniform(0.2, 1.0)
         self.vignette = random.uniform(0.05, 0.35)
         outline = str(random.choice(["octagon", "round", "square"], p=[0.55, 0.2, 0.25]))
         marker = [None, (20, 150, 110), (0, 0, 0)][random.choice(3, p=[0.7, 0.15, 0.15])]
@@ -234,11 +242,11 @@ class _Studio:
         )
 
     def share(self, camera: _Camera) -> float:
-        """The smallest share of the picture that any polyp covers, from a small rendering."""
-        rays = camera.rays(44, 54)
+        """Tell the smallest share of the picture that any polyp covers."""
+        rays = camera.rays(32, 40)
         depth = self.colon.trace(camera.position, rays)
         points = camera.position[:, None] + (rays * depth).reshape(3, -1)
-        seen = self.overlay.picture_shape(44, 54).ravel()
+        seen = self.overlay.picture_shape(32, 40).ravel()
         counts = np.bincount(self.colon.labels(points)[seen], minlength=len(self.colon.polyps) + 1)
         return float(counts[1:].min() / seen.sum())
 
@@ -265,11 +273,14 @@ class _Studio:
         picture += (1 - picture) * np.minimum(glare, 1)[..., None]
         sigma = max(0.45, self.blur * pixel)
         picture = ndimage.gaussian_filter(picture, (sigma, sigma, 0))
+        # Processors sharpen; edges get a faint halo.
+        soft = ndimage.gaussian_filter(picture, (2 * sigma, 2 * sigma, 0))
+        picture += self.sharpening * (picture - soft)
         y, x = np.mgrid[-1 : 1 : tall * 1j, -1 : 1 : wide * 1j]
         picture *= (1 - self.vignette * (x * x + y * y) / 2)[..., None].astype(np.float32)
         grain = random.normal(0, self.grain, picture.shape).astype(np.float32)
         grain += 1.5 * ndimage.gaussian_filter(grain, (0.7, 0.7, 0))
-        picture += grain * np.sqrt(0.1 + picture)
+        picture += grain * np.sqrt(0.1 + np.clip(picture, 0, 1))
 
         frame = np.full((height, width, 3), self.overlay.black, np.uint8)
         mask = np.zeros((height, width), np.uint8)
@@ -290,9 +301,12 @@ class _Studio:
         normals = unit(normals - away * rays)
         hollow = np.clip(colon.distance(points + normals * np.float32(0.1)) / 0.1, 0, 1)
         colour = self._colour(points, labels)
-        rough = np.stack([mucosa.noise(points, mucosa.grain, 4 + axis) for axis in range(3)])
-        wet = unit(normals + rough * np.float32(mucosa.bump))
-        facing = 0.7 * normals + 0.3 * wet
+        wet, facing = normals.copy(), normals.copy()
+        for frequency, height, channel in zip(mucosa.grain, mucosa.bump, (4, 8), strict=True):
+            rough = [mucosa.noise(points, frequency, channel + axis) for axis in range(3)]
+            wet += np.stack(rough) * np.float32(height)
+            facing += np.stack(rough) * np.float32(0.3 * height)
+        wet = unit(wet)
 
         light = np.zeros(points.shape[1], np.float32)
         highlights = np.zeros_like(light)
@@ -303,9 +317,9 @@ class _Studio:
             squared = np.einsum("in,in->n", to_lamp, to_lamp)
             to_lamp /= np.sqrt(squared)
             beam = np.clip(-(forward @ to_lamp), 0.1, 1)
-            power = beam / (squared + np.float32(0.15))
+            power = beam / (squared + np.float32(0.07))
             # Light also leaves tissue beside where it went in: the terminator is soft.
-            light += power * np.clip((np.einsum("in,in->n", facing, to_lamp) + 0.5) / 1.5, 0, 1)
+            light += power * np.clip((np.einsum("in,in->n", facing, to_lamp) + 0.8) / 1.8, 0, 1)
             half = unit(to_lamp - rays)
             gleam = np.clip(np.einsum("in,in->n", wet, half), 0, 1) ** np.float32(self.gloss)
             highlights += power * gleam
@@ -313,9 +327,9 @@ class _Studio:
         light += 0.03 * light.mean() * hollow
         depth = np.einsum("in,in->n", points - camera.position[:, None], rays)
         lit = light * colour * np.exp(-_DEPTH[:, None] * depth)
-        level = self.exposure * 0.42 / np.percentile(lit.mean(axis=0), 65)
-        display = (1 - np.exp(-level * lit)) ** np.float32(1 / 1.6)
-        shine = np.clip(highlights * np.float32(level * 0.5 * self.shine) - 0.15, 0, 1.5)
+        level = self.exposure * 0.5 / np.percentile(lit.mean(axis=0), 65)
+        display = (1 - np.exp(-level * lit)) ** np.float32(1 / 1.35)
+        shine = np.clip(highlights * np.float32(level * 1.5 * self.shine) - 0.4, 0, 2.0)
         return display.astype(np.float32), shine.astype(np.float32)
 
     def _colour(self, points: Array, labels: NDArray[np.uint8]) -> Array:
@@ -328,8 +342,9 @@ class _Studio:
         blood[wall] += mucosa.vessel_strength * mucosa.vessels(self.colon, points[:, wall])
         for number, depth in enumerate(mucosa.pits, start=1):
             on_polyp = labels == number
-            pits = mucosa.noise(points[:, on_polyp], 45, 2)
-            blood[on_polyp] += np.float32(depth) * np.clip(pits, -1.2, 1.2)
+            # Where smooth noise is near zero runs a net of grooves: gyri, as adenomas show them.
+            pits = mucosa.noise(points[:, on_polyp], mucosa.pit_frequency, 2)
+            blood[on_polyp] += np.float32(depth) * (np.exp(-4 * pits * pits) - 0.5)
         colour = colour * np.exp(-_BLOOD[:, None] * blood)
         if np.isfinite(mucosa.residue):
             amount = mucosa.noise(points, 2.5, 3) + 0.4 * mucosa.noise(points, 9, 7)
@@ -363,33 +378,37 @@ def render_frame(
     """
     studio = _Studio(seed, polyps)
     random, colon = studio.random, studio.colon
-    best: tuple[float, _Camera, list[Polyp]] | None = None
-    wanted = np.exp(random.uniform(*np.log(_VISIBLE)))
+    wanted = float(np.exp(random.uniform(*np.log(_VISIBLE))))
+    best = np.inf
+    camera = _aim(_on_axis(colon, 0.0), _on_axis(colon, 1.0), 0.0, studio.half_view)
+    shown: list[Polyp] = []
     for _ in range(_ATTEMPTS):
         colon.polyps.clear()
-        depth = random.uniform(0.3, 1.6)
-        turns = random.uniform(0, 2 * np.pi) + np.arange(polyps) * random.uniform(0.9, 2.2)
-        for turn in turns:
-            colon.polyps.append(grow_polyp(colon, random, depth + random.normal(0, 0.2), turn))
-        off = random.uniform(-0.35, 0.35, 2)
+        away = random.uniform(0.75, 1.7)
+        size = np.clip(away * 0.85 * studio.half_view * np.sqrt(wanted), 0.12, 0.5)
+        turn = random.uniform(0, 2 * np.pi)
+        for number in range(polyps):
+            depth = np.sqrt(away**2 - 0.5) + number * random.normal(0, 0.3)
+            at = turn + number * random.uniform(0.9, 2.2)
+            colon.polyps.append(grow_polyp(colon, random, depth, at, size))
+        off = random.uniform(-0.5, 0.5, 2)
         position = _on_axis(colon, 0.0) + np.array([*off, 0], np.float32)
-        ahead = _on_axis(colon, random.uniform(0.8, 2.0))
-        ahead += np.array([*random.normal(0, 0.45, 2), 0], np.float32)
-        if polyps:
-            feet = np.mean([polyp.centre for polyp in colon.polyps], axis=0)
-            ahead += (feet - ahead) * np.float32(random.uniform(0.2, 0.9))
-        camera = _aim(position, ahead, random.uniform(0, 2 * np.pi), studio.half_view)
         if colon.distance(position[:, None])[0] < 0.18:
             continue
-        share = studio.share(camera) if polyps else wanted
+        ahead = _on_axis(colon, random.uniform(0.6, 2.0))
+        ahead += np.array([*random.normal(0, 0.5, 2), 0], np.float32)
+        if polyps:
+            middle = np.mean([polyp.centre for polyp in colon.polyps], axis=0)
+            ahead += (middle - ahead) * np.float32(random.uniform(0.2, 1.0))
+        tried = _aim(position, ahead, random.uniform(0, 2 * np.pi), studio.half_view)
+        share = studio.share(tried) if polyps else wanted
         error = abs(np.log(max(share, 1e-4) / wanted))
-        if best is None or error < best[0]:
-            best = error, camera, list(colon.polyps)
+        if error < best:
+            best, camera, shown = error, tried, list(colon.polyps)
         if error < 0.4:
             break
-    assert best is not None
-    colon.polyps[:] = best[2]
-    return studio.render(best[1], height, width, random.uniform(0, 3600), random)
+    colon.polyps[:] = shown
+    return studio.render(camera, height, width, random.uniform(0, 3600), random)
 
 
 def render_clip(
@@ -417,7 +436,9 @@ def render_clip(
     random, colon = studio.random, studio.colon
     turn = random.uniform(0, 2 * np.pi)
     for number in range(polyps):
-        colon.polyps.append(grow_polyp(colon, random, 2.6 - 0.5 * number, turn + 2.1 * number))
+        size = random.uniform(0.2, 0.32)
+        place = 2.6 - 0.5 * number, turn + 2.1 * number
+        colon.polyps.append(grow_polyp(colon, random, *place, size))
     phases = random.uniform(0, 2 * np.pi, 4)
     start = random.uniform(0, 3600)
     count = itertools.count() if length is None else range(length)
