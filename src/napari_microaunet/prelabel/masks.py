@@ -1,0 +1,145 @@
+"""From a stored probability map to a mask at native size, without running the network.
+
+The order of the steps: upsample, threshold, fill holes, number the polyps from
+largest to smallest, drop the small ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from napari_microaunet.frames.field_of_view import FieldOfView
+from napari_microaunet.prelabel.probability import ProbabilityMap
+
+# 255 is the ignore label, so 254 is the last polyp that a mask can hold.
+_MOST_POLYPS = 254
+_WITH_DIAGONALS = np.ones((3, 3), bool)
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How a probability map becomes a mask.
+
+    Attributes
+    ----------
+    threshold : float
+        A pixel is polyp where its probability is at least this, in [0, 1].
+        Probability 0 never is.
+    smallest_area : float
+        A polyp is kept when it covers at least this share of the field of
+        view, in [0, 1]: a share, because frames of one folder differ in size.
+    fill_holes : bool
+        Whether background that is enclosed by a polyp becomes polyp.
+    largest_only : bool
+        Whether only the largest polyp of a frame is kept.
+
+    Raises
+    ------
+    ValueError
+        If `threshold` or `smallest_area` is outside [0, 1].
+    """
+
+    threshold: float = 0.5
+    smallest_area: float = 0.001
+    fill_holes: bool = True
+    largest_only: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "smallest_area"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+
+
+def mask_from(probability: ProbabilityMap, settings: MaskSettings) -> NDArray[np.uint8]:
+    """Make the mask of a frame, polyps numbered from largest to smallest.
+
+    The map is upsampled bilinearly to the field of view in native pixels.
+    Pixels that touch at a corner belong to one polyp. Nothing outside the
+    field of view is ever polyp.
+
+    Parameters
+    ----------
+    probability : ProbabilityMap
+        As kept by the predictor.
+    settings : MaskSettings
+        Threshold and clean-up.
+
+    Returns
+    -------
+    uint8 array, shape (height, width)
+        0 for background, 1 to n for the polyps; at most the 254 largest.
+    """
+    mask = np.zeros(probability.frame_shape, np.uint8)
+    cutoff = max(1, ceil(255 * settings.threshold))
+    part = _part_above(probability, cutoff)
+    if part is None:
+        return mask
+    polyp = _upsampled(probability, part) >= cutoff
+    if settings.fill_holes:
+        polyp |= _holes(polyp)
+
+    components, count = ndimage.label(polyp, _WITH_DIAGONALS)
+    areas = np.bincount(components.ravel(), minlength=count + 1)[1:]
+    field = probability.field
+    smallest = settings.smallest_area * (field.bottom - field.top) * (field.right - field.left)
+    kept = np.argsort(-areas, kind="stable")
+    kept = kept[areas[kept] >= smallest][: 1 if settings.largest_only else _MOST_POLYPS]
+    number_of = np.zeros(count + 1, np.uint8)
+    number_of[kept + 1] = np.arange(1, len(kept) + 1)
+    mask[part.top : part.bottom, part.left : part.right] = number_of[components]
+    return mask
+
+
+def _part_above(probability: ProbabilityMap, cutoff: int) -> FieldOfView | None:
+    """Box of the frame, in native pixels, outside which no upsampled value reaches `cutoff`."""
+    field = probability.field
+    above = probability.values >= cutoff
+    if not above.any():
+        return None
+    edges = []
+    for axis, (start, end) in enumerate(((field.top, field.bottom), (field.left, field.right))):
+        occupied = np.flatnonzero(above.any(axis=1 - axis))
+        native_per_value = (end - start) / above.shape[axis]
+        # A value reaches as far as the next centre when a map is enlarged, and as far as one
+        # native pixel when it is reduced. Two pixels more leave a rim of background, which
+        # tells holes from bays.
+        reach = max(1.0, 1 / native_per_value)
+        first = floor((occupied[0] - reach) * native_per_value) - 2
+        last = ceil((occupied[-1] + 1 + reach) * native_per_value) + 2
+        edges.append((start + max(0, first), min(end, start + last)))
+    (top, bottom), (left, right) = edges
+    return FieldOfView(top, left, bottom, right)
+
+
+def _upsampled(probability: ProbabilityMap, part: FieldOfView) -> NDArray[np.uint8]:
+    """Resize the map to native pixels, computing only the given part of the field of view."""
+    field = probability.field
+    down = probability.values.shape[0] / (field.bottom - field.top)
+    across = probability.values.shape[1] / (field.right - field.left)
+    resized = Image.fromarray(probability.values).resize(
+        (part.right - part.left, part.bottom - part.top),
+        Image.Resampling.BILINEAR,
+        box=(
+            (part.left - field.left) * across,
+            (part.top - field.top) * down,
+            min((part.right - field.left) * across, probability.values.shape[1]),
+            min((part.bottom - field.top) * down, probability.values.shape[0]),
+        ),
+    )
+    return np.asarray(resized)
+
+
+def _holes(polyp: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Background that no path of side-by-side pixels joins to the array's edge."""
+    regions, count = ndimage.label(~polyp)
+    enclosed = np.ones(count + 1, bool)
+    enclosed[0] = False
+    for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
+        enclosed[edge] = False
+    return np.asarray(enclosed[regions], bool)

@@ -1,0 +1,269 @@
+"""Pre-labels as files: a mask per frame, an overlay per frame if asked for, one table.
+
+::
+
+    OUT/masks/NAME.png       0 and 255, or the polyps' numbers; native size
+    OUT/overlays/NAME.jpg    the frame with its polyps outlined
+    OUT/confidence.csv       one line per frame, unreadable ones included
+
+Each file appears whole or not at all. The table is written last, also when the
+run is stopped: it lists what is there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.sequence import FrameSequence
+from napari_microaunet.prelabel.confidence import confidence
+from napari_microaunet.prelabel.masks import MaskSettings, mask_from
+from napari_microaunet.prelabel.predictor import Prediction, Predictor
+
+# Green is what mucosa never is.
+_OUTLINE = (64, 255, 96)
+# An outline this share of the frame's longer side shows at any zoom.
+_OUTLINE_SHARE = 1 / 400
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What was done for one frame; one line of the table.
+
+    Attributes
+    ----------
+    name : str
+        The frame.
+    confidence : float or None
+        How far the mask can be trusted, in [0, 1].
+    polyps : int
+        How many polyps the mask holds.
+    area : int
+        Polyp pixels at native size.
+    problem : str
+        Why there is no mask; empty when there is one.
+    """
+
+    name: str
+    confidence: float | None
+    polyps: int
+    area: int
+    problem: str
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written, and how.
+
+    Attributes
+    ----------
+    overlay : bool
+        Whether overlays are written.
+    numbered : bool
+        Whether masks hold the polyps' numbers 1..n instead of 255.
+    overwrite : bool
+        Whether files of an earlier run may be replaced.
+    """
+
+    overlay: bool = False
+    numbered: bool = False
+    overwrite: bool = False
+
+
+def write_prelabels(
+    predictor: Predictor,
+    sequence: FrameSequence,
+    out: Path,
+    settings: MaskSettings,
+    options: OutputOptions,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> list[FrameResult]:
+    """Pre-label a sequence into a folder.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The model.
+    sequence : FrameSequence
+        The frames; they are only read.
+    out : Path
+        The folder; made if it is missing.
+    settings : MaskSettings
+        How probabilities become masks.
+    options : OutputOptions
+        What is written.
+    progress, cancelled : callable, optional
+        As for `Predictor.predict`.
+
+    Returns
+    -------
+    list of FrameResult
+        One per frame that was done, in the order of the sequence.
+
+    Raises
+    ------
+    InputError
+        If `out` holds the frames, a name leads out of it, or files are there
+        that may not be replaced.
+    OSError
+        If a file cannot be written.
+    """
+    targets = _Targets(sequence, out, options)
+    results: list[FrameResult] = []
+    backlog: deque[Future[FrameResult]] = deque()
+    writers = os.cpu_count() or 1
+    predictions = predictor.predict(sequence, progress=progress, cancelled=cancelled)
+    try:
+        with closing(predictions), ThreadPoolExecutor(writers, "write") as pool:
+            for prediction in predictions:
+                backlog.append(pool.submit(targets.write, prediction, settings))
+                if len(backlog) > 2 * writers:
+                    results.append(backlog.popleft().result())
+            while backlog:
+                results.append(backlog.popleft().result())
+    finally:
+        results.extend(_finished(backlog))
+        write_atomically(targets.table, _table(results))
+    return results
+
+
+class _Targets:
+    """Where the files of a sequence go, checked before any work is done."""
+
+    def __init__(self, sequence: FrameSequence, out: Path, options: OutputOptions) -> None:
+        self._sequence = sequence
+        self._options = options
+        self._masks = out / "masks"
+        self._overlays = out / "overlays"
+        self.table = out / "confidence.csv"
+        root = out.resolve()
+        for frame in sequence.frames:
+            if frame.source.resolve().is_relative_to(root):
+                raise InputError(
+                    f"{out} holds the frames themselves ({frame.source.name}): "
+                    "choose another folder for the masks."
+                )
+            for path in self._paths(frame.name):
+                if not path.resolve().is_relative_to(root):
+                    raise InputError(
+                        f'The frame name "{frame.name}" leads out of {out}: rename the file.'
+                    )
+                self._check_free(path)
+        self._check_free(self.table)
+
+    def write(self, prediction: Prediction, settings: MaskSettings) -> FrameResult:
+        """Make and write the files of one frame."""
+        name = self._sequence.frames[prediction.index].name
+        if prediction.map is None:
+            return FrameResult(name, None, 0, 0, prediction.problem or "")
+        mask = mask_from(prediction.map, settings)
+        stored = mask if self._options.numbered else np.where(mask, np.uint8(255), np.uint8(0))
+        files = [_encoded(stored, "PNG", compress_level=3)]
+        if self._options.overlay:
+            try:
+                frame = self._sequence.read(prediction.index)
+            except InputError as error:
+                return FrameResult(name, None, 0, 0, str(error))
+            files.append(_encoded(outlined(frame, mask), "JPEG", quality=90))
+        for path, content in zip(self._paths(name), files, strict=True):
+            write_atomically(path, content)
+        trust = confidence(prediction.map, settings.threshold)
+        return FrameResult(name, trust, int(mask.max()), int(np.count_nonzero(mask)), "")
+
+    def _paths(self, name: str) -> Iterator[Path]:
+        # Not with_suffix: a name may hold a dot of its own.
+        yield self._masks / f"{name}.png"
+        if self._options.overlay:
+            yield self._overlays / f"{name}.jpg"
+
+    def _check_free(self, path: Path) -> None:
+        if path.exists() and not self._options.overwrite:
+            raise InputError(
+                f"{path} is there already: choose another folder, "
+                "or say that files may be replaced (--overwrite)."
+            )
+
+
+def outlined(frame: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw the outline of every polyp into a copy of a frame.
+
+    Parameters
+    ----------
+    frame : uint8 array, shape (height, width, 3)
+        RGB.
+    mask : uint8 array, shape (height, width)
+        0 for background.
+
+    Returns
+    -------
+    uint8 array, shape (height, width, 3)
+    """
+    drawn = frame.copy()
+    thickness = max(1, round(max(frame.shape) * _OUTLINE_SHARE))
+    for box in ndimage.find_objects(mask):
+        polyp = mask[box] > 0
+        inside = ndimage.binary_erosion(polyp, iterations=thickness)
+        drawn[box][polyp & ~inside] = _OUTLINE
+    return drawn
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, folders included.
+
+    Parameters
+    ----------
+    path : Path
+        A file there is replaced.
+    content : bytes
+        All of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _encoded(image: NDArray[np.uint8], file_format: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def _finished(backlog: deque[Future[FrameResult]]) -> Iterator[FrameResult]:
+    """What the writers had done when the run was stopped or failed."""
+    for future in backlog:
+        if not future.cancelled() and future.done() and future.exception() is None:
+            yield future.result()
+
+
+def _table(results: list[FrameResult]) -> bytes:
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, [field.name for field in fields(FrameResult)])
+    table.writeheader()
+    for result in results:
+        row = asdict(result)
+        if result.confidence is not None:
+            row["confidence"] = f"{result.confidence:.4f}"
+        table.writerow(row)
+    return text.getvalue().encode()
