@@ -23,7 +23,9 @@ Array = NDArray[np.float32]
 _FOLDS = 64
 # The share of the distance that one tracing step goes: folds are steeper than a true distance is.
 _STEP = 0.55
-_STEPS = 90
+# A longer step could jump through a thin fold.
+_LONGEST_STEP = 0.1
+_STEPS = 100
 # A coarse ray for every fourth pixel finds the depth that the full-size rays start from.
 _COARSE = 4
 # Beyond this the light is gone.
@@ -228,6 +230,7 @@ class Colon:
         for _ in range(_STEPS):
             direction = rays[:, going]
             step = distance(origin[:, None] + direction * depth[going]) * np.float32(_STEP)
+            step = np.minimum(step, np.float32(_LONGEST_STEP))
             depth[going] = np.clip(depth[going] + step, 0.0, _FAR)
             going = going[(np.abs(step) > 4e-4 * depth[going]) & (depth[going] < _FAR)]
             if not going.size:

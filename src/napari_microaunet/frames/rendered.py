@@ -15,14 +15,13 @@ tests; training takes seeds from 1000 on.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from napari_microaunet.frames.colon_scene import Array, Colon, Polyp, grow_polyp, unit
+from napari_microaunet.frames.scope import Camera, Overlay, aim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,42 +42,13 @@ _MUCOSA = np.array(
 _BLOOD = np.array([0.25, 0.75, 0.65], np.float32)
 _DEPTH = np.array([0.06, 0.22, 0.26], np.float32)
 _RESIDUE = np.array([0.85, 0.55, 0.10], np.float32)
-# A scope sees 140 to 170 degrees from corner to corner; half of that, in radians.
+# Scopes see 130 to 160 degrees from corner to corner; half of that, in radians.
 _HALF_VIEW = (1.15, 1.4)
 # Shares of the picture that a polyp is to cover, and how often to look for such a view.
 _VISIBLE = (0.02, 0.25)
 _ATTEMPTS = 40
 # Frames from far to near and back again in a clip.
 _CLIP_PERIOD = 96
-
-
-@dataclass(frozen=True)
-class _Camera:
-    """Where the scope is and which way it looks: rows of ``axes`` are right, down, forward."""
-
-    position: Array
-    axes: Array
-    half_view: float
-
-    def rays(self, height: int, width: int) -> Array:
-        """Make unit rays, shape (3, height, width); the angle grows linearly with the radius."""
-        half = 0.5 * np.hypot(height, width)
-        y, x = np.mgrid[:height, :width].astype(np.float32)
-        y, x = (y - (height - 1) / 2) / half, (x - (width - 1) / 2) / half
-        radius = np.hypot(x, y)
-        angle = radius * np.float32(self.half_view)
-        side = np.sin(angle) / np.maximum(radius, 1e-6)
-        local = np.stack([x * side, y * side, np.cos(angle)]).astype(np.float32)
-        return np.asarray(np.einsum("ij,ihw->jhw", self.axes, local), np.float32)
-
-
-def _aim(position: Array, target: Array, roll: float, half_view: float) -> _Camera:
-    forward = unit(target - position)
-    right = unit(np.cross(np.array([0, 1, 0], np.float32), forward))
-    down = np.cross(forward, right)
-    cos, sin = np.cos(roll), np.sin(roll)
-    axes = np.stack([cos * right + sin * down, cos * down - sin * right, forward])
-    return _Camera(position.astype(np.float32), axes.astype(np.float32), half_view)
 
 
 def _on_axis(colon: Colon, z: float) -> Array:
@@ -101,16 +71,16 @@ class _Mucosa:
         weights = random.dirichlet(np.full(len(_MUCOSA), 0.6))
         self.colour = (weights @ _MUCOSA * random.normal(1, 0.04, 3)).astype(np.float32)
         redder = np.array([1.0, 0.72, 0.74]) ** random.uniform(-0.5, 1.3, (polyps, 1))
-        self.polyp_colours = (self.colour * redder * random.uniform(0.95, 1.2, (polyps, 1))).astype(
-            np.float32
-        )
+        self.polyp_colours = (
+            self.colour * redder * random.uniform(0.88, 1.06, (polyps, 1))
+        ).astype(np.float32)
         self.pits = random.uniform(0, 0.6, polyps)
         self.pit_frequency = random.uniform(60, 120)
         self.mottle = random.uniform(0.04, 0.14)
         self.vessel_strength = random.uniform(0.15, 0.75)
         self.residue = random.uniform(1.5, 2.3) if random.random() < 0.3 else np.inf
         self.bump = random.uniform((0.06, 0.05), (0.16, 0.2))
-        self.grain = random.uniform((5, 20), (9, 38))
+        self.grain = random.uniform((5, 28), (10, 60))
         self._vessels = self._grow_vessels(random)
 
     def noise(self, points: Array, frequency: float, channel: int) -> Array:
@@ -153,65 +123,6 @@ class _Mucosa:
         return total
 
 
-@dataclass(frozen=True)
-class _Overlay:
-    """What the processor puts around and over the picture."""
-
-    outline: str
-    corner: float
-    black: int
-    side: float
-    text: tuple[str, ...]
-    marker: tuple[int, int, int] | None
-
-    def picture_box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, bottom and right of the picture in a frame."""
-        tall = round(height * 0.97)
-        wide = min(round(width * 0.97), round(tall * 1.22))
-        top, left = (height - tall) // 2, round((width - wide) * self.side)
-        return top, left, top + tall, left + wide
-
-    def picture_shape(self, height: int, width: int) -> NDArray[np.bool_]:
-        """Which pixels of the picture's box, (height, width), show the picture."""
-        y, x = np.mgrid[:height, :width].astype(np.float32)
-        y, x = np.abs(y - (height - 1) / 2), np.abs(x - (width - 1) / 2)
-        if self.outline == "round":
-            return np.asarray(np.hypot(x, y) < 0.5 * width * 0.99)
-        cut = self.corner * height
-        if self.outline == "octagon":
-            return np.asarray(x + y < (height + width) / 2 - cut)
-        rounded = np.hypot(np.maximum(x - width / 2 + cut, 0), np.maximum(y - height / 2 + cut, 0))
-        return np.asarray(rounded < cut)
-
-    def draw(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8], second: float) -> None:
-        """Burn text and marker into a frame in place; a mask ends where the marker begins."""
-        height, width = mask.shape
-        image = Image.fromarray(frame)
-        pencil = ImageDraw.Draw(image)
-        size = max(6, height // 34)
-        font = ImageFont.load_default(size)
-        clock = f"12:{int(second) // 60:02d}:{int(second) % 60:02d}"
-        for row, line in enumerate((*self.text, clock) if self.text else ()):
-            place = (round(0.012 * width), round(0.22 * height + 1.5 * size * row))
-            pencil.text(place, line, fill=(235, 235, 235), font=font)
-        if self.marker is not None:
-            top, right = round(0.72 * height), round(0.24 * width)
-            box = (round(0.02 * width), top, right, round(0.97 * height))
-            pencil.rectangle(box, fill=self.marker)
-            middle = (box[0] + box[2]) // 2
-            if max(self.marker) > 60:
-                for foot in (middle - right // 5, middle + right // 5):
-                    pencil.arc(
-                        (foot - size, top + size, foot + size, box[3] - size),
-                        90,
-                        330,
-                        fill=(90, 50, 60),
-                        width=max(1, size // 5),
-                    )
-            mask[box[1] : box[3] + 1, box[0] : box[2] + 1] = 0
-        frame[:] = np.asarray(image)
-
-
 class _Studio:
     """One seed's colon, tissue, scope and processor; renders it from any camera."""
 
@@ -232,7 +143,7 @@ class _Studio:
         outline = str(random.choice(["octagon", "round", "square"], p=[0.55, 0.2, 0.25]))
         marker = [None, (20, 150, 110), (0, 0, 0)][random.choice(3, p=[0.7, 0.15, 0.15])]
         lines = ("SAMPLE", f"No. {seed}", "01/01/2025", f"Lv {random.integers(1, 8)}")
-        self.overlay = _Overlay(
+        self.overlay = Overlay(
             outline=outline,
             corner=random.uniform(0.15, 0.3) if outline == "octagon" else random.uniform(0.05, 0.2),
             black=int(random.choice([0, 3, 16])),
@@ -241,7 +152,7 @@ class _Studio:
             marker=marker,
         )
 
-    def share(self, camera: _Camera) -> float:
+    def share(self, camera: Camera) -> float:
         """Tell the smallest share of the picture that any polyp covers."""
         rays = camera.rays(32, 40)
         depth = self.colon.trace(camera.position, rays)
@@ -251,7 +162,7 @@ class _Studio:
         return float(counts[1:].min() / seen.sum())
 
     def render(
-        self, camera: _Camera, height: int, width: int, second: float, random: np.random.Generator
+        self, camera: Camera, height: int, width: int, second: float, random: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Frame and mask from a camera; the generator draws the sensor's noise."""
         top, left, bottom, right = self.overlay.picture_box(height, width)
@@ -291,7 +202,7 @@ class _Studio:
         return frame, mask
 
     def _shade(
-        self, camera: _Camera, points: Array, rays: Array, labels: NDArray[np.uint8]
+        self, camera: Camera, points: Array, rays: Array, labels: NDArray[np.uint8]
     ) -> tuple[Array, Array]:
         """Display colour, (3, n), and highlights, (n,), of surface points."""
         colon, mucosa = self.colon, self.mucosa
@@ -317,7 +228,7 @@ class _Studio:
             squared = np.einsum("in,in->n", to_lamp, to_lamp)
             to_lamp /= np.sqrt(squared)
             beam = np.clip(-(forward @ to_lamp), 0.1, 1)
-            power = beam / (squared + np.float32(0.07))
+            power = beam / (squared + np.float32(0.1))
             # Light also leaves tissue beside where it went in: the terminator is soft.
             light += power * np.clip((np.einsum("in,in->n", facing, to_lamp) + 0.8) / 1.8, 0, 1)
             half = unit(to_lamp - rays)
@@ -329,7 +240,7 @@ class _Studio:
         lit = light * colour * np.exp(-_DEPTH[:, None] * depth)
         level = self.exposure * 0.5 / np.percentile(lit.mean(axis=0), 65)
         display = (1 - np.exp(-level * lit)) ** np.float32(1 / 1.35)
-        shine = np.clip(highlights * np.float32(level * 1.5 * self.shine) - 0.4, 0, 2.0)
+        shine = np.clip(highlights * np.float32(level * 1.2 * self.shine) - 0.25, 0, 2.0)
         return display.astype(np.float32), shine.astype(np.float32)
 
     def _colour(self, points: Array, labels: NDArray[np.uint8]) -> Array:
@@ -348,7 +259,7 @@ class _Studio:
         colour = colour * np.exp(-_BLOOD[:, None] * blood)
         if np.isfinite(mucosa.residue):
             amount = mucosa.noise(points, 2.5, 3) + 0.4 * mucosa.noise(points, 9, 7)
-            amount = np.clip((amount - mucosa.residue) * 2.5, 0, 0.85) * wall
+            amount = np.clip((amount - mucosa.residue) * 1.5, 0, 0.75) * wall
             colour = colour + (_RESIDUE[:, None] - colour) * amount
         return np.asarray(colour, np.float32)
 
@@ -380,7 +291,7 @@ def render_frame(
     random, colon = studio.random, studio.colon
     wanted = float(np.exp(random.uniform(*np.log(_VISIBLE))))
     best = np.inf
-    camera = _aim(_on_axis(colon, 0.0), _on_axis(colon, 1.0), 0.0, studio.half_view)
+    camera = aim(_on_axis(colon, 0.0), _on_axis(colon, 1.0), 0.0, studio.half_view)
     shown: list[Polyp] = []
     for _ in range(_ATTEMPTS):
         colon.polyps.clear()
@@ -400,7 +311,7 @@ def render_frame(
         if polyps:
             middle = np.mean([polyp.centre for polyp in colon.polyps], axis=0)
             ahead += (middle - ahead) * np.float32(random.uniform(0.2, 1.0))
-        tried = _aim(position, ahead, random.uniform(0, 2 * np.pi), studio.half_view)
+        tried = aim(position, ahead, random.uniform(0, 2 * np.pi), studio.half_view)
         share = studio.share(tried) if polyps else wanted
         error = abs(np.log(max(share, 1e-4) / wanted))
         if error < best:
@@ -452,5 +363,5 @@ def render_clip(
             attention = 0.45 + 0.35 * np.sin(time + phases[2])
             ahead += (colon.polyps[0].centre - ahead) * np.float32(attention)
         ahead[:2] += 0.12 * np.sin(np.array([5 * time, 4 * time]) + phases[2:])
-        camera = _aim(position, ahead, 0.4 * np.sin(time + phases[3]), studio.half_view)
+        camera = aim(position, ahead, 0.4 * np.sin(time + phases[3]), studio.half_view)
         yield studio.render(camera, height, width, start + index / 25, random)
