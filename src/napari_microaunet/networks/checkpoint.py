@@ -1,0 +1,206 @@
+"""Checkpoints: weights in safetensors, with a model card in the file's header.
+
+Nothing is ever unpickled. A file whose hash, shapes or card do not fit is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.networks import NETWORKS, build
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+_CARD_KEY = "model_card"
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # PyTorch's zip archives, and bare pickles
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Triple = tuple[float, float, float]
+
+
+class ModelCard(BaseModel):
+    """What a checkpoint says of itself.
+
+    Attributes
+    ----------
+    name : str
+        The name shown in lists of models.
+    network : str
+        Which network the weights belong to, one of ``networks.NETWORKS``.
+    widths : tuple of 6 ints
+        Channels of the network's stages.
+    input_size : tuple of 2 ints
+        Height and width, in pixels, that frames are resized to.
+    mean, std : tuple of 3 floats
+        Normalisation of red, green and blue in [0, 1]: ``(value - mean) / std``.
+    threshold : float
+        Probability from which a pixel belongs to a polyp, unless the user says otherwise.
+    description : str
+        What the model is, how it was trained and what it is bad at.
+    training_data : dict of str to str
+        Data sets by name, each with a hash of the list of frames used.
+    metrics : dict of str to float
+        Figures measured on validation frames.
+    parent : str
+        Hash of the weights that training started from; empty if from none.
+    licence : str
+        Terms of the weights.
+    created : str
+        Date of the training's end, ISO 8601.
+    sha256 : str
+        Hash of the weights: names, dtypes, shapes and bytes of all tensors by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    network: Literal[NETWORKS]
+    widths: tuple[int, int, int, int, int, int]
+    input_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] = (256, 256)
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    threshold: Share = 0.5
+    description: str = ""
+    training_data: dict[str, str] = {}
+    metrics: dict[str, float] = {}
+    parent: str = ""
+    licence: str = ""
+    created: str = ""
+    sha256: str = ""
+
+
+def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> ModelCard:
+    """Write the weights of ``network`` and their card, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write, ``.safetensors``.
+    network : torch.nn.Module
+        Its ``state_dict`` is written.
+    card : ModelCard
+        The card; its ``sha256`` is filled in here.
+
+    Returns
+    -------
+    ModelCard
+        The card as written.
+    """
+    from safetensors.numpy import save
+
+    weights = {
+        name: np.ascontiguousarray(tensor.detach().cpu().numpy())
+        for name, tensor in network.state_dict().items()
+    }
+    card = card.model_copy(update={"sha256": _hash(weights)})
+    content = save(weights, metadata={_CARD_KEY: card.model_dump_json()})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return card
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read the card in a checkpoint's header; the weights are not read.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no checkpoint, or its card does not fit.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise InputError(
+            f"{path}: the model cannot be read ({error.strerror}); check the path."
+        ) from error
+    if start.startswith(_PICKLE_STARTS):
+        raise InputError(
+            f"{path}: this is a pickled file, which could run code when opened; only "
+            ".safetensors checkpoints of this package are read."
+        )
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            text = (tensors.metadata() or {}).get(_CARD_KEY)
+    except SafetensorError as error:
+        raise InputError(
+            f"{path}: this is no complete .safetensors file ({error}); get the file again."
+        ) from error
+    if text is None:
+        raise InputError(
+            f"{path}: the file holds weights but no model card of this package; only models made "
+            "or exported by MicroAUNet can be used."
+        )
+    try:
+        return ModelCard.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "text"
+        raise InputError(
+            f"{path}: the model card does not fit this version of the package "
+            f"({where}: {first['msg']}); update the package or get the model again."
+        ) from error
+
+
+def load_checkpoint(path: Path) -> tuple[nn.Module, ModelCard]:
+    """Build the network of a checkpoint and load its weights.
+
+    Returns
+    -------
+    network : torch.nn.Module
+        In evaluation mode, on the CPU.
+    card : ModelCard
+        What the file says of itself.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, foreign, pickled or truncated, or if its hash, shapes or
+        card do not fit.
+    """
+    import torch
+    from safetensors.numpy import load_file
+
+    card = read_card(path)
+    weights = load_file(path)
+    if _hash(weights) != card.sha256:
+        raise InputError(
+            f"{path}: the weights are not the ones that the model card was written for (their "
+            "hash differs); get the file again."
+        )
+    try:
+        network = build(card.network, card.widths)
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: the weights do not fit the network {card.network!r} with widths "
+            f"{card.widths} ({reason[:200]}); get the file again."
+        ) from error
+    return network.eval(), card
+
+
+def _hash(weights: Mapping[str, NDArray[np.generic]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name])
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""The library of models: the bundled ones and the user's own.
+
+A model is one ``.safetensors`` file. The user's own lie in the platform's data folder
+(``~/.local/share/napari-microaunet/models`` on Linux), never in the working directory.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.networks.checkpoint import ModelCard, read_card
+
+BUNDLED = Path(__file__).parent.parent / "weights"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model that can be run.
+
+    Attributes
+    ----------
+    name : str
+        What it is chosen by: the file's stem, ``student`` or ``teacher`` for the bundled ones.
+    path : Path
+        The checkpoint.
+    card : ModelCard
+        What the checkpoint says of itself.
+    """
+
+    name: str
+    path: Path
+    card: ModelCard
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the model came with the package."""
+        return self.path.parent == BUNDLED
+
+
+def user_models() -> Path:
+    """Return the folder of the user's own models; it need not exist."""
+    return user_data_path("napari-microaunet", appauthor=False) / "models"
+
+
+def list_models() -> list[Model]:
+    """List the bundled models, student first, then the user's own by name.
+
+    A file that is no usable checkpoint is left out, with a line in the log.
+    """
+    models = []
+    for folder in (BUNDLED, user_models()):
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                models.append(Model(path.stem, path, read_card(path)))
+            except InputError as error:
+                _log.warning("left out of the list of models: %s", error)
+    return models
+
+
+def find_model(name: str) -> Model:
+    """Find a model by its name in the library, or by a path.
+
+    Raises
+    ------
+    InputError
+        If there is none, or the file is not usable.
+    """
+    for folder in (BUNDLED, user_models()):
+        path = folder / f"{name}.safetensors"
+        if path.parent == folder and path.is_file():
+            return Model(name, path, read_card(path))
+    path = Path(name)
+    if path.suffix == ".safetensors" or path.is_file():
+        return Model(path.stem, path, read_card(path))
+    known = ", ".join(model.name for model in list_models())
+    raise InputError(
+        f"There is no model named {name!r}; choose one of {known}, or give a .safetensors file."
+    )

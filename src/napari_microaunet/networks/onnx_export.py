@@ -1,0 +1,101 @@
+"""ONNX graphs of models, for ONNX Runtime.
+
+A graph belongs to one set of weights: the weights' hash is part of its file name. The
+bundled models bring theirs along; those of other models are made once and kept in the
+platform's cache folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from platformdirs import user_cache_path
+
+from napari_microaunet.networks.checkpoint import load_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from napari_microaunet.networks.library import Model
+
+
+def onnx_file(model: Model) -> Path:
+    """Return the ONNX graph of ``model``; make it if there is none yet.
+
+    The graph maps ``image``, normalised float32 (batch, 3, height, width), to ``logits``,
+    float32 (batch, 1, height, width), for any batch and any sides of at least 32.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint cannot be used.
+    """
+    name = onnx_name(model)
+    bundled = model.path.with_name(name)
+    if bundled.is_file():
+        return bundled
+    # Another version of the package may write another graph for the same weights.
+    cache = user_cache_path("napari-microaunet", appauthor=False) / version("napari-microaunet")
+    graph = cache / name
+    if not graph.is_file():
+        network, _ = load_checkpoint(model.path)
+        cache.mkdir(parents=True, exist_ok=True)
+        export_onnx(network, graph)
+    return graph
+
+
+def onnx_name(model: Model) -> str:
+    """Return the file name of a model's graph."""
+    return f"{model.path.stem}-{model.card.sha256[:16]}.onnx"
+
+
+def export_onnx(network: nn.Module, path: Path) -> None:
+    """Write ``network`` as an ONNX graph with dynamic batch, height and width, atomically."""
+    import torch
+
+    # Any sides that are not multiples of each other: equal ones would be taken for one variable.
+    example = torch.zeros(2, 3, 96, 160)
+    sides = {
+        0: torch.export.Dim("batch"),
+        2: torch.export.Dim("height", min=32),
+        3: torch.export.Dim("width", min=32),
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _quiet():
+        program = torch.onnx.export(
+            network.eval(),
+            (example,),
+            dynamo=True,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=(sides,),
+            verbose=False,
+        )
+        assert program is not None  # noqa: S101 - what the dynamo exporter returns, for mypy
+        for node in program.model.graph:
+            node.metadata_props.clear()  # stack traces of the export, larger than the weights
+        program.save(temporary)
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's chatter from users' terminals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
