@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _DARKEST_LIT = 32
 # Analysed at this side length: burnt-in letters are then one or two pixels thin.
 _ANALYSIS_SIDE = 160
+# The panel that shows where the scope lies (RGB 44, 183, 142) is greener than red by 139 of 255.
+# Tissue never is by half of that, nor is dye, which is bluer than green.
+_GREENEST_TISSUE = 70
 # Structures thinner than this (letters, rulers, reflections on the border) are not the picture.
 _THINNEST_PICTURE = 7
 # A picture covers at least this share of the frame; below it nothing can be told apart.
@@ -40,8 +43,8 @@ def find_field_of_view(images: Iterable[NDArray[np.uint8]]) -> FieldOfView:
 
     The brightest value that each pixel takes over all images decides, so that
     a dark lumen in one frame does not count as border. Letters and other thin
-    overlays in the border are removed by an opening, separate overlays (a
-    position marker, say) by keeping the largest lit region.
+    overlays in the border are removed by an opening, the green panel with the
+    scope's position by its colour, other overlays by keeping the largest lit region.
 
     Parameters
     ----------
@@ -68,7 +71,10 @@ def find_field_of_view(images: Iterable[NDArray[np.uint8]]) -> FieldOfView:
         shape = image.shape
         scale = min(1.0, _ANALYSIS_SIDE / max(shape[:2]))
         size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
-        small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)).max(axis=2)
+        colours = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+        red, green, blue = np.moveaxis(colours.astype(np.int16), 2, 0)
+        panel = (green - red > _GREENEST_TISSUE) & (green > blue)
+        small = np.where(panel, 0, colours.max(axis=2))
         brightest = small if brightest is None else np.maximum(brightest, small)
     if shape is None or brightest is None:
         raise ValueError("at least one frame is needed to find the field of view")
