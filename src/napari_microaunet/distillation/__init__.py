@@ -1,0 +1,1 @@
+"""From a curated dataset to a student: so far, how good a model is."""

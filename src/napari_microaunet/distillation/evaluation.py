@@ -7,21 +7,25 @@ latter only count as flagged or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from napari_microaunet.distillation.scores import FrameScore, score_frame
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.sequence import FrameSequence
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
-from napari_microaunet.prelabel.predictor import Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_microaunet.frames.sequence import FrameSequence
+    from napari_microaunet.prelabel.predictor import Predictor
 
 _RESAMPLES = 10_000
 _SEED = 0

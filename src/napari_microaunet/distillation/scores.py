@@ -8,16 +8,17 @@ they are not counted, for the boundary scores they are background in both.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
+    from numpy.typing import NDArray
 
 IGNORE = 255
 # The tolerance of the surface Dice: 2 pixels of a frame resized to 256 x 256.

@@ -6,15 +6,19 @@ A backend is one class and one line in `BACKENDS`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.networks.library import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from napari_microaunet.networks.library import Model
 
 
 class Backend(Protocol):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from napari_microaunet.prelabel.probability import ProbabilityMap
+if TYPE_CHECKING:
+    from napari_microaunet.prelabel.probability import ProbabilityMap
 
 
 def confidence(probability: ProbabilityMap, threshold: float) -> float:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, floor
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 from napari_microaunet.frames.field_of_view import FieldOfView
-from napari_microaunet.prelabel.probability import ProbabilityMap
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_microaunet.prelabel.probability import ProbabilityMap
 
 # 255 is the ignore label, so 254 is the last polyp that a mask can hold.
 _MOST_POLYPS = 254

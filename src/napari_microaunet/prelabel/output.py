@@ -16,22 +16,27 @@ import csv
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.sequence import FrameSequence
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
-from napari_microaunet.prelabel.predictor import Prediction, Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_microaunet.frames.sequence import FrameSequence
+    from napari_microaunet.prelabel.predictor import Prediction, Predictor
 
 # Green is what mucosa never is.
 _OUTLINE = (64, 255, 96)
@@ -251,7 +256,7 @@ def _encoded(image: NDArray[np.uint8], file_format: str, **options: int) -> byte
 
 
 def _finished(backlog: deque[Future[FrameResult]]) -> Iterator[FrameResult]:
-    """What the writers had done when the run was stopped or failed."""
+    """List what the writers had done when the run was stopped or failed."""
     for future in backlog:
         if not future.cancelled() and future.done() and future.exception() is None:
             yield future.result()

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.field_of_view import FieldOfView
-from napari_microaunet.frames.sequence import FrameSequence
-from napari_microaunet.networks.library import Model
 from napari_microaunet.prelabel.backends import open_backend
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.preprocessing import prepare
 from napari_microaunet.prelabel.probability import ProbabilityMap, quantise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_microaunet.frames.field_of_view import FieldOfView
+    from napari_microaunet.frames.sequence import FrameSequence
+    from napari_microaunet.networks.library import Model
 
 # How often a wait looks whether the caller has cancelled, in seconds.
 _POLL = 0.05
@@ -123,7 +128,7 @@ class Predictor:
         *,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction]:
         """Predict frames one after the other, in the order asked for.
 
         Threads decode ahead and run the network while the caller uses the
@@ -221,4 +226,3 @@ class Predictor:
             ProbabilityMap(quantise(probabilities), frame.field, frame.frame_shape)
             for probabilities, frame in zip(total / len(flips), frames, strict=True)
         ]
-

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from napari_microaunet.frames.field_of_view import FieldOfView
-from napari_microaunet.networks.checkpoint import ModelCard
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_microaunet.frames.field_of_view import FieldOfView
+    from napari_microaunet.networks.checkpoint import ModelCard
 
 
 def prepare(frame: NDArray[np.uint8], field: FieldOfView, card: ModelCard) -> NDArray[np.float32]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_microaunet.frames.field_of_view import FieldOfView
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_microaunet.frames.field_of_view import FieldOfView
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,4 +44,5 @@ def quantise(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     -------
     uint8 array of the same shape
     """
-    return np.rint(probabilities * np.float32(255)).astype(np.uint8)
+    values: NDArray[np.uint8] = np.rint(probabilities * np.float32(255)).astype(np.uint8)
+    return values

@@ -1,0 +1,330 @@
+"""The tasks without a window: ``microaunet prelabel | evaluate | models | bench``.
+
+Exit codes: 0 when everything asked for was done, 1 when some frame could not
+be, 2 when the request itself cannot be met (one sentence says why), 130 when it
+was stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from napari_microaunet.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari_microaunet.distillation.evaluation import Interval, Summary
+    from napari_microaunet.frames.sequence import FrameSequence
+    from napari_microaunet.networks.library import Model
+
+app = typer.Typer(
+    help="Label polyps in colonoscopy frames with a tiny network.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelName = Annotated[
+    str,
+    typer.Option("--model", help="student, teacher, the name of a model of yours, or its file."),
+]
+Backend = Annotated[str, typer.Option(help="What runs the network: auto, onnx or torch.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Batch = Annotated[
+    int | None, typer.Option(min=1, help="Frames per call of the network. [default: by device]")
+]
+Augment = Annotated[
+    bool, typer.Option("--augment", help="Average over mirror images: four times the work.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="Probability from which on a pixel is polyp. [default: the model's]"
+    ),
+]
+SmallestArea = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Drop polyps below this share of the picture's area."),
+]
+FillHoles = Annotated[bool, typer.Option(help="Fill what a polyp encloses.")]
+LargestOnly = Annotated[bool, typer.Option("--largest-only", help="Keep one polyp per frame.")]
+
+
+@app.command()
+def prelabel(
+    frames: Annotated[Path, typer.Argument(help="A folder of frames, a TIFF stack or a video.")],
+    out: Annotated[Path, typer.Option(help="Folder for masks, overlays and the table.")],
+    model: ModelName = "student",
+    backend: Backend = "auto",
+    device: Device = "auto",
+    batch: Batch = None,
+    augment: Augment = False,
+    threshold: Threshold = None,
+    smallest_area: SmallestArea = 0.001,
+    fill_holes: FillHoles = True,
+    largest_only: LargestOnly = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Write frames with outlined polyps, too.")
+    ] = False,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Number the polyps 1..n instead of writing 255.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files of an earlier run.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was done as JSON instead of words.")
+    ] = False,
+) -> None:
+    """Pre-label frames: a mask per frame, overlays if wanted, a table of confidences."""
+    from dataclasses import asdict
+
+    from napari_microaunet.frames import open_frames
+    from napari_microaunet.networks.library import find_model
+    from napari_microaunet.prelabel.masks import MaskSettings
+    from napari_microaunet.prelabel.output import OutputOptions, write_prelabels
+    from napari_microaunet.prelabel.predictor import Predictor
+
+    chosen = find_model(model)
+    sequence = open_frames(frames)
+    predictor = Predictor(chosen, backend, device, batch, augment)
+    settings = MaskSettings(
+        chosen.card.threshold if threshold is None else threshold,
+        smallest_area,
+        fill_holes,
+        largest_only,
+    )
+    with _progress("Pre-labelling") as report:
+        results = write_prelabels(
+            predictor,
+            sequence,
+            out,
+            settings,
+            OutputOptions(overlay, labels, overwrite),
+            progress=report,
+        )
+    failed = [result for result in results if result.problem]
+    if as_json:
+        _print_json(
+            {
+                "frames": str(frames),
+                "out": str(out),
+                "model": _identity(chosen),
+                "settings": asdict(settings),
+                "done": len(results) - len(failed),
+                "failed": len(failed),
+                "results": [asdict(result) for result in results],
+            }
+        )
+    else:
+        with_polyp = sum(result.polyps > 0 for result in results)
+        done = len(results) - len(failed)
+        _say(f"{done} of {len(results)} frames pre-labelled, {with_polyp} with a polyp: {out}")
+    _name_problems({result.name: result.problem for result in failed})
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Folder with images/ and masks/.")],
+    model: ModelName = "student",
+    frames_from: Annotated[
+        Path | None,
+        typer.Option(help="Text file with the names of the frames, or of their folders, to take."),
+    ] = None,
+    no_polyps: Annotated[
+        bool,
+        typer.Option("--no-polyps", help="No frame of DATA shows a polyp; masks are not needed."),
+    ] = False,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    batch: Batch = None,
+    augment: Augment = False,
+    threshold: Threshold = None,
+    smallest_area: SmallestArea = 0.001,
+    fill_holes: FillHoles = True,
+    largest_only: LargestOnly = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every score to this file.")
+    ] = None,
+) -> None:
+    """Score a model against reference masks, at the native size of the frames."""
+    from dataclasses import asdict
+
+    from napari_microaunet.distillation import evaluation
+    from napari_microaunet.frames import open_frames
+    from napari_microaunet.networks.library import find_model
+    from napari_microaunet.prelabel.masks import MaskSettings
+    from napari_microaunet.prelabel.output import write_atomically
+    from napari_microaunet.prelabel.predictor import Predictor
+
+    chosen = find_model(model)
+    sequence = open_frames(data)
+    if not sequence.has_masks and not no_polyps:
+        raise InputError(
+            f"{data} holds no masks to score against: put them in masks/ beside images/, "
+            "or say that there is no polyp in any frame (--no-polyps)."
+        )
+    indices = None if frames_from is None else _listed(sequence, frames_from)
+    settings = MaskSettings(
+        chosen.card.threshold if threshold is None else threshold,
+        smallest_area,
+        fill_holes,
+        largest_only,
+    )
+    predictor = Predictor(chosen, backend, device, batch, augment)
+    with _progress("Scoring") as report:
+        result = evaluation.evaluate(
+            predictor, sequence, settings, indices, without_polyps=no_polyps, progress=report
+        )
+    if json_file is not None:
+        about = {
+            "data": str(data),
+            "model": _identity(chosen),
+            "settings": asdict(settings),
+            "augment": augment,
+        }
+        text = json.dumps(about | result.as_json(), indent=1)
+        write_atomically(json_file, text.encode())
+    Console().print(_scores(chosen.name, result.summary))
+    _name_problems(result.problems)
+    raise typer.Exit(1 if result.problems else 0)
+
+
+@app.command()
+def models() -> None:
+    """List the bundled models and yours."""
+    from napari_microaunet.networks.library import list_models
+
+    table = Table("name", "network", "input", "threshold", "description", "file")
+    for model in list_models():
+        height, width = model.card.input_size
+        table.add_row(
+            model.name,
+            model.card.network,
+            f"{width} x {height}",
+            f"{model.card.threshold:.2f}",
+            model.card.description,
+            str(model.path),
+        )
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one sentence, not a traceback."""
+    try:
+        app()
+    except InputError as error:
+        _give_up(str(error))
+    except OSError as error:
+        _give_up(f"{error.filename or 'A file'}: {error.strerror or error}")
+
+
+def _give_up(sentence: str) -> NoReturn:
+    _say(sentence)
+    sys.exit(2)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content, indent=1))
+
+
+def _name_problems(problems: dict[str, str]) -> None:
+    for problem in problems.values():
+        _say(problem)
+
+
+def _identity(model: Model) -> dict[str, str]:
+    return {"name": model.name, "file": str(model.path), "sha256": model.card.sha256}
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar with the time left on stderr, so that stdout stays for results."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield report
+
+
+def _listed(sequence: FrameSequence, path: Path) -> list[int]:
+    """Find the frames that a list names; a line may also name a folder of frames."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not a text file; one name of a frame a line is needed."
+        ) from error
+    wanted = {line.strip(): False for line in lines if line.strip()}
+    indices = []
+    for index, frame in enumerate(sequence.frames):
+        parts = frame.name.split("/")
+        for depth in range(1, len(parts) + 1):
+            if (name := "/".join(parts[:depth])) in wanted:
+                wanted[name] = True
+                indices.append(index)
+                break
+    missing = [name for name, found in wanted.items() if not found]
+    if missing:
+        raise InputError(
+            f'{path} names "{missing[0]}", which is not in {sequence.path}; '
+            "names are those of the files, without folder images/ and without extension."
+        )
+    if not indices:
+        raise InputError(f"{path} names no frame.")
+    return indices
+
+
+def _scores(title: str, summary: Summary) -> Table:
+    def mean(interval: Interval | None, digits: int = 3) -> str:
+        if interval is None:
+            return "-"
+        low, high = f"{interval.low:.{digits}f}", f"{interval.high:.{digits}f}"
+        return f"{interval.mean:.{digits}f}  ({low} to {high})"
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f} %"
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    table = Table("score", "value (95 % interval)", title=title)
+    table.add_row("frames with a polyp", str(summary.positives))
+    table.add_row("  Dice per frame", mean(summary.dice))
+    table.add_row("  IoU per frame", mean(summary.iou))
+    table.add_row("  surface Dice, 2 px of 256", mean(summary.surface_dice))
+    table.add_row("  Hausdorff 95, native px", mean(summary.hausdorff95, 1))
+    table.add_row("  Dice over all pixels", number(summary.global_dice))
+    table.add_row("  IoU over all pixels", number(summary.global_iou))
+    table.add_row("  found (mask meets the polyp)", share(summary.positives_found))
+    table.add_row("  flagged (mask not empty)", share(summary.positives_flagged))
+    table.add_row(
+        "  rank correlation of confidence and Dice", number(summary.confidence_rank_correlation)
+    )
+    table.add_row("frames without a polyp", str(summary.negatives))
+    table.add_row("  flagged (false alarms)", share(summary.negatives_flagged))
+    return table
