@@ -277,7 +277,7 @@ def grow_polyp(
     stalk, ripple, lobes = 0.0, random.uniform(0.0, 0.045) * size, np.zeros((0, 4))
     if kind == "flat":
         radii = np.array([1.25 * size, 1.25 * long, random.uniform(0.35, 0.55) * size])
-        lift = 0.05
+        lift = random.uniform(0.1, 0.4)
     elif kind == "stalked":
         radii = np.array([size, long, random.uniform(0.8, 1.1) * size]) * 0.85
         lift = random.uniform(1.3, 1.9)

@@ -47,6 +47,8 @@ _HALF_VIEW = (1.15, 1.4)
 # Shares of the picture that a polyp is to cover, and how often to look for such a view.
 _VISIBLE = (0.02, 0.25)
 _ATTEMPTS = 40
+# Less than a millimetre above the wall nobody would call it a polyp (tube radii).
+_OUTSTANDING = 0.04
 # Frames from far to near and back again in a clip.
 _CLIP_PERIOD = 96
 
@@ -153,12 +155,14 @@ class _Studio:
         )
 
     def share(self, camera: Camera) -> float:
-        """Tell the smallest share of the picture that any polyp covers."""
+        """Tell the smallest share of the picture that any polyp covers and stands out in."""
         rays = camera.rays(32, 40)
         depth = self.colon.trace(camera.position, rays)
-        points = camera.position[:, None] + (rays * depth).reshape(3, -1)
-        seen = self.overlay.picture_shape(32, 40).ravel()
-        counts = np.bincount(self.colon.labels(points)[seen], minlength=len(self.colon.polyps) + 1)
+        seen = self.overlay.picture_shape(32, 40)
+        points = camera.position[:, None] + rays[:, seen] * depth[seen]
+        labels = self.colon.labels(points)
+        labels[self.colon.wall(points) < _OUTSTANDING] = 0
+        counts = np.bincount(labels, minlength=len(self.colon.polyps) + 1)
         return float(counts[1:].min() / seen.sum())
 
     def render(
