@@ -1,0 +1,100 @@
+"""The two networks: budgets, shapes, gradients and their ONNX graphs."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from napari_microaunet.networks import NETWORKS, build
+from napari_microaunet.networks.microaunet import PUBLISHED_WIDTHS
+from napari_microaunet.networks.onnx_export import export_onnx
+
+# arXiv 2511.01143: 0.0249 M parameters, 0.148 G multiply-adds at 256x256.
+MOST_PARAMETERS, MOST_MULTIPLY_ADDS = 24_900, 0.148e9
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def test_student_is_inside_the_papers_budget() -> None:
+    network = build("microaunet").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, 256, 256))
+    assert parameters(network) <= MOST_PARAMETERS
+    assert counter.get_total_flops() / 2 <= MOST_MULTIPLY_ADDS
+
+
+def test_student_can_be_built_at_the_public_widths() -> None:
+    # The public code counts 84,281; its fully connected layer is not factored.
+    assert parameters(build("microaunet", PUBLISHED_WIDTHS)) > 60_000
+
+
+def test_teacher_has_its_published_size() -> None:
+    assert parameters(build("malunet")) == pytest.approx(0.175e6, rel=0.02)
+
+
+def test_unknown_network_is_named() -> None:
+    with pytest.raises(ValueError, match="'unet'"):
+        build("unet")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@settings(max_examples=12, deadline=None)
+@given(
+    height=st.integers(32, 140),
+    width=st.integers(32, 140),
+    batch=st.integers(1, 2),
+    training=st.booleans(),
+)
+def test_logits_have_the_size_of_the_frame(
+    network: str, height: int, width: int, batch: int, training: bool
+) -> None:
+    model = build(network).train(training)
+    logits = model(torch.rand(batch, 3, height, width))
+    assert logits.shape == (batch, 1, height, width)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_constant_frames_give_finite_logits(network: str) -> None:
+    assert torch.isfinite(build(network)(torch.zeros(1, 3, 64, 64))).all()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_gradient_reaches_every_parameter(network: str) -> None:
+    torch.manual_seed(0)
+    model = build(network)
+    model(torch.rand(2, 3, 96, 96)).square().mean().backward()
+    # A bias just before a norm, or a pixel-constant one before a softmax over pixels, has none.
+    without = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
+    assert without == []
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def graph(request, tmp_path_factory):
+    torch.manual_seed(1)
+    network = build(request.param).eval()
+    path = tmp_path_factory.mktemp("graphs") / "graph.onnx"
+    export_onnx(network, path)
+    return network, onnxruntime.InferenceSession(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 256, 256), (3, 32, 32), (2, 33, 250), (1, 131, 97)])
+def test_onnx_runtime_and_pytorch_agree(graph, shape: tuple[int, int, int]) -> None:
+    network, session = graph
+    batch, height, width = shape
+    frames = torch.rand(batch, 3, height, width) * 4 - 2
+    with torch.no_grad():
+        expected = torch.sigmoid(network(frames)).numpy()
+    (logits,) = session.run(None, {"image": frames.numpy()})
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected, atol=1e-3)
