@@ -1,25 +1,35 @@
 """Pack the shared frames at training size into one file per split: ``training/cache/*.npz``.
 
-``python training/pack.py DATA`` reads every frame as pre-labelling does (field of view
-found per group of equal size, Pillow's antialiased resizing) and keeps it with its mask at
-320x320, from which the training cuts its 256x256 views.
+``python training/pack.py DATA`` reads every frame as pre-labelling does (field of view,
+Pillow's antialiased resizing) and keeps it with its mask at 320x320, from which the training
+cuts its views.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from napari_microaunet.frames.field_of_view import find_field_of_view
+from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.rendered import render_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_microaunet.frames import FieldOfView, FrameSequence
 
 HERE = Path(__file__).parent
 SIDE = 320
-FIELD_OF_VIEW_FRAMES = 16
+RENDERED_SEEDS = range(1000, 1300)  # seeds below 1000 belong to sample_data and to tests
+BILINEAR = Image.Resampling.BILINEAR
+
+Arrays = dict[str, "NDArray[np.generic]"]
 
 
 def names(split: str) -> list[str]:
@@ -27,34 +37,42 @@ def names(split: str) -> list[str]:
     return (HERE / "splits" / f"{split}.txt").read_text(encoding="utf-8").split()
 
 
-def pack(frames: Iterable[Path], masks: Iterable[Path | None]) -> dict[str, np.ndarray]:
+def shrink(
+    frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None, field: FieldOfView
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return a frame's field of view and its mask at training size."""
+    box = (field.left, field.top, field.right, field.bottom)
+    small = np.asarray(Image.fromarray(frame).resize((SIDE, SIDE), BILINEAR, box=box))
+    if mask is None:
+        return small, np.zeros((SIDE, SIDE), bool)
+    polyp = Image.fromarray(((mask > 0) * 255).astype(np.uint8))
+    return small, np.asarray(polyp.resize((SIDE, SIDE), BILINEAR, box=box)) > 127
+
+
+def pack(sequence: FrameSequence, chosen: Sequence[int]) -> Arrays:
     """Return ``images`` uint8 (n, side, side, 3), ``masks`` bool (n, side, side), ``names``."""
-    opened = [
-        (path, Image.open(path).convert("RGB"), None if mask is None else Image.open(mask))
-        for path, mask in zip(frames, masks, strict=True)
+    pairs = [
+        shrink(sequence.read(i), sequence.read_mask(i), sequence.field_of_view(i)) for i in chosen
     ]
-    by_size: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
-    for _, frame, _ in opened:
-        by_size[frame.size].append(np.asarray(frame))
-    boxes = {
-        size: find_field_of_view(group[:: max(1, len(group) // FIELD_OF_VIEW_FRAMES)])
-        for size, group in by_size.items()
-    }
-    images, labels = [], []
-    for _, frame, mask in opened:
-        top, left, bottom, right = boxes[frame.size]
-        box = (left, top, right, bottom)
-        images.append(np.asarray(frame.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box)))
-        if mask is None:
-            labels.append(np.zeros((SIDE, SIDE), bool))
-        else:
-            binary = Image.fromarray(((np.asarray(mask.convert("L")) > 127) * 255).astype(np.uint8))
-            small = binary.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box)
-            labels.append(np.asarray(small) > 127)
     return {
-        "images": np.stack(images),
-        "masks": np.stack(labels),
-        "names": np.array([path.stem for path, _, _ in opened]),
+        "images": np.stack([image for image, _ in pairs]),
+        "masks": np.stack([mask for _, mask in pairs]),
+        "names": np.array([sequence.frames[i].name for i in chosen]),
+    }
+
+
+def render() -> Arrays:
+    """Return the rendered training frames in the same form."""
+    from napari_microaunet.frames import find_field_of_view
+
+    pairs = []
+    for seed in RENDERED_SEEDS:
+        frame, mask = render_frame(seed, height=288, width=360, polyps=int(seed % 4 != 0))
+        pairs.append(shrink(frame, mask, find_field_of_view([frame])))
+    return {
+        "images": np.stack([image for image, _ in pairs]),
+        "masks": np.stack([mask for _, mask in pairs]),
+        "names": np.array([str(seed) for seed in RENDERED_SEEDS]),
     }
 
 
@@ -62,25 +80,19 @@ def main(data: Path) -> None:
     """Write every pack."""
     cache = HERE / "cache"
     cache.mkdir(exist_ok=True)
+    np.savez(cache / "rendered-training.npz", **render())
     for split in ("training", "validation"):
-        for dataset, suffix in (("kvasir-seg", ".jpg"), ("cvc-clinicdb", ".png")):
-            chosen = names(f"{dataset}-{split}")
-            np.savez(
-                cache / f"{dataset}-{split}.npz",
-                **pack(
-                    [data / dataset / "images" / (name + suffix) for name in chosen],
-                    [data / dataset / "masks" / (name + suffix) for name in chosen],
-                ),
-            )
-        sequences = [
-            sorted((data / "polypgen" / "negative" / name).iterdir())
-            for name in names(f"polypgen-negative-{split}")
-        ]
-        parts = [pack(files, [None] * len(files)) for files in sequences]
-        np.savez(
-            cache / f"polypgen-negative-{split}.npz",
-            **{key: np.concatenate([part[key] for part in parts]) for key in parts[0]},
-        )
+        for dataset in ("kvasir-seg", "cvc-clinicdb"):
+            sequence = open_frames(data / dataset)
+            wanted = set(names(f"{dataset}-{split}"))
+            chosen = [i for i, frame in enumerate(sequence.frames) if frame.name in wanted]
+            np.savez(cache / f"{dataset}-{split}.npz", **pack(sequence, chosen))
+        parts = []
+        for name in names(f"polypgen-negative-{split}"):
+            sequence = open_frames(data / "polypgen" / "negative" / name)
+            parts.append(pack(sequence, range(len(sequence))))
+        together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        np.savez(cache / f"polypgen-negative-{split}.npz", **together)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,7 @@ class MALUNet(nn.Module):
         super().__init__()
         if len(widths) != 6 or any(width % _GROUPS for width in widths):
             raise ValueError(f"MALUNet needs six widths, multiples of four, got {tuple(widths)}")
+        self.widths = tuple(widths)
         first, second, third, fourth, fifth, sixth = widths
         self.encoder = nn.ModuleList(
             [

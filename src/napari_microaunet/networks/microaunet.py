@@ -183,6 +183,7 @@ class MicroAUNet(nn.Module):
         super().__init__()
         if len(widths) != 6:
             raise ValueError(f"MicroAUNet has six stages, got {len(widths)} widths")
+        self.widths = tuple(widths)
         self.encoder = nn.ModuleList(
             [
                 SeparableDilatedConvolution(
