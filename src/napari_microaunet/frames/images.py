@@ -24,6 +24,20 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 # such frame would stretch the canvas of all the others.
 LARGEST_SIDE = 8192
 
+# What Pillow and tifffile raise on damaged files, depending on the format and the damage.
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
 # EXIF 2.32, tag 0x0112: how the stored picture is turned to stand upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -184,18 +198,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise UnreadableError("the file may not be read by you") from error
     except UnidentifiedImageError as error:
         raise UnreadableError("the content is no image of a known format") from error
-    # What Pillow's decoders raise on damaged files, depending on the format.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        LookupError,
-        TypeError,
-        OverflowError,
-        struct.error,
-        zlib.error,
-    ) as error:
+    except DECODING_ERRORS as error:
         raise UnreadableError(f"the file is damaged or ends early ({error})") from error
 
 

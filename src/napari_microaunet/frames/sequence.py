@@ -202,8 +202,7 @@ class FrameSequence(ABC):
 
     def _samples(self, members: Sequence[int]) -> Sequence[int]:
         """Choose the frames of a group that its field of view is found from."""
-        count = min(len(members), _FIELD_OF_VIEW_FRAMES)
-        return [members[i] for i in np.linspace(0, len(members) - 1, count).astype(int)]
+        return spread(members, _FIELD_OF_VIEW_FRAMES)
 
     def _groups(self) -> dict[tuple[Path, int, int], list[int]]:
         groups = defaultdict(list)
@@ -211,6 +210,12 @@ class FrameSequence(ABC):
             if index not in self.problems:
                 groups[_geometry(frame)].append(index)
         return groups
+
+
+def spread(members: Sequence[int], most: int) -> list[int]:
+    """Choose at most so many members, evenly from the first to the last."""
+    count = min(len(members), most)
+    return [members[i] for i in np.linspace(0, len(members) - 1, count).astype(int)]
 
 
 def _geometry(frame: Frame) -> tuple[Path, int, int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.folder import open_folder, open_images
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
+from napari_microaunet.frames.tiff_stack import TIFF_SUFFIXES, open_tiff
 from napari_microaunet.frames.video import VIDEO_SUFFIXES, Video
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def _has_suffix(suffixes: frozenset[str]) -> Callable[[Path], bool]:
 
 SOURCES = (
     Source("a folder of images", Path.is_dir, open_folder),
+    Source("a TIFF stack", _has_suffix(TIFF_SUFFIXES), open_tiff),
     Source("a video", _has_suffix(VIDEO_SUFFIXES), Video),
     Source("an image", _has_suffix(IMAGE_SUFFIXES), lambda path: open_images([path])),
 )
