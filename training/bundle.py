@@ -19,7 +19,7 @@ import torch
 
 from napari_microaunet.distillation.evaluation import evaluate
 from napari_microaunet.frames import open_frames
-from napari_microaunet.networks import build
+from napari_microaunet.networks import Network, build
 from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
 from napari_microaunet.networks.library import BUNDLED, find_model
 from napari_microaunet.networks.onnx_export import export_onnx, onnx_name
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
 
 HERE = Path(__file__).parent
-MODELS = {"student": "microaunet", "teacher": "malunet"}
+MODELS: dict[str, Network] = {"student": "microaunet", "teacher": "malunet"}
 TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher"}
 THRESHOLDS = np.arange(0.3, 0.75, 0.05)
 LICENCE = (
@@ -92,7 +92,7 @@ def main(data: Path, chosen: Sequence[str]) -> None:
         card = ModelCard(
             name=TITLES[name],
             network=MODELS[name],
-            widths=network.widths,
+            widths=network.widths,  # type: ignore[arg-type]
             training_data={
                 RENDERED if pack == "rendered" else pack: "seeds 1000 to 1299"
                 if pack == "rendered"

@@ -13,12 +13,16 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from natsort import natsorted
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SPLITS = Path(__file__).parent / "splits"
 SEED = 20261122
@@ -27,7 +31,7 @@ KVASIR_SHARE = 0.15
 CVC_SEQUENCES = 5
 
 
-def near_duplicate_groups(files: list[Path]) -> np.ndarray:
+def near_duplicate_groups(files: list[Path]) -> NDArray[np.int32]:
     """Return one group number per file, equal for pictures that look alike."""
     thumbnails = []
     for file in files:
@@ -38,7 +42,8 @@ def near_duplicate_groups(files: list[Path]) -> np.ndarray:
     matrix = np.stack(thumbnails)
     rows, columns = np.nonzero(matrix @ matrix.T > SAME_POLYP)
     graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(files),) * 2)
-    return connected_components(graph, directed=False)[1]
+    groups: NDArray[np.int32] = connected_components(graph, directed=False)[1]
+    return groups
 
 
 def write(name: str, names: list[str]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FieldOfView, FrameSequence
 
 HERE = Path(__file__).parent
+CACHE = HERE / "cache"
 SIDE = 320
 RENDERED_SEEDS = range(1000, 1300)  # seeds below 1000 belong to sample_data and to tests
 BILINEAR = Image.Resampling.BILINEAR
@@ -76,23 +77,27 @@ def render() -> Arrays:
     }
 
 
+def save(split: str, arrays: Arrays) -> None:
+    """Write one pack."""
+    np.savez(CACHE / f"{split}.npz", allow_pickle=False, **arrays)
+
+
 def main(data: Path) -> None:
     """Write every pack."""
-    cache = HERE / "cache"
-    cache.mkdir(exist_ok=True)
-    np.savez(cache / "rendered-training.npz", **render())
+    CACHE.mkdir(exist_ok=True)
+    save("rendered-training", render())
     for split in ("training", "validation"):
         for dataset in ("kvasir-seg", "cvc-clinicdb"):
             sequence = open_frames(data / dataset)
             wanted = set(names(f"{dataset}-{split}"))
             chosen = [i for i, frame in enumerate(sequence.frames) if frame.name in wanted]
-            np.savez(cache / f"{dataset}-{split}.npz", **pack(sequence, chosen))
+            save(f"{dataset}-{split}", pack(sequence, chosen))
         parts = []
         for name in names(f"polypgen-negative-{split}"):
             sequence = open_frames(data / "polypgen" / "negative" / name)
             parts.append(pack(sequence, range(len(sequence))))
         together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        np.savez(cache / f"polypgen-negative-{split}.npz", **together)
+        save(f"polypgen-negative-{split}", together)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_microaunet.networks import build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 SIDE, SMALL_SIDE, SMALL_SHARE = 256, 160, 0.55  # pixels, pixels, share of the time budget
@@ -141,7 +143,7 @@ def main() -> None:
     parts = [load(pack) for pack in options.packs]
     images, masks = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     # Twice as fast as the default layout for depthwise convolutions on a CPU.
-    network = build(options.network).to(memory_format=torch.channels_last)
+    network = build(options.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = torch.optim.swa_utils.AveragedModel(
         network,
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY),
@@ -193,7 +195,7 @@ def main() -> None:
                 "spent": spent,
             }
             torch.save(state, run / "last.tmp")
-            os.replace(run / "last.tmp", saved)
+            (run / "last.tmp").replace(saved)
             epoch = step // per_epoch
             line = {"epoch": epoch, "minutes": spent / 60, "loss": float(np.mean(losses))}
             if epoch % 5 == 0 or finished:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,12 +22,15 @@ from napari_microaunet.networks.checkpoint import (
 from napari_microaunet.networks.library import find_model, list_models, user_models
 from napari_microaunet.networks.microaunet import WIDTHS
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CARD = ModelCard(
     name="Test student", network="microaunet", widths=WIDTHS, metrics={"mean Dice": 0.5}
 )
 
 
-@pytest.fixture()
+@pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     torch.manual_seed(3)
     path = tmp_path / "test student.safetensors"

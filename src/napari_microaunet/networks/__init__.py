@@ -5,15 +5,17 @@ This module's table is the one place that names the networks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
 
-NETWORKS = ("microaunet", "malunet")
+Network = Literal["microaunet", "malunet"]
 """Names under which model cards and recipes know the networks."""
+
+NETWORKS: tuple[str, ...] = get_args(Network)
 
 
 def build(network: str, widths: Sequence[int] | None = None) -> nn.Module:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.networks import NETWORKS, build
+from napari_microaunet.networks import Network, build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import nn
@@ -67,7 +67,7 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    network: Literal[NETWORKS]
+    network: Network
     widths: tuple[int, int, int, int, int, int]
     input_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] = (256, 256)
     mean: Triple = (0.485, 0.456, 0.406)

@@ -8,13 +8,16 @@ when the model moves to a GPU; untied, the count of all stored parameters is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_microaunet.networks.microaunet import upsample
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 WIDTHS = (8, 16, 24, 32, 48, 64)
 """Channels of the six stages (arXiv 2211.01784, section 3)."""
@@ -54,7 +57,8 @@ class ExternalAttention(nn.Module):
         """Map (batch, channels, height, width) to the same shape."""
         attention = torch.softmax(self.keys(self.query(x).flatten(2)), dim=-1)
         attention = attention / (1e-9 + attention.sum(dim=1, keepdim=True))
-        return F.gelu(self.output(self.values(attention).view_as(x)) + x)
+        looked_up: Tensor = self.output(self.values(attention).view_as(x))
+        return F.gelu(looked_up + x)
 
 
 class GatedUnit(nn.Module):
@@ -70,7 +74,8 @@ class GatedUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, inputs, height, width) to (batch, outputs, height, width)."""
         gated = torch.sigmoid(self.gate(x)) * F.gelu(self.content(x))
-        return F.gelu(self.projection(gated)) + self.shortcut(x)
+        shortcut: Tensor = self.shortcut(x)
+        return F.gelu(self.projection(gated)) + shortcut
 
 
 class DilatedGatedAttention(nn.Module):

@@ -11,6 +11,7 @@ multiply-adds.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -185,13 +186,9 @@ class MicroAUNet(nn.Module):
             raise ValueError(f"MicroAUNet has six stages, got {len(widths)} widths")
         self.widths = tuple(widths)
         self.encoder = nn.ModuleList(
-            [
-                SeparableDilatedConvolution(
-                    3, widths[0], 1, norm, activation, last_activation=False
-                )
-            ]
+            [SeparableDilatedConvolution(3, widths[0], 1, norm, activation, last_activation=False)]
         )
-        for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        for inputs, outputs in itertools.pairwise(widths):
             self.encoder.append(
                 nn.Sequential(
                     SeparableDilatedBlock(inputs, outputs, norm, activation),

@@ -13,7 +13,6 @@ import logging
 import os
 import warnings
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
@@ -22,6 +21,7 @@ from napari_microaunet.networks.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from torch import nn
 
