@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
-SIDE, SMALL_SIDE, SMALL_SHARE = 256, 160, 0.55  # pixels, pixels, share of the time budget
+SIDE, SMALL_SIDE = 256, 160  # pixels
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, so all networks share them
 TRAINING = ("kvasir-seg-training", "cvc-clinicdb-training", "polypgen-negative-training")
 WARM_UP, LAST_RATE = 0.03, 0.01  # share of the budget; share of the peak learning rate
@@ -133,6 +133,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument(
+        "--small-share", type=float, default=0.55, help="share of the time on small frames"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--packs", nargs="+", default=list(TRAINING))
@@ -172,7 +175,7 @@ def main() -> None:
             group["lr"] = options.rate * min(1.0, progress / WARM_UP + 0.01) * cosine
         network.train()
         frames, labels = augment(
-            images[chosen], masks[chosen], SMALL_SIDE if progress < SMALL_SHARE else SIDE
+            images[chosen], masks[chosen], SMALL_SIDE if progress < options.small_share else SIDE
         )
         inputs = normalise(frames).to(memory_format=torch.channels_last)
         loss = loss_of(network(inputs), labels)
