@@ -49,6 +49,7 @@ _VISIBLE = (0.02, 0.25)
 _ATTEMPTS = 40
 # Less than a millimetre above the wall nobody would call it a polyp (tube radii).
 _OUTSTANDING = 0.04
+_SMALLEST = 32
 # Frames from far to near and back again in a clip.
 _CLIP_PERIOD = 96
 
@@ -169,6 +170,8 @@ class _Studio:
         self, camera: Camera, height: int, width: int, second: float, random: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Frame and mask from a camera; the generator draws the sensor's noise."""
+        if min(height, width) < _SMALLEST:
+            raise ValueError(f"a frame is at least {_SMALLEST} pixels, got {height}x{width}")
         top, left, bottom, right = self.overlay.picture_box(height, width)
         tall, wide = bottom - top, right - left
         seen = self.overlay.picture_shape(tall, wide)
@@ -290,6 +293,11 @@ def render_frame(
         RGB.
     mask : uint8 array, shape (height, width)
         0 background, k the visible surface of polyp number k.
+
+    Raises
+    ------
+    ValueError
+        If the frame is smaller than that.
     """
     studio = _Studio(seed, polyps)
     random, colon = studio.random, studio.colon
@@ -346,6 +354,11 @@ def render_clip(
     ------
     frame, mask : uint8 arrays, shapes (height, width, 3) and (height, width)
         As from :func:`render_frame`; a label stays with its polyp.
+
+    Raises
+    ------
+    ValueError
+        If frames are smaller than 32 pixels.
     """
     studio = _Studio(seed, polyps)
     random, colon = studio.random, studio.colon

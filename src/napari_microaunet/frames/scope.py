@@ -177,8 +177,9 @@ class Overlay:
             pencil.rectangle((0, top, right, height), fill=self.marker)
             # Two loops: a scope's shape from two sides.
             trace = tuple(channel // 3 for channel in self.marker)
+            inset = (height - top) // 8
             for middle in (right // 3, 2 * right // 3):
-                loop = (middle - size, top + size, middle + size, height - size)
+                loop = (middle - inset, top + inset, middle + inset, height - inset)
                 pencil.arc(loop, 90, 330, fill=trace, width=max(1, size // 5))
             mask[top:, : right + 1] = 0
         frame[:] = np.asarray(image)
