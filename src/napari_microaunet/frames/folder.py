@@ -109,6 +109,18 @@ def open_folder(path: Path) -> ImageFiles:
     return ImageFiles(path, name, _in_order(files))
 
 
+def holds_images(path: Path) -> bool:
+    """Tell whether a folder, or one directly inside it, holds an image file; opens none.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    """
+    files, folders = _listing(path)
+    return bool(files) or any(_listing(folder)[0] for folder in folders.values())
+
+
 def open_images(paths: Sequence[Path]) -> ImageFiles:
     """Open image files one by one, or several together.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from napari_microaunet.atomic import replacing
 from napari_microaunet.frames.images import on_black, opened, upright
 
 if TYPE_CHECKING:
@@ -74,15 +73,8 @@ def write_mask_file(path: Path, labels: NDArray[np.uint8]) -> None:
     labels : ndarray of uint8, shape (height, width)
         0 background, 1..n polyps, 255 ignore.
     """
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        try:
-            Image.fromarray(labels).save(file, format="PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).replace(path)
+    with replacing(path) as file:
+        Image.fromarray(labels).save(file, format="PNG")
 
 
 def _values(image: Image.Image) -> NDArray[np.uint8]:

@@ -1,0 +1,41 @@
+"""Files that are there whole or not at all, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside the target that takes its place when the block is left.
+
+    Where the block raises, or the program is killed, the target stays as it was.
+
+    Parameters
+    ----------
+    path : Path
+        The target, in a folder that exists; a file that is there is replaced.
+
+    Yields
+    ------
+    binary file
+        Write the content to it.
+    """
+    # Not tempfile: its files may be read by their owner alone, and so might the target then.
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
