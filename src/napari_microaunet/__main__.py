@@ -1,0 +1,7 @@
+"""``python -m napari_microaunet`` is ``microaunet``."""
+
+from __future__ import annotations
+
+from napari_microaunet.cli import main
+
+main()
