@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.frames.images import on_black, opened, upright
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 IGNORE = 255
@@ -22,6 +23,9 @@ _LARGEST_LABEL = 127
 _MOST_LABELS = 32
 # Formats that keep values as they were written. WebP may be lossy, JPEG always is.
 _LOSSLESS = frozenset({"PNG", "TIFF", "BMP"})
+# Text chunk of our PNG files. Without it, a frame with nothing but regions to ignore could not
+# be told from one with a polyp drawn in white.
+_LABELS_MARK = ("MicroAUNet", "labels: 0 background, 1..n polyps, 255 ignore")
 
 
 def read_mask_file(path: Path) -> NDArray[np.uint8]:
@@ -29,6 +33,7 @@ def read_mask_file(path: Path) -> NDArray[np.uint8]:
 
     The brightest channel counts; of a palette with colours, the index does. Then
 
+    - a PNG file of `write_mask_file` is taken as it is;
     - a file of a lossless format whose values other than 0 and 255 are all at most 127, are
       not more than 32 different ones, and are not missing altogether, is a label image and is
       taken as it is: 1..n polyps, 255 ignore;
@@ -50,9 +55,13 @@ def read_mask_file(path: Path) -> NDArray[np.uint8]:
     UnreadableError
         If the file cannot be decoded.
     """
+    key, value = _LABELS_MARK
     with opened(path) as image:
         lossless = image.format in _LOSSLESS
+        marked = image.info.get(key) == value
         values = _values(upright(image))
+    if marked:
+        return values
     if lossless:
         present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
         labels = present[(present != 0) & (present != IGNORE)]
@@ -73,8 +82,10 @@ def write_mask_file(path: Path, labels: NDArray[np.uint8]) -> None:
     labels : ndarray of uint8, shape (height, width)
         0 background, 1..n polyps, 255 ignore.
     """
+    mark = PngImagePlugin.PngInfo()
+    mark.add_text(*_LABELS_MARK)
     with replacing(path) as file:
-        Image.fromarray(labels).save(file, format="PNG")
+        Image.fromarray(labels).save(file, format="PNG", pnginfo=mark)
 
 
 def _values(image: Image.Image) -> NDArray[np.uint8]:

@@ -140,9 +140,9 @@ class _Decoder:
             return _rgb(self._find(number))
 
     def _find(self, number: int) -> VideoFrame:
+        if number not in self._kept and self.is_near(number):
+            self._advance(number)
         if number in self._kept:
-            return self._kept[number]
-        if self.is_near(number) and self._advance(number) is not None:
             return self._kept[number]
         for key in range(self._index.key_before(number), -2, -1):
             self._seek(key)
@@ -294,5 +294,5 @@ def _is_before(time: int, frame: VideoFrame) -> bool:
 
 def _rgb(frame: VideoFrame) -> NDArray[np.uint8]:
     image = frame.to_ndarray(format="rgb24")
-    # Clockwise by the file's display matrix: a scope or phone that was held upright.
-    return np.ascontiguousarray(np.rot90(image, -frame.rotation // 90))
+    # Both count turns counter-clockwise; a recorder that was held upright asks for them.
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
