@@ -1,0 +1,1 @@
+"""What napari shows: one dock, its sections, and the workbench that they share."""

@@ -1,0 +1,120 @@
+"""Work off the GUI thread: a worker computes, the GUI thread receives what it hands over."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from napari.qt.threading import FunctionWorker, create_worker
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QObject, Qt, Signal
+
+from napari_microaunet.errors import InputError
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[Callable[[], bool]], Iterable[object]]
+
+# Items on their way to the GUI thread: the work waits rather than filling memory, and the GUI
+# thread never has more than these to deal with at a stretch.
+_MOST_UNDERWAY = 4
+
+
+class Job(QObject):
+    """One task in a thread of its own, with progress, cancel and errors in plain words.
+
+    Its signals are emitted in the GUI thread, in the order in which the work
+    gives its items. An error ends the job and is shown to the user.
+
+    Parameters
+    ----------
+    title : str
+        What is being done, for the user: "Pre-labelling 120 frames".
+    work : callable
+        Called in the thread with a function that tells whether to stop; gives
+        the items one by one. It must ask at least once a second.
+    total : int
+        How many items there will be.
+
+    Attributes
+    ----------
+    item : Signal(object)
+        One item of the work; `done` counts it already.
+    ended : Signal(bool)
+        The last signal: whether the work came to its end, that is, was neither
+        cancelled nor stopped by an error.
+    """
+
+    item = Signal(object)
+    ended = Signal(bool)
+    _handed_over = Signal(object)
+    _left = Signal(object)
+
+    def __init__(self, title: str, work: Work, total: int = 1) -> None:
+        super().__init__()
+        self.title = title
+        self.total = total
+        self.done = 0
+        self._work = work
+        self._cancelled = threading.Event()
+        self._room = threading.Semaphore(_MOST_UNDERWAY)
+        self._worker: FunctionWorker | None = None
+        self._started = time.monotonic()
+        # Queued: emitted in the worker's thread, received in the GUI thread.
+        self._handed_over.connect(self._receive, Qt.ConnectionType.QueuedConnection)
+        self._left.connect(self._end, Qt.ConnectionType.QueuedConnection)
+
+    def __str__(self) -> str:
+        # napari names running tasks so when it asks whether to close the window.
+        return self.title
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._worker = create_worker(self, _worker_class=FunctionWorker)
+        self._worker.start()
+
+    def cancel(self) -> None:
+        """Ask the work to stop; `ended` tells when it has."""
+        self._cancelled.set()
+
+    def is_cancelled(self) -> bool:
+        """Tell whether the job has been asked to stop, by `cancel` or by a closing window."""
+        return self._cancelled.is_set() or (
+            self._worker is not None and self._worker.abort_requested
+        )
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate of the time left from the time taken; None before the first item."""
+        if self.done == 0:
+            return None
+        return (time.monotonic() - self._started) * (self.total - self.done) / self.done
+
+    def __call__(self) -> None:
+        """Do the work; this is what runs in the thread."""
+        failure: Exception | None = None
+        try:
+            for item in self._work(self.is_cancelled):
+                while not self._room.acquire(timeout=0.1) and not self.is_cancelled():
+                    pass
+                if self.is_cancelled():
+                    break
+                self._handed_over.emit(item)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the user is told by `_end`
+            failure = error
+        self._left.emit(failure)
+
+    def _receive(self, item: object) -> None:
+        self._room.release()
+        self.done += 1
+        self.item.emit(item)
+
+    def _end(self, failure: Exception | None) -> None:
+        if isinstance(failure, InputError):
+            show_error(str(failure))
+        elif failure is not None:
+            log.error("%s failed", self.title, exc_info=failure)
+            show_error(f"{self.title} failed unexpectedly: {failure}. The log has the details.")
+        self.ended.emit(failure is None and not self.is_cancelled())

@@ -1,0 +1,214 @@
+"""Every key of the plugin, in one table that the user can change."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app_model.types import KeyBinding, KeyCode
+from platformdirs import user_config_path
+
+from napari_microaunet.atomic import replacing
+from napari_microaunet.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from napari import Viewer
+    from napari.layers import Layer
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that a key does.
+
+    Attributes
+    ----------
+    name : str
+        What the widgets and the user's own table call it.
+    key : str
+        The key it has unless the user chose another one.
+    title : str
+        What it does, as tooltips and the dialog say it.
+    """
+
+    name: str
+    key: str
+    title: str
+
+
+# napari's own keys for viewer, image and Labels layers are all left alone, and so are its arrows;
+# letters that Shapes and Points layers use are avoided, because corrections are drawn with them.
+ACTIONS = (
+    Action("open_folder", "Shift+O", "Open a folder of frames"),
+    Action("open_file", "Shift+F", "Open a video or a TIFF stack"),
+    Action("open_masks", "Shift+M", "Open masks that were saved earlier"),
+    Action("save_masks", "Shift+S", "Save the masks"),
+    Action("prelabel_frame", "G", "Pre-label the frame on show"),
+    Action("prelabel", "Shift+G", "Pre-label the frames chosen in the dock"),
+    Action("cancel", "Shift+C", "Cancel what is running"),
+    Action("live", "W", "Switch live mode on or off"),
+    Action("threshold_down", "J", "Lower the threshold"),
+    Action("threshold_up", "K", "Raise the threshold"),
+    Action("smallest_area_down", "Shift+J", "Keep smaller polyps"),
+    Action("smallest_area_up", "Shift+K", "Drop larger specks"),
+    Action("fill_holes", "Shift+H", "Switch filling of holes on or off"),
+    Action("largest_only", "Shift+N", "Switch keeping only the largest polyp on or off"),
+    Action("overlay", "H", "Next way of drawing the masks: filled, outline, both"),
+    Action("focus_dock", "Shift+D", "Go to the dock; Tab moves on, Escape returns to the picture"),
+)
+
+
+def user_keys_file() -> Path:
+    """Path of the user's own table, a JSON object from action name to key."""
+    return user_config_path("napari-microaunet", appauthor=False) / "keys.json"
+
+
+def load_keys(file: Path) -> dict[str, str]:
+    """Read the key of every action.
+
+    Parameters
+    ----------
+    file : Path
+        The user's own table; it may be missing and need not name every action.
+
+    Returns
+    -------
+    dict of str to str
+        Action name to key.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be used.
+    """
+    keys = {action.name: action.key for action in ACTIONS}
+    if not file.exists():
+        return keys
+    try:
+        own = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The keys in {file} cannot be read ({error}): correct or delete it."
+        ) from error
+    if not isinstance(own, dict) or not all(isinstance(key, str) for key in own.values()):
+        raise InputError(f"{file} is no table from actions to keys: correct or delete it.")
+    # Actions of an older or newer version are of no concern.
+    keys |= {name: key for name, key in own.items() if name in keys}
+    check_keys(keys)
+    return keys
+
+
+def check_keys(keys: Mapping[str, str]) -> None:
+    """Check that every key can be understood and none is given to two actions.
+
+    Parameters
+    ----------
+    keys : mapping of str to str
+        Action name to key.
+
+    Raises
+    ------
+    InputError
+        Naming the first action whose key is no good.
+    """
+    titles = {action.name: action.title for action in ACTIONS}
+    taken: dict[KeyBinding, str] = {}
+    for name, key in keys.items():
+        binding = KeyBinding.from_str(key)
+        if not binding.parts or binding.part0.key == KeyCode.UNKNOWN:
+            raise InputError(f'"{key}" for "{titles[name]}" is no key: choose another.')
+        if binding in taken:
+            raise InputError(
+                f'{key} is set for "{titles[taken[binding]]}" and for "{titles[name]}": '
+                "give one of them another key."
+            )
+        taken[binding] = name
+
+
+def save_keys(file: Path, keys: Mapping[str, str]) -> None:
+    """Write the user's own table; only keys that differ from the defaults are kept.
+
+    Parameters
+    ----------
+    file : Path
+        Where `load_keys` finds it.
+    keys : mapping of str to str
+        Action name to key.
+
+    Raises
+    ------
+    InputError
+        If a key is no good, or the file cannot be written.
+    """
+    check_keys(keys)
+    own = {action.name: keys[action.name] for action in ACTIONS if keys[action.name] != action.key}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as part:
+            part.write(json.dumps(own, indent=2).encode())
+    except OSError as error:
+        raise InputError(f"The keys cannot be written to {file}: {error}.") from error
+
+
+class KeyBindings:
+    """The keys of one dock, bound on its viewer and on the layers it made.
+
+    A key that somebody else has bound there already stays theirs.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where the keys act.
+    actions : mapping of str to callable
+        What each action does, by name; actions without an entry get no key.
+    keys : mapping of str to str
+        Action name to key.
+
+    Attributes
+    ----------
+    active : dict of str to str
+        Action name to key, of those that act in the viewer.
+    """
+
+    def __init__(
+        self, viewer: Viewer, actions: Mapping[str, Callable[[], object]], keys: Mapping[str, str]
+    ) -> None:
+        self._actions = actions
+        self._keys = keys
+        self._bound: list[tuple[Viewer | Layer, list[str]]] = []
+        self.active = self.bind(viewer)
+
+    def bind(self, target: Viewer | Layer) -> dict[str, str]:
+        """Bind the keys on the viewer or on a layer, whose keys come before the viewer's.
+
+        Returns
+        -------
+        dict of str to str
+            Action name to key, of those that act.
+        """
+        if any(target is bound for bound, _ in self._bound):
+            return {}
+        others = {*target.keymap, *target.class_keymap}
+        active = {
+            name: self._keys[name]
+            for name in self._actions
+            if KeyBinding.from_str(self._keys[name]) not in others
+        }
+        for name, key in active.items():
+
+            def press(_target: object, action: Callable[[], object] = self._actions[name]) -> None:
+                action()
+
+            target.bind_key(key, press)
+        self._bound.append((target, list(active.values())))
+        return active
+
+    def unbind(self) -> None:
+        """Take all keys back."""
+        for target, keys in self._bound:
+            for key in keys:
+                target.bind_key(key, None)
+        self._bound.clear()

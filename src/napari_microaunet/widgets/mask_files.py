@@ -1,0 +1,219 @@
+"""Masks from files to the window and back, as jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.utils.notifications import show_warning
+from numpy.typing import NDArray
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.images import IMAGE_SUFFIXES
+from napari_microaunet.frames.masks import read_mask_file, write_mask_file
+from napari_microaunet.frames.sequence import UnreadableError
+from napari_microaunet.prelabel.masks import mask_from
+from napari_microaunet.widgets.jobs import Job
+from napari_microaunet.widgets.mask_layer import MaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from napari.layers import Labels
+
+    from napari_microaunet.frames import FrameSequence
+    from napari_microaunet.widgets.workbench import Work, Workbench
+
+Mask = NDArray[np.uint8]
+
+
+def masks_beside(bench: Workbench) -> None:
+    """Read the masks that lie beside the frames being worked on, where there are any."""
+    work = bench.work
+    if work is not None and work.sequence.has_masks:
+        _read(bench, bench.start_masks(), range(len(work.sequence)), work.sequence.read_mask, {})
+
+
+def masks_from_layer(bench: Workbench, layer: Labels) -> None:
+    """Take over a layer that shows masks of the frames being worked on already."""
+    before = layer.data
+    work = bench.start_masks(layer)
+    sequence = work.sequence
+
+    def read(index: int) -> Mask | None:
+        frame = sequence.frames[index]
+        mask = np.asarray(before[index] if before.ndim > 2 else before)
+        mask = mask[: frame.height, : frame.width].astype(np.uint8)
+        # An empty one counts only if it was saved: somebody found no polyp there.
+        return mask if mask.any() else sequence.read_mask(index)
+
+    _read(bench, work, range(len(sequence)), read, {})
+
+
+def masks_from_folder(
+    bench: Workbench, files: Mapping[int, Path], permitted: Mapping[int, bytes]
+) -> None:
+    """Read masks for the frames being worked on.
+
+    Parameters
+    ----------
+    bench : Workbench
+        With frames.
+    files : mapping of int to Path
+        Mask file of each frame that has one; see `find_masks`.
+    permitted : mapping of int to bytes
+        Frames whose mask by the user may be replaced, with its digest.
+    """
+    work = bench.start_masks()
+
+    def read(index: int) -> Mask:
+        return _read_mask(work.sequence, index, files[index])
+
+    _read(bench, work, files, read, permitted)
+
+
+def find_masks(sequence: FrameSequence, folder: Path) -> dict[int, Path]:
+    """Find the mask files of a folder that are named as frames are.
+
+    Parameters
+    ----------
+    sequence : FrameSequence
+        The frames.
+    folder : Path
+        Where to look; frames named ``case 3/12`` have theirs in its folder ``case 3``.
+
+    Returns
+    -------
+    dict of int to Path
+        Number of the frame and its file.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    numbers = {frame.name: index for index, frame in enumerate(sequence.frames)}
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).with_suffix("").as_posix()
+        if file.suffix.lower() in IMAGE_SUFFIXES and name in numbers:
+            found[numbers[name]] = file
+    if not found:
+        raise InputError(
+            f"No file in {folder} is named as a frame of {sequence.name} is, for example "
+            f"{sequence.frames[0].name}.png: choose the folder that their masks are in."
+        )
+    return found
+
+
+def save_masks(bench: Workbench, folder: Path) -> None:
+    """Write the mask of every frame that has one as a PNG at native size.
+
+    Frames on which nobody has decided yet are left out; a frame that was found
+    to hold no polyp has a mask, an empty one.
+
+    Parameters
+    ----------
+    bench : Workbench
+        With masks.
+    folder : Path
+        Where to; files of the same names are replaced.
+    """
+    work = bench.work
+    if work is None or work.masks is None or work.prelabels is None:
+        raise InputError("There are no masks to save yet.")
+    masks, sequence, settings = work.masks, work.sequence, bench.settings
+    to_follow = work.prelabels.to_save()
+    indices = [
+        index
+        for index in range(len(sequence))
+        if index in to_follow or masks.state(index) is not MaskState.NONE
+    ]
+    if not indices:
+        raise InputError("There are no masks to save yet: pre-label frames or draw some.")
+
+    def write(cancelled: Callable[[], bool]) -> Iterator[int]:
+        for index in indices:
+            if cancelled():
+                return
+            if index in to_follow:
+                mask = mask_from(to_follow[index].unpack(), settings)
+            else:
+                mask = masks.stored(index)
+            file = folder / f"{sequence.frames[index].name}.png"
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_mask_file(file, mask)
+            except OSError as error:
+                raise InputError(
+                    f"The mask {file} cannot be written: {error.strerror}. "
+                    "Make room or choose another folder; the masks are still in the window."
+                ) from error
+            yield index
+
+    def end(complete: bool) -> None:
+        if complete:
+            bench.message = f"Saved {len(indices)} masks to {folder}."
+
+    bench.run(Job(f"Saving {len(indices)} masks", write, len(indices)), end)
+
+
+def _read(
+    bench: Workbench,
+    work: Work,
+    indices: Iterable[int],
+    read: Callable[[int], Mask | None],
+    permitted: Mapping[int, bytes],
+) -> None:
+    shown = bench.shown
+    indices = sorted(indices, key=lambda index: (index != shown, index))
+    problems: list[str] = []
+
+    def masks(cancelled: Callable[[], bool]) -> Iterator[tuple[int, Mask | None]]:
+        for index in indices:
+            if cancelled():
+                return
+            try:
+                yield index, read(index)
+            except InputError as error:
+                problems.append(str(error))
+                yield index, None
+
+    def take(item: tuple[int, Mask | None]) -> None:
+        index, mask = item
+        layer = work.masks
+        if mask is None or layer is None:
+            return
+        by_hand = layer.state(index) is MaskState.HAND
+        if by_hand and permitted.get(index) != layer.digest(index):
+            return
+        if layer.can_put(index):
+            layer.put(index, mask, MaskState.FILE, undoable=False)
+        else:
+            layer.write(index, mask, MaskState.FILE)
+
+    def end(complete: bool) -> None:
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            show_warning(problems[0] + more)
+        if complete:
+            bench.message = f"Read {len(indices) - len(problems)} masks."
+
+    job = Job(f"Reading the masks of {len(indices)} frames", masks, len(indices))
+    job.item.connect(take)
+    bench.run(job, end)
+
+
+def _read_mask(sequence: FrameSequence, index: int, file: Path) -> Mask:
+    frame = sequence.frames[index]
+    try:
+        mask = read_mask_file(file)
+    except UnreadableError as error:
+        raise InputError(f"The mask {file} cannot be read: {error}.") from error
+    if mask.shape != (frame.height, frame.width):
+        raise InputError(
+            f"The mask {file} is {mask.shape[1]} x {mask.shape[0]} px and its frame "
+            f"{frame.width} x {frame.height}: it was not used."
+        )
+    return mask

@@ -1,0 +1,108 @@
+"""How masks are drawn over the frame: filled, as an outline, or both."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QObject, QTimer
+
+from napari_microaunet.widgets.mask_layer import MaskLayer, geometry_of, mask_colours
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Labels
+
+# In pixels of the frame.
+_OUTLINE_WIDTH = 3
+_FILL_OPACITY, _BOTH_OPACITY, _OUTLINE_OPACITY = 0.45, 0.25, 0.9
+# While a stroke is being drawn, the outline of the other layer may lag as long.
+_REDRAW_MS = 60
+
+
+class OverlayStyle(Enum):
+    """Ways of drawing masks."""
+
+    FILLED = "filled"
+    OUTLINE = "outline"
+    BOTH = "both"
+
+
+class Overlay(QObject):
+    """Draws one layer of masks in the style asked for.
+
+    napari draws a Labels layer filled or as contours, so "both" takes a second
+    layer over the same data, which cannot be edited and goes when it is no
+    longer needed.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Holds the layers.
+    masks : MaskLayer
+        The masks.
+    style : OverlayStyle
+        How to draw them at first.
+    """
+
+    def __init__(self, viewer: Viewer, masks: MaskLayer, style: OverlayStyle) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._masks = masks
+        self._outline: Labels | None = None
+        self._redraw = QTimer(self)
+        self._redraw.setInterval(_REDRAW_MS)
+        self._redraw.setSingleShot(True)
+        self._redraw.timeout.connect(self._refresh_outline)
+        masks.layer.events.labels_update.connect(self._on_change)
+        masks.layer.events.set_data.connect(self._on_change)
+        masks.layer.events.visible.connect(self._on_visible)
+        self.set_style(style)
+
+    def set_style(self, style: OverlayStyle) -> None:
+        """Draw the masks in another way."""
+        layer = self._masks.layer
+        layer.contour = _OUTLINE_WIDTH if style is OverlayStyle.OUTLINE else 0
+        layer.opacity = {
+            OverlayStyle.FILLED: _FILL_OPACITY,
+            OverlayStyle.OUTLINE: _OUTLINE_OPACITY,
+            OverlayStyle.BOTH: _BOTH_OPACITY,
+        }[style]
+        if style is OverlayStyle.BOTH:
+            self._add_outline()
+        else:
+            self.remove_outline()
+
+    def remove_outline(self) -> None:
+        """Take the second layer away, if it is there."""
+        if self._outline is not None and self._outline in self._viewer.layers:
+            self._viewer.layers.remove(self._outline)
+        self._outline = None
+
+    def _add_outline(self) -> None:
+        if self._outline is not None and self._outline in self._viewer.layers:
+            return
+        layer, active = self._masks.layer, self._viewer.layers.selection.active
+        self._outline = self._viewer.add_labels(
+            layer.data,
+            name=f"{layer.name} (outline)",
+            colormap=mask_colours(),
+            opacity=_OUTLINE_OPACITY,
+            visible=layer.visible,
+            **geometry_of(layer),
+        )
+        self._outline.contour = _OUTLINE_WIDTH
+        self._outline.editable = False
+        self._viewer.layers.selection.active = active
+
+    def _on_change(self) -> None:
+        if self._outline is not None:
+            self._redraw.start()
+
+    def _on_visible(self) -> None:
+        if self._outline is not None:
+            self._outline.visible = self._masks.layer.visible
+
+    def _refresh_outline(self) -> None:
+        if self._outline is not None:
+            self._outline.refresh()

@@ -1,0 +1,105 @@
+"""Running a model over frames, off the GUI thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from napari_microaunet.prelabel.predictor import Predictor
+from napari_microaunet.widgets.jobs import Job
+from napari_microaunet.widgets.prelabels import PackedMap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from napari_microaunet.networks.library import Model
+    from napari_microaunet.widgets.workbench import Work, Workbench
+
+
+class Predictors:
+    """Models made ready to run: each once, in the thread that first needs it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ready: dict[tuple[Path, str, str], Predictor] = {}
+
+    def get(self, model: Model, device: str) -> Predictor:
+        """Make a model ready to run on a device, if it is not yet."""
+        key = model.path, model.card.sha256, device
+        with self._lock:
+            if key not in self._ready:
+                self._ready[key] = Predictor(model, device=device)
+            return self._ready[key]
+
+
+def prelabel(
+    bench: Workbench,
+    open_predictor: Callable[[], Predictor],
+    indices: Sequence[int],
+    permitted: Mapping[int, bytes],
+) -> None:
+    """Pre-label frames of the sequence being worked on.
+
+    Parameters
+    ----------
+    bench : Workbench
+        With frames.
+    open_predictor : callable
+        Called in the job's thread.
+    indices : sequence of int
+        Which frames, in this order.
+    permitted : mapping of int to bytes
+        Frames whose mask by the user may be replaced, with its digest.
+    """
+    work = bench.start_masks()
+    unreadable = kept = 0
+
+    def predict(cancelled: Callable[[], bool]) -> Iterator[tuple[int, PackedMap | None]]:
+        predictions = open_predictor().predict(work.sequence, indices, cancelled=cancelled)
+        for prediction in predictions:
+            packed = None if prediction.map is None else PackedMap.pack(prediction.map)
+            yield prediction.index, packed
+
+    def take(item: tuple[int, PackedMap | None]) -> None:
+        nonlocal unreadable, kept
+        index, packed = item
+        if packed is None:
+            unreadable += 1
+            bench.frame_changed.emit(index)
+        elif work.prelabels is not None:
+            kept += not work.prelabels.receive(index, packed, permitted)
+
+    def end(complete: bool) -> None:
+        if complete:
+            bench.message = _summary(len(indices), unreadable, kept)
+
+    job = Job(f"Pre-labelling {len(indices)} frames", predict, len(indices))
+    job.item.connect(take)
+    bench.run(job, end)
+
+
+def prelabel_shown(work: Work, open_predictor: Callable[[], Predictor], index: int) -> Job:
+    """Make a job that pre-labels the one frame on show, for live mode."""
+
+    def predict(_cancelled: Callable[[], bool]) -> Iterator[tuple[int, PackedMap]]:
+        sequence = work.sequence
+        found = open_predictor().predict_frame(sequence.read(index), sequence.field_of_view(index))
+        yield index, PackedMap.pack(found)
+
+    def take(item: tuple[int, PackedMap]) -> None:
+        if work.prelabels is not None:
+            work.prelabels.receive(*item, {})
+
+    job = Job("Pre-labelling the frame on show", predict)
+    job.item.connect(take)
+    return job
+
+
+def _summary(total: int, unreadable: int, kept: int) -> str:
+    parts = [f"Pre-labelled {total - unreadable - kept} of {total} frames."]
+    if kept:
+        parts.append(f"{kept} kept the mask that you had given them.")
+    if unreadable:
+        parts.append(f"{unreadable} could not be read.")
+    return " ".join(parts)

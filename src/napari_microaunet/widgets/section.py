@@ -1,0 +1,125 @@
+"""What a section of the dock is, and the little that all of them share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from qtpy.QtWidgets import QMessageBox, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_microaunet.widgets.mask_layer import MaskLayer, MaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_HINT, _ACTIONS = "microaunet_hint", "microaunet_actions"
+
+
+class Section(Protocol):
+    """One task in the dock: a QWidget.
+
+    Attributes
+    ----------
+    title : str
+        Its heading.
+    actions : dict of str to callable
+        What it does on the keys of `keys.ACTIONS`, by their names.
+    """
+
+    title: str
+    actions: Mapping[str, Callable[[], object]]
+
+
+class Foldable(QWidget):
+    """A section under its heading, which folds and unfolds it.
+
+    Parameters
+    ----------
+    title : str
+        The heading.
+    content : QWidget
+        The section.
+    """
+
+    def __init__(self, title: str, content: QWidget) -> None:
+        super().__init__()
+        self._title = title
+        self._content = content
+        self._heading = QPushButton(objectName="heading")
+        self._heading.setCheckable(True)
+        self._heading.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._heading.toggled.connect(self._fold)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 6)
+        layout.setSpacing(4)
+        layout.addWidget(self._heading)
+        layout.addWidget(content)
+        self._heading.setChecked(True)
+
+    def _fold(self, unfolded: bool) -> None:
+        self._heading.setText(f"{'▾' if unfolded else '▸'} {self._title}")
+        self._content.setVisible(unfolded)
+
+
+def hint(widget: QWidget, text: str, *actions: str) -> None:
+    """Give a widget its tooltip; the dock adds the keys of the actions it stands for."""
+    widget.setProperty(_HINT, text)
+    widget.setProperty(_ACTIONS, list(actions))
+    widget.setToolTip(text)
+
+
+def show_keys_in_hints(dock: QWidget, keys: Mapping[str, str]) -> None:
+    """Write the keys of all actions into the tooltips of a dock."""
+    for widget in dock.findChildren(QWidget):
+        text, actions = widget.property(_HINT), widget.property(_ACTIONS)
+        if text and actions:
+            lines = " / ".join(keys[action] for action in actions if action in keys)
+            widget.setToolTip(f"{text}\nKey: {lines}" if lines else text)
+
+
+def may_replace(
+    parent: QWidget, masks: MaskLayer | None, indices: list[int]
+) -> dict[int, bytes] | None:
+    """Ask whether masks that the user made or brought may be replaced.
+
+    Parameters
+    ----------
+    parent : QWidget
+        Where the question is shown.
+    masks : MaskLayer or None
+        The masks.
+    indices : list of int
+        Frames that are about to get another mask.
+
+    Returns
+    -------
+    dict of int to bytes, or None
+        Frames whose mask may be replaced, with its digest; None if nothing is
+        to be done at all.
+    """
+    if masks is None:
+        return {}
+    by_user = (MaskState.HAND, MaskState.FILE)
+    theirs = {i: masks.digest(i) for i in indices if masks.state(i) in by_user}
+    if not theirs:
+        return {}
+    by_hand = sum(masks.state(index) is MaskState.HAND for index in theirs)
+    question = QMessageBox(parent)
+    question.setWindowTitle("Replace masks?")
+    question.setText(
+        f"{len(theirs)} of {len(indices)} frames have masks that you drew, corrected or opened "
+        f"({by_hand} by hand, {len(theirs) - by_hand} from files)."
+    )
+    question.setInformativeText("Replaced masks can be brought back with Ctrl+Z on their frame.")
+    keep = question.addButton("Keep these masks", QMessageBox.ButtonRole.AcceptRole)
+    replace = question.addButton("Replace them", QMessageBox.ButtonRole.DestructiveRole)
+    question.addButton(QMessageBox.StandardButton.Cancel)
+    question.setDefaultButton(keep)
+    question.exec()
+    if question.clickedButton() is keep:
+        return {}
+    return theirs if question.clickedButton() is replace else None
+
+
+def primary_button(text: str) -> QPushButton:
+    """Make one of the few buttons that stand out."""
+    return QPushButton(text, objectName="primary")

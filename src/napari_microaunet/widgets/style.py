@@ -1,0 +1,39 @@
+"""The few things that the dock adds to napari's own look, in the colours of its theme."""
+
+from __future__ import annotations
+
+from napari.utils.theme import get_theme
+
+
+def style_sheet(theme_name: str) -> str:
+    """Write the style sheet of the dock.
+
+    Parameters
+    ----------
+    theme_name : str
+        A theme of napari's, "dark" or "light" or one of the user's.
+
+    Returns
+    -------
+    str
+        Qt style sheet.
+    """
+    theme = get_theme(theme_name)
+    current, text = theme.current.as_rgb(), theme.text.as_rgb()
+    primary, foreground = theme.primary.as_rgb(), theme.foreground.as_rgb()
+    secondary = theme.secondary.as_rgb()
+    return f"""
+        QPushButton#primary {{
+            background-color: {current}; color: {text};
+            font-weight: bold; padding: 9px; border-radius: 4px;
+        }}
+        QPushButton#primary:hover {{ background-color: {secondary}; }}
+        QPushButton#primary:disabled {{ background-color: {foreground}; color: {secondary}; }}
+        QPushButton#heading {{
+            background: transparent; border: none; border-bottom: 1px solid {primary};
+            font-weight: bold; text-align: left; padding: 4px 2px;
+        }}
+        QLabel#subheading {{ font-weight: bold; padding-top: 4px; }}
+        QProgressBar {{ background-color: {foreground}; border: none; border-radius: 4px; }}
+        QProgressBar::chunk {{ background-color: {current}; border-radius: 4px; }}
+    """

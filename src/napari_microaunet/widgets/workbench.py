@@ -1,0 +1,327 @@
+"""What the sections of one dock share: a viewer, its frames, their masks, the running job."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+from napari.layers import Image, Labels
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames import FrameSequence, open_frames
+from napari_microaunet.frames.arrays import ArraySequence
+from napari_microaunet.prelabel.masks import MaskSettings
+from napari_microaunet.widgets.jobs import Job
+from napari_microaunet.widgets.mask_files import masks_beside, masks_from_layer
+from napari_microaunet.widgets.mask_layer import MaskLayer, shown_frame
+from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE, layers_of
+from napari_microaunet.widgets.prelabels import Prelabels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari import Viewer
+    from napari.utils.events import Event
+
+
+class Work(QObject):
+    """What there is of one sequence in one viewer.
+
+    Attributes
+    ----------
+    image : Image
+        The layer that shows the frames.
+    sequence : FrameSequence
+        The frames.
+    masks : MaskLayer or None
+        Their masks, once there are any.
+    prelabels : Prelabels or None
+        What a model said of them; there whenever `masks` are.
+    mask_folder : Path or None
+        Where masks were last read from or saved to: saving there again needs no
+        question.
+    """
+
+    def __init__(self, image: Image, sequence: FrameSequence) -> None:
+        super().__init__()
+        self.image = image
+        self.sequence = sequence
+        self.masks: MaskLayer | None = None
+        self.prelabels: Prelabels | None = None
+        self.mask_folder: Path | None = None
+
+    def drop_masks(self) -> None:
+        """Forget masks whose layer has been removed."""
+        if self.prelabels is not None:
+            self.prelabels.close()
+        self.masks = self.prelabels = None
+
+
+class Workbench(QObject):
+    """One annotator at work in one viewer. Lives in the GUI thread.
+
+    Attributes
+    ----------
+    viewer : Viewer
+        The viewer it belongs to.
+    work : Work or None
+        The sequence being worked on.
+    job : Job or None
+        What is running; there is one at a time.
+    message : str
+        What the last job came to.
+    settings : MaskSettings
+        How probability maps become masks, for every sequence.
+    work_changed : Signal()
+        Another sequence is being worked on, or none, or its masks have come or gone.
+    layers_changed : Signal()
+        Layers have come, gone or been renamed.
+    shown_changed : Signal(int)
+        Another frame is on show.
+    frame_changed : Signal(int)
+        What is known of this frame, its mask included, may have changed.
+    job_changed : Signal()
+        A job has begun or ended.
+    """
+
+    work_changed = Signal()
+    layers_changed = Signal()
+    shown_changed = Signal(int)
+    frame_changed = Signal(int)
+    job_changed = Signal()
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.work: Work | None = None
+        self.job: Job | None = None
+        self.message = ""
+        self.settings = MaskSettings()
+        self._works: list[Work] = []
+        self._last_shown = -1
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.renamed.connect(self._on_renamed)
+        viewer.dims.events.current_step.connect(self._on_step)
+        opened = [image for image in self.images if FRAME_SEQUENCE in image.metadata]
+        if opened:
+            QTimer.singleShot(0, partial(self._adopt, opened[-1]))
+
+    @property
+    def shown(self) -> int:
+        """Number of the frame on show."""
+        return 0 if self.work is None else shown_frame(self.viewer, self.work.image)
+
+    @property
+    def images(self) -> list[Image]:
+        """Image layers that frames can be taken from."""
+        return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+
+    def go_to(self, index: int) -> None:
+        """Show another frame."""
+        if self.work is not None and self.work.image.ndim > 2:
+            image, dims = self.work.image, self.viewer.dims
+            dims.set_point(dims.ndim - image.ndim, image.data_to_world((index, 0, 0))[-3])
+
+    def close(self) -> None:
+        """Stop what is running: the dock is gone."""
+        if self.job is not None:
+            self.job.cancel()
+        for work in self._works:
+            work.drop_masks()
+
+    # Frames
+
+    def open(self, path: Path, masks: bool = True) -> None:
+        """Open frames in the background and show them.
+
+        Parameters
+        ----------
+        path : Path
+            A folder of images, a video, a TIFF stack.
+        masks : bool
+            Whether masks that lie beside the frames are read.
+        """
+
+        def work(_cancelled: Callable[[], bool]) -> list[FrameSequence]:
+            sequence = open_frames(path)
+            # Found here, so that the first frame does not wait for it later.
+            sequence.field_of_view(0)
+            return [sequence]
+
+        def end(complete: bool) -> None:
+            if complete and masks:
+                masks_beside(self)
+
+        job = Job(f"Opening {path.name}", work)
+        job.item.connect(self._show)
+        self.run(job, end)
+
+    def _show(self, sequence: FrameSequence) -> None:
+        data, options, _ = layers_of(sequence)[0]
+        options["axis_labels"] = ("frame", "row", "column")
+        self.choose(self.viewer.add_image(data, **options))
+        self.start_masks()
+        self.go_to(0)
+
+    def choose(self, image: Image | None) -> None:
+        """Work on the frames of an image layer, or on none."""
+        if self.work is not None and self.work.image is image:
+            return
+        if self.job is not None and self.work is not None:
+            self.job.cancel()
+        self.work = next((work for work in self._works if work.image is image), None)
+        if self.work is None and image is not None:
+            try:
+                self.work = Work(image, frames_of(image))
+            except InputError as error:
+                show_error(str(error))
+            else:
+                self._works.append(self.work)
+        self._last_shown = self.shown
+        self.work_changed.emit()
+
+    # Masks
+
+    def start_masks(self, layer: Labels | None = None) -> Work:
+        """Give the sequence being worked on a layer for masks, if it has none yet.
+
+        Parameters
+        ----------
+        layer : Labels, optional
+            A layer to take over for it; its masks are up to the caller.
+
+        Raises
+        ------
+        InputError
+            If there is no sequence.
+        """
+        work = self.work
+        if work is None:
+            raise InputError("There are no frames yet: open some, or choose an image layer.")
+        if work.masks is None:
+            work.masks = MaskLayer(self.viewer, work.image, work.sequence, layer)
+            work.prelabels = Prelabels(work.masks, self.settings)
+            work.masks.changed.connect(self.frame_changed)
+            work.prelabels.known.connect(self.frame_changed)
+            self.work_changed.emit()
+        return work
+
+    def set_settings(self, settings: MaskSettings) -> None:
+        """Change how probability maps become masks."""
+        self.settings = settings
+        for work in self._works:
+            if work.prelabels is not None:
+                work.prelabels.set_settings(settings)
+        self.frame_changed.emit(self.shown)
+
+    # Jobs
+
+    def run(self, job: Job, ended: Callable[[bool], None] | None = None) -> None:
+        """Start a job, unless another one is running.
+
+        Parameters
+        ----------
+        job : Job
+            What to do.
+        ended : callable, optional
+            Told at the end whether all of it was done; may set `message` and
+            start the next job.
+        """
+        if self.job is not None:
+            show_info(f"{self.job.title} is still running: wait for it or cancel it first.")
+            return
+
+        def end(complete: bool) -> None:
+            self.job = None
+            if not complete:
+                self.message = f"{job.title}: stopped after {job.done} of {job.total}."
+            if ended is not None:
+                ended(complete)
+            self.job_changed.emit()
+
+        self.job = job
+        self.message = ""
+        job.ended.connect(end)
+        job.start()
+        self.job_changed.emit()
+
+    def cancel(self) -> None:
+        """Cancel what is running."""
+        if self.job is not None:
+            self.job.cancel()
+
+    # What the user does to layers and sliders
+
+    def _on_inserted(self, event: Event) -> None:
+        layer = event.value
+        if isinstance(layer, Image):
+            ours = FRAME_SEQUENCE in layer.metadata
+            if ours or (self.work is None and layer.rgb):
+                # napari has not finished with the new layer yet.
+                QTimer.singleShot(0, partial(self._adopt, layer))
+        self.layers_changed.emit()
+
+    def _adopt(self, image: Image) -> None:
+        """Work on an image layer that has come from outside, and on masks that came with it."""
+        if image not in self.viewer.layers or image in (work.image for work in self._works):
+            return
+        self.choose(image)
+        work = self.work
+        if work is None or FRAME_SEQUENCE not in image.metadata:
+            return
+        labels = [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
+        theirs = [one for one in labels if one.metadata.get(FRAME_SEQUENCE) is work.sequence]
+        if theirs:
+            masks_from_layer(self, theirs[0])
+        else:
+            self.start_masks()
+
+    def _on_removed(self, event: Event) -> None:
+        for work in list(self._works):
+            gone = event.value is work.image
+            if gone or (work.masks is not None and event.value is work.masks.layer):
+                if work is self.work and self.job is not None:
+                    self.job.cancel()
+                work.drop_masks()
+            if gone:
+                self._works.remove(work)
+        if self.work is not None and self.work not in self._works:
+            self.choose(next(iter(self._works)).image if self._works else None)
+        self.work_changed.emit()
+        self.layers_changed.emit()
+
+    def _on_renamed(self) -> None:
+        self.layers_changed.emit()
+
+    def _on_step(self) -> None:
+        shown = self.shown
+        if self.work is None or shown == self._last_shown:
+            return
+        self._last_shown = shown
+        if self.work.prelabels is not None:
+            self.work.prelabels.show(shown)
+        self.shown_changed.emit(shown)
+
+
+def frames_of(image: Image) -> FrameSequence:
+    """Take the frames of an image layer: those it was opened from, or its pixels.
+
+    Raises
+    ------
+    InputError
+        If it has more axes than frames, rows and columns.
+    """
+    if FRAME_SEQUENCE not in image.metadata:
+        axes = "T" * (image.ndim - 2) + "YX" + ("S" if image.rgb else "")
+        # Masks are saved under the names of the frames, so these must do as names of files.
+        name = re.sub(r"[^\w .()-]", "_", image.name)
+        pixels = image.data[0] if image.multiscale else image.data
+        # Kept with the layer: a dock that is closed and opened again finds the masks by it.
+        image.metadata[FRAME_SEQUENCE] = ArraySequence(pixels, name, axes)
+    sequence: FrameSequence = image.metadata[FRAME_SEQUENCE]
+    return sequence
