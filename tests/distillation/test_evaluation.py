@@ -86,7 +86,9 @@ def labelled_frames(untrained_model, tmp_path):
     settings = MaskSettings(untrained_model.card.threshold)
     for prediction in Predictor(untrained_model).predict(sequence):
         mask = mask_from(prediction.map, settings) > 0
-        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"masks/{prediction.index}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(
+            tmp_path / f"masks/{prediction.index}.png"
+        )
     return tmp_path
 
 

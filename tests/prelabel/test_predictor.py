@@ -29,7 +29,7 @@ class GeneratedFrames(FrameSequence):
         self.reads = []
         self.delay = delay
 
-    def field_of_view(self, index):
+    def field_of_view(self, index):  # noqa: ARG002
         return FieldOfView(0, 0, 90, 120)
 
     def _decode(self, index):
@@ -120,12 +120,13 @@ def test_cancelling_ends_the_predictions_even_while_a_frame_is_being_read(predic
 
 
 def test_cancelling_between_frames_ends_the_predictions_there(predictor, tmp_path):
-    done = []
-    for prediction in predictor.predict(
-        GeneratedFrames(tmp_path, 50), cancelled=lambda: len(done) >= 3
-    ):
-        done.append(prediction.index)
-    assert done == [0, 1, 2]
+    told = []
+    predictions = predictor.predict(
+        GeneratedFrames(tmp_path, 50),
+        progress=lambda *counts: told.append(counts),
+        cancelled=lambda: len(told) >= 3,
+    )
+    assert [prediction.index for prediction in predictions] == [0, 1, 2]
 
 
 def test_onnx_runtime_and_pytorch_agree(untrained_model):

@@ -138,9 +138,11 @@ def write_prelabels(
             for prediction in predictions:
                 backlog.append(pool.submit(targets.write, prediction, settings))
                 if len(backlog) > 2 * writers:
-                    results.append(backlog.popleft().result())
+                    results.append(backlog[0].result())
+                    backlog.popleft()
             while backlog:
-                results.append(backlog.popleft().result())
+                results.append(backlog[0].result())
+                backlog.popleft()
     finally:
         results.extend(_finished(backlog))
         write_atomically(targets.table, _table(results))
@@ -157,17 +159,18 @@ class _Targets:
         self._overlays = out / "overlays"
         self.table = out / "confidence.csv"
         root = out.resolve()
+        within_frames = sequence.path.is_dir() and root.is_relative_to(sequence.path.resolve())
+        if within_frames or any(f.source.resolve().is_relative_to(root) for f in sequence.frames):
+            raise InputError(
+                f"{out} lies among the frames, and what is written there would be taken for "
+                "frames: choose a folder beside them."
+            )
         for frame in sequence.frames:
-            if frame.source.resolve().is_relative_to(root):
+            if not (root / "masks" / frame.name).resolve().is_relative_to(root / "masks"):
                 raise InputError(
-                    f"{out} holds the frames themselves ({frame.source.name}): "
-                    "choose another folder for the masks."
+                    f'The frame name "{frame.name}" leads out of {out}: rename the file.'
                 )
             for path in self._paths(frame.name):
-                if not path.resolve().is_relative_to(root):
-                    raise InputError(
-                        f'The frame name "{frame.name}" leads out of {out}: rename the file.'
-                    )
                 self._check_free(path)
         self._check_free(self.table)
 
@@ -220,7 +223,7 @@ def outlined(frame: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.ui
     """
     drawn = frame.copy()
     thickness = max(1, round(max(frame.shape) * _OUTLINE_SHARE))
-    for box in ndimage.find_objects(mask):
+    for box in filter(None, ndimage.find_objects(mask)):
         polyp = mask[box] > 0
         inside = ndimage.binary_erosion(polyp, iterations=thickness)
         drawn[box][polyp & ~inside] = _OUTLINE

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames import FieldOfView, Frame, FrameSequence
+from napari_microaunet.prelabel.masks import MaskSettings
+from napari_microaunet.prelabel.output import (
+    OutputOptions,
+    outlined,
+    write_atomically,
+    write_prelabels,
+)
+from napari_microaunet.prelabel.predictor import Predictor
+
+
+def test_an_overlay_shows_the_rim_of_every_polyp_and_leaves_the_rest_as_it_was():
+    frame = np.random.default_rng(0).integers(0, 200, (400, 800, 3), np.uint8)
+    mask = np.zeros((400, 800), np.uint8)
+    mask[50:150, 60:200] = 1
+    mask[250:300, 500:600] = 3  # numbers need not be dense
+    before = frame.copy()
+    drawn = outlined(frame, mask)
+    np.testing.assert_array_equal(frame, before)
+    rim = np.zeros((400, 800), bool)
+    for top, bottom, left, right in ((50, 150, 60, 200), (250, 300, 500, 600)):
+        rim[top:bottom, left:right] = True
+        rim[top + 2 : bottom - 2, left + 2 : right - 2] = False  # 2 px in 800
+    np.testing.assert_array_equal((drawn != frame).any(axis=2), rim)
+    assert len(np.unique(drawn[rim], axis=0)) == 1
+
+
+@given(st.binary(max_size=2000))
+def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("folder")
+    target = folder / "deep/er/file.bin"
+    for text in (b"before", content):
+        write_atomically(target, text)
+    assert target.read_bytes() == content
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
+    target = tmp_path / "taken"
+    target.mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_atomically(target, b"x")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+class TwoFrames(FrameSequence):
+    """Two frames, the second with a name of the test's choice."""
+
+    def __init__(self, folder, name):
+        self.folder = folder
+        names = ("first", name)
+        super().__init__(folder, "two", [Frame(name, folder / "x.png", 64, 64) for name in names])
+        self.left = {0, 1}
+
+    def field_of_view(self, index):  # noqa: ARG002
+        return FieldOfView(0, 0, 64, 64)
+
+    def _decode(self, index):
+        random = np.random.default_rng(index).integers(60, 255, (5, 5, 3), np.uint8)
+        return np.asarray(Image.fromarray(random).resize((64, 64)))
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/../../b", "/etc/passwd"])
+def test_a_name_that_leads_out_of_the_folder_is_refused_before_any_work(
+    untrained_model, tmp_path, name
+):
+    with pytest.raises(InputError, match="leads out"):
+        write_prelabels(
+            Predictor(untrained_model),
+            TwoFrames(tmp_path / "frames", name),
+            tmp_path / "out",
+            MaskSettings(),
+            OutputOptions(overwrite=True),
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cancelled_run_lists_what_was_done(untrained_model, tmp_path):
+    done = []
+    results = write_prelabels(
+        Predictor(untrained_model),
+        TwoFrames(tmp_path / "frames", "second"),
+        tmp_path / "out",
+        MaskSettings(),
+        OutputOptions(),
+        progress=lambda *counts: done.append(counts),
+        cancelled=lambda: len(done) >= 1,
+    )
+    assert [result.name for result in results] == ["first"]
+    assert len((tmp_path / "out/confidence.csv").read_text().splitlines()) == 2
+    assert [path.stem for path in (tmp_path / "out/masks").iterdir()] == ["first"]

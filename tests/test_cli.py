@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_microaunet import cli
+from napari_microaunet.frames import open_frames
+from napari_microaunet.prelabel.masks import MaskSettings, mask_from
+from napari_microaunet.prelabel.predictor import Predictor
+
+
+@pytest.fixture
+def microaunet(monkeypatch, capsys, untrained_model):
+    """Run the command as its users do; give exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["microaunet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """Four frames of different sizes, one of them in a subfolder."""
+    folder = tmp_path / "my frames"
+    (folder / "case 2").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name, size in {
+        "a.png": (120, 90),
+        "b.v1.jpg": (100, 100),
+        "c.png": (64, 200),
+        "case 2/a.png": (150, 80),
+    }.items():
+        small = Image.fromarray(random.integers(60, 255, (5, 5, 3)).astype(np.uint8))
+        small.resize(size, Image.Resampling.BICUBIC).save(folder / name)
+    return folder
+
+
+NAMES = ["a", "b.v1", "c", "case 2/a"]
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def table(out):
+    with (out / "confidence.csv").open(newline="") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def test_prelabel_writes_a_mask_of_native_size_for_every_frame(
+    microaunet, frames, tmp_path, untrained_model
+):
+    out = tmp_path / "out"
+    code, stdout, stderr = microaunet("prelabel", frames, "--out", out, "--model", "untrained")
+    assert code == 0
+    assert "4 of 4 frames" in stdout + stderr
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*"))
+    assert written == ["confidence.csv", *sorted(f"masks/{name}.png" for name in NAMES)]
+
+    sequence = open_frames(frames)
+    rows = table(out)
+    settings = MaskSettings(untrained_model.card.threshold)
+    for prediction in Predictor(untrained_model).predict(sequence):
+        frame = sequence.frames[prediction.index]
+        expected = mask_from(prediction.map, settings)
+        mask = read(out / "masks" / f"{frame.name}.png")
+        assert mask.dtype == np.uint8
+        np.testing.assert_array_equal(mask, np.where(expected > 0, 255, 0))
+        row = rows.pop(frame.name)
+        assert float(row["confidence"]) == pytest.approx(prediction.confidence, abs=1e-4)
+        assert int(row["area"]) == np.count_nonzero(expected) > 0
+        assert int(row["polyps"]) == expected.max()
+        assert row["problem"] == ""
+    assert rows == {}
+
+
+def test_labels_number_the_polyps_and_overlays_show_their_outlines(microaunet, frames, tmp_path):
+    out = tmp_path / "out"
+    options = ["--labels", "--overlay", "--smallest-area", "0", "--model", "untrained"]
+    code, *_ = microaunet("prelabel", frames, "--out", out, *options)
+    assert code == 0
+    rows = table(out)
+    sequence = open_frames(frames)
+    for index, frame in enumerate(sequence.frames):
+        mask = read(out / "masks" / f"{frame.name}.png")
+        assert mask.max() == int(rows[frame.name]["polyps"])
+        overlay = read(out / "overlays" / f"{frame.name}.jpg").astype(int)
+        original = sequence.read(index).astype(int)
+        assert overlay.shape == original.shape
+        assert np.abs(overlay - original).max() > 60
+
+
+def test_a_higher_threshold_leaves_less(microaunet, frames, tmp_path):
+    areas = []
+    for threshold in (0.05, 0.999):
+        out = tmp_path / str(threshold)
+        options = ["--threshold", threshold, "--model", "untrained"]
+        assert microaunet("prelabel", frames, "--out", out, *options)[0] == 0
+        areas.append([int(row["area"]) for row in table(out).values()])
+    assert all(low > high for low, high in zip(*areas, strict=True))
+
+
+def test_one_unreadable_frame_is_named_and_the_rest_is_done(microaunet, frames, tmp_path):
+    (frames / "b.v1.jpg").write_bytes(b"\xff\xd8\xff broken")
+    out = tmp_path / "out"
+    code, stdout, stderr = microaunet(
+        "prelabel", frames, "--out", out, "--model", "untrained", "--json"
+    )
+    assert code == 1
+    assert "b.v1.jpg" in stderr
+    report = json.loads(stdout)
+    assert (report["done"], report["failed"]) == (3, 1)
+    assert report["model"]["name"] == "untrained"
+    rows = table(out)
+    assert "b.v1.jpg" in rows["b.v1"]["problem"]
+    assert sorted(path.stem for path in (out / "masks").rglob("*.png")) == ["a", "a", "c"]
+
+
+def test_an_earlier_run_is_replaced_only_when_asked(microaunet, frames, tmp_path):
+    out = tmp_path / "out"
+    command = ["prelabel", frames, "--out", out, "--model", "untrained"]
+    assert microaunet(*command)[0] == 0
+    mask = out / "masks/a.png"
+    mask.write_bytes(b"corrected by hand")
+    code, _, stderr = microaunet(*command)
+    assert code == 2
+    assert "--overwrite" in stderr
+    assert mask.read_bytes() == b"corrected by hand"
+    assert microaunet(*command, "--overwrite")[0] == 0
+    assert read(mask).shape == (90, 120)
+
+
+def test_the_frames_own_folder_is_never_written_to(microaunet, frames):
+    before = sorted(frames.rglob("*"))
+    for out in (frames, frames.parent, frames / "out"):
+        code, _, stderr = microaunet(
+            "prelabel", frames, "--out", out, "--model", "untrained", "--overwrite"
+        )
+        assert code == 2
+        assert "choose a folder beside them" in stderr
+    assert sorted(frames.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["missing folder", "--model", "untrained"], "missing folder"),
+        ([".", "--model", "nobody"], "nobody"),
+        ([".", "--model", "untrained", "--backend", "abacus"], "abacus"),
+        ([".", "--model", "untrained", "--backend", "onnx", "--device", "cuda"], "cuda"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_code_2(
+    microaunet, frames, tmp_path, monkeypatch, arguments, named
+):
+    monkeypatch.chdir(frames)
+    code, stdout, stderr = microaunet("prelabel", *arguments, "--out", tmp_path / "out")
+    assert code == 2
+    assert stdout == ""
+    assert named in stderr
+    assert len(stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence_and_code_2(microaunet, frames, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    code, _, stderr = microaunet(
+        "prelabel", frames, "--out", tmp_path / "file/out", "--model", "untrained"
+    )
+    assert code == 2
+    assert str(tmp_path / "file") in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.fixture
+def labelled(frames, microaunet, tmp_path):
+    """The frames with the model's own masks beside them."""
+    data = tmp_path / "data"
+    data.mkdir()
+    frames.rename(data / "images")
+    out = tmp_path / "own masks"
+    assert microaunet("prelabel", data / "images", "--out", out, "--model", "untrained")[0] == 0
+    (out / "masks").rename(data / "masks")
+    return data
+
+
+def test_evaluate_shows_and_writes_the_scores(microaunet, labelled, tmp_path):
+    file = tmp_path / "scores.json"
+    code, stdout, _ = microaunet(
+        "evaluate", "--data", labelled, "--model", "untrained", "--json", file
+    )
+    assert code == 0
+    assert "1.000  (1.000 to 1.000)" in stdout
+    content = json.loads(file.read_text())
+    assert content["summary"]["dice"]["mean"] == 1
+    assert [frame["name"] for frame in content["frames"]] == NAMES
+    assert content["model"]["name"] == "untrained"
+
+
+def test_evaluate_takes_the_frames_of_a_list(microaunet, labelled, tmp_path):
+    names, file = tmp_path / "names.txt", tmp_path / "scores.json"
+    command = ["evaluate", "--data", labelled, "--model", "untrained", "--frames-from", names]
+    names.write_text("c\n\ncase 2\n")
+    assert microaunet(*command, "--json", file)[0] == 0
+    frames = json.loads(file.read_text())["frames"]
+    assert [frame["name"] for frame in frames] == ["c", "case 2/a"]
+    names.write_text("c\nnowhere\n")
+    code, _, stderr = microaunet(*command)
+    assert code == 2
+    assert "nowhere" in stderr
+
+
+def test_evaluate_wants_masks_or_the_word_that_there_is_nothing(microaunet, labelled, tmp_path):
+    (labelled / "masks").rename(tmp_path / "no masks")
+    command = ["evaluate", "--data", labelled, "--model", "untrained"]
+    code, _, stderr = microaunet(*command)
+    assert code == 2
+    assert "--no-polyps" in stderr
+    code, stdout, _ = microaunet(*command, "--no-polyps")
+    assert code == 0
+    assert "100.0 %" in stdout
+
+
+def test_models_are_listed(microaunet):
+    code, stdout, _ = microaunet("models")
+    assert code == 0
+    assert "untrained" in stdout
+
+
+def test_prelabelling_on_the_cpu_never_imports_pytorch(frames, tmp_path, untrained_model):
+    Predictor(untrained_model)  # the ONNX graph is made now, with PyTorch
+    script = """
+import sys
+from napari_microaunet import cli
+sys.argv = ["microaunet", *sys.argv[1:]]
+try:
+    cli.main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+heavy = {"torch", "monai", "napari", "qtpy", "magicgui"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    for arguments in (
+        ["--help"],
+        ["prelabel", frames, "--out", tmp_path / "o", "--model", "untrained"],
+    ):
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        subprocess.run(command, check=True)  # noqa: S603 - our own command
+
+
+def test_ctrl_c_ends_with_code_130_and_the_table_lists_what_is_there(tmp_path, untrained_model):
+    Predictor(untrained_model)
+    frames, out = tmp_path / "frames", tmp_path / "out"
+    frames.mkdir()
+    image = Image.fromarray(np.random.default_rng(0).integers(60, 255, (600, 800, 3), np.uint8))
+    image.save(frames / "0.jpg")
+    for i in range(1, 2000):
+        shutil.copy(frames / "0.jpg", frames / f"{i}.jpg")
+    command = ["prelabel", str(frames), "--out", str(out), "--model", "untrained"]
+    script = "from napari_microaunet.cli import main; main()"
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-c", script, *command], stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not (out / "masks/3.png").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    rows = table(out)
+    masks = {path.stem for path in (out / "masks").glob("*.png")}
+    assert set(rows) == masks
+    assert 3 < len(masks) < 2000
