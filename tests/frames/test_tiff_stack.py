@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import dask.array
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from PIL import Image
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.arrays import ArraySequence
+
+GRAY = np.random.default_rng(0).integers(0, 255, (7, 20, 30), np.uint8)
+COLOUR = np.random.default_rng(1).integers(0, 255, (7, 20, 30, 3), np.uint8)
+PLANES = np.moveaxis(COLOUR, 3, 1)
+AS_COLOUR = np.repeat(GRAY[..., np.newaxis], 3, axis=3)
+
+
+def assert_frames(sequence, expected):
+    assert len(sequence) == len(expected)
+    assert sequence.canvas_shape == expected.shape[1:3]
+    for index in random.Random(0).sample(range(len(expected)), len(expected)):
+        frame = sequence.read(index)
+        assert frame.dtype == np.uint8
+        np.testing.assert_array_equal(frame, expected[index])
+    assert sequence.problems == {}
+
+
+STACKS = {
+    "plain gray": (GRAY, {}, AS_COLOUR),
+    "plain colour": (COLOUR, {"photometric": "rgb"}, COLOUR),
+    "plain planes": (PLANES, {"photometric": "rgb", "planarconfig": "separate"}, COLOUR),
+    "pages of planes": (PLANES, {"photometric": "minisblack"}, COLOUR),
+    "ImageJ gray": (GRAY, {"imagej": True, "metadata": {"axes": "TYX"}}, AS_COLOUR),
+    "ImageJ slices": (GRAY, {"imagej": True, "metadata": {"axes": "ZYX"}}, AS_COLOUR),
+    "ImageJ colour": (COLOUR, {"imagej": True, "metadata": {"axes": "TYXS"}}, COLOUR),
+    "ImageJ channels": (PLANES, {"imagej": True, "metadata": {"axes": "TCYX"}}, COLOUR),
+    "compressed": (COLOUR, {"photometric": "rgb", "compression": "zlib"}, COLOUR),
+    "compressed planes": (PLANES, {"photometric": "minisblack", "compression": "zlib"}, COLOUR),
+    "tiles": (COLOUR, {"photometric": "rgb", "tile": (16, 16)}, COLOUR),
+    "big": (GRAY, {"bigtiff": True}, AS_COLOUR),
+    "big-endian": (GRAY, {"byteorder": ">"}, AS_COLOUR),
+    "with alpha": (
+        np.concatenate([COLOUR, GRAY[..., np.newaxis]], axis=3),
+        {"photometric": "rgb"},
+        COLOUR,
+    ),
+    "16 bit": (GRAY.astype(np.uint16) * 257, {}, AS_COLOUR),
+    "16 bit big-endian": (GRAY.astype(np.uint16) * 257, {"byteorder": ">"}, AS_COLOUR),
+    "12 of 16 bit": (GRAY.astype(np.uint16) * 16, {}, AS_COLOUR),
+    "real numbers": ((GRAY / 254).astype(np.float32), {}, None),
+}
+
+
+@pytest.mark.parametrize("kind", STACKS)
+def test_stacks(tmp_path, kind):
+    values, options, expected = STACKS[kind]
+    tifffile.imwrite(tmp_path / "clip.tif", values, **options)
+    if expected is None:
+        expected = np.repeat(np.round(values * 255).astype(np.uint8)[..., np.newaxis], 3, axis=3)
+    assert_frames(open_frames(tmp_path / "clip.tif"), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "axes", "expected"),
+    [
+        (GRAY, "TYX", AS_COLOUR),
+        (GRAY.astype(np.uint16) * 257, "TYX", AS_COLOUR),
+        (COLOUR, "TYXS", COLOUR),
+        (PLANES, "TCYX", COLOUR),
+        (GRAY[:, np.newaxis, np.newaxis], "TCZYX", AS_COLOUR),
+    ],
+)
+def test_ome(tmp_path, values, axes, expected):
+    path = tmp_path / "clip.ome.tiff"
+    tifffile.imwrite(path, values, metadata={"axes": axes}, photometric=None)
+    sequence = open_frames(path)
+    assert sequence.name == "clip"
+    assert sequence.frames[3].name == "clip_000003"
+    assert sequence.frames[3].source == path
+    assert_frames(sequence, expected)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK"])
+def test_stacks_of_other_programs(tmp_path, compression, mode):
+    pages = [Image.fromarray(frame).convert(mode) for frame in COLOUR]
+    pages[0].save(
+        tmp_path / "clip.tif", save_all=True, append_images=pages[1:], compression=compression
+    )
+    expected = np.stack([np.asarray(page.convert("RGB")) for page in pages])
+    assert_frames(open_frames(tmp_path / "clip.tif"), expected)
+
+
+def test_jpeg_in_tiff(tmp_path):
+    y, x = np.mgrid[:64, :64]
+    smooth = np.stack([x, y, x + y], axis=2).astype(np.uint8)
+    pages = [Image.fromarray(smooth), Image.fromarray(255 - smooth)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="jpeg")
+    sequence = open_frames(tmp_path / "a.tif")
+    assert len(sequence) == 2
+    assert np.abs(sequence.read(1).astype(int) - (255 - smooth)).mean() < 5
+
+
+@pytest.mark.parametrize("name", ["frame.tif", "frame.tiff"])
+@pytest.mark.parametrize("values", [GRAY[0], COLOUR[0], PLANES[0]])
+def test_single_images(tmp_path, name, values):
+    options = {"planarconfig": "separate"} if values.shape[0] == 3 else {}
+    photometric = "rgb" if values.ndim == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / name, values, photometric=photometric, **options)
+    expected = AS_COLOUR[:1] if values.ndim == 2 else COLOUR[:1]
+    assert_frames(open_frames(tmp_path / name), expected)
+
+
+def test_large_uncompressed_stacks_are_not_read_into_memory(tmp_path):
+    path = tmp_path / "long.tif"
+    tifffile.memmap(path, shape=(3000, 1000, 1000), dtype=np.uint8, photometric="minisblack")[
+        2999, 5
+    ] = 77
+    sequence = open_frames(path)
+    assert len(sequence) == 3000
+    assert sequence.read(2999)[5].min() == 77
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_threads(tmp_path, compression):
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", compression=compression)
+    sequence = open_frames(tmp_path / "a.tif")
+    indices = [random.Random(0).randrange(7) for _ in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        for index, frame in zip(indices, pool.map(sequence.read, indices), strict=True):
+            np.testing.assert_array_equal(frame, COLOUR[index])
+
+
+def test_threads_on_pages_that_pillow_reads(tmp_path):
+    pages = [Image.fromarray(frame) for frame in COLOUR]
+    pages[0].save(
+        tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw"
+    )
+    sequence = open_frames(tmp_path / "a.tif")
+    indices = [random.Random(0).randrange(7) for _ in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        for index, frame in zip(indices, pool.map(sequence.read, indices), strict=True):
+            np.testing.assert_array_equal(frame, COLOUR[index])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_truncated_stack(tmp_path, compression):
+    path = tmp_path / "clip.tif"
+    tifffile.imwrite(path, COLOUR, photometric="rgb", compression=compression)
+    with tifffile.TiffFile(path) as file:
+        cut = file.pages[4].dataoffsets[0] + 10
+        # Directories are at the end of a file; a copy that broke off lacks data in between.
+    content = bytearray(path.read_bytes())
+    end = cut + 500
+    content[cut:end] = b"\xff" * (end - cut)
+    path.write_bytes(content)
+    sequence = open_frames(path)
+    np.testing.assert_array_equal(sequence.read(3), COLOUR[3])
+    np.testing.assert_array_equal(sequence.read(6), COLOUR[6])
+    if compression:
+        with pytest.raises(InputError, match=r"clip_000004 .*damaged"):
+            sequence.read(4)
+        assert list(sequence.problems) == [4]
+
+
+def refusal(path):
+    with pytest.raises(InputError) as error:
+        open_frames(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"II*\0\0\0\0\0"])
+def test_no_tiff(tmp_path, content):
+    (tmp_path / "bad.tif").write_bytes(content)
+    refusal(tmp_path / "bad.tif")
+
+
+def test_cut_before_the_directories(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", compression="zlib")
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[: len(content) // 10])
+    refusal(tmp_path / "a.tif")
+
+
+def test_volumes_over_time_are_refused(tmp_path):
+    stack = np.zeros((4, 5, 20, 30), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stack, metadata={"axes": "TZYX"})
+    assert "(4, 5, 20, 30)" in refusal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (GRAY, AS_COLOUR),
+        (COLOUR, COLOUR),
+        (PLANES, COLOUR),
+        (GRAY[0], AS_COLOUR[:1]),
+        (COLOUR[0], COLOUR[:1]),
+        (GRAY[:3], AS_COLOUR[:3]),
+        (GRAY[:1], AS_COLOUR[:1]),
+        (GRAY > 99, np.where(AS_COLOUR > 99, 255, 0)),
+        (dask.array.from_array(COLOUR, chunks=(1, 20, 30, 3)), COLOUR),
+        (zarr.array(COLOUR), COLOUR),
+    ],
+    ids=lambda value: f"{type(value).__module__}{value.shape}",
+)
+def test_arrays(array, expected):
+    sequence = ArraySequence(array, "layer")
+    assert_frames(sequence, expected)
+    assert sequence.frames[-1].name == f"layer_{len(expected) - 1:06d}"
+
+
+@pytest.mark.parametrize("shape", [(5,), (0, 20, 30), (2, 4, 5, 20, 30), (3, 9000, 10)])
+def test_arrays_that_are_no_frames(shape):
+    with pytest.raises(InputError, match="layer"):
+        ArraySequence(np.zeros(shape, np.uint8), "layer")
