@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 from napari_microaunet.networks import Network, build
 
@@ -107,12 +107,8 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> ModelCar
     }
     card = card.model_copy(update={"sha256": _hash(weights)})
     content = save(weights, metadata={_CARD_KEY: card.model_dump_json()})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
     return card
 
 

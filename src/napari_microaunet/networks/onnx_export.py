@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
+from napari_microaunet.atomic import replacing
 from napari_microaunet.networks.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
@@ -69,7 +69,6 @@ def export_onnx(network: nn.Module, path: Path) -> None:
         2: torch.export.Dim("height", min=32),
         3: torch.export.Dim("width", min=32),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _quiet():
         program = torch.onnx.export(
             network.eval(),
@@ -83,8 +82,8 @@ def export_onnx(network: nn.Module, path: Path) -> None:
         assert program is not None  # noqa: S101 - what the dynamo exporter returns, for mypy
         for node in program.model.graph:
             node.metadata_props.clear()  # stack traces of the export, larger than the weights
-        program.save(temporary)
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write(program.model_proto.SerializeToString())
 
 
 @contextlib.contextmanager
