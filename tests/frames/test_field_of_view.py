@@ -32,7 +32,10 @@ def scope_image(height=480, width=640, box=(40, 120, 440, 600), shape="round", b
             (left, top + cut),
         ]
         draw.polygon(corners, fill=(190, 90, 70))
-    middle, radius = ((top + bottom) // 2, (left + right) // 2), (bottom - top) // 8
+    middle, radius = (
+        ((top + bottom) // 2, (left + right) // 2),
+        min(bottom - top, right - left) // 8,
+    )
     draw.ellipse(
         (middle[1] - radius, middle[0] - radius, middle[1] + radius, middle[0] + radius),
         fill=(12, 5, 4),

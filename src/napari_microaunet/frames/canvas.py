@@ -78,10 +78,11 @@ class ReadAhead:
         """
         with self._lock:
             frame = self._frames.get(index)
-            # One that waits its turn behind others is read here and now instead.
-            read_here = frame is None or frame.cancel()
+            # One that still waits its turn is read here and now; one that failed, once more.
+            read_here = frame is None or frame.cancel() or _failed(frame)
             if frame is None or read_here:
                 frame = self._frames[index] = Future()
+                frame.set_running_or_notify_cancel()
             self._frames.move_to_end(index)
         if read_here:
             self._fulfil(frame, index)
@@ -127,6 +128,10 @@ class ReadAhead:
     def _size(self, index: int) -> int:
         frame = self._sequence.frames[index]
         return frame.height * frame.width * 3
+
+
+def _failed(frame: Future[NDArray[np.uint8]]) -> bool:
+    return frame.done() and frame.exception() is not None
 
 
 def canvas(sequence: FrameSequence, *, read_ahead: bool = True) -> dask.array.Array:
