@@ -144,7 +144,7 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
         _write_stack(target, masks)
         return [path]
     names = _names_and_sizes(masks, meta.get("metadata", {}).get(FRAME_SEQUENCE), target.stem)
-    if len(masks) == 1 and target.suffix.lower() == ".png":
+    if masks.shape[0] == 1 and target.suffix.lower() == ".png":
         ((_, height, width),) = names.values()
         write_mask_file(target, _labels(masks[0], np.uint8)[:height, :width])
         return [path]
@@ -157,8 +157,8 @@ def _names_and_sizes(
     masks: Any, sequence: FrameSequence | None, stem: str
 ) -> dict[int, tuple[str, int, int]]:
     """Give name, height and width of the mask file of each frame that can be read."""
-    if sequence is None or len(sequence) != len(masks):
-        return {index: (f"{stem}_{index:06d}", *masks.shape[1:]) for index in range(len(masks))}
+    if sequence is None or len(sequence) != masks.shape[0]:
+        return {index: (f"{stem}_{index:06d}", *masks.shape[1:]) for index in range(masks.shape[0])}
     return {
         index: (frame.name, frame.height, frame.width)
         for index, frame in enumerate(sequence.frames)
@@ -191,7 +191,7 @@ def _write_stack(target: Path, masks: Any) -> None:
     with replacing(target) as file:
         tifffile.imwrite(
             file,
-            (_labels(masks[index], dtype) for index in range(len(masks))),
+            (_labels(masks[index], dtype) for index in range(masks.shape[0])),
             shape=masks.shape,
             dtype=dtype,
             photometric="minisblack",
