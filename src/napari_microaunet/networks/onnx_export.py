@@ -62,21 +62,27 @@ def export_onnx(network: nn.Module, path: Path) -> None:
     """Write ``network`` as an ONNX graph with dynamic batch, height and width, atomically."""
     import torch
 
-    # Any sides that are not multiples of each other: equal ones would be taken for one variable.
+    # Sides that are not multiples of each other: equal ones would be taken for one variable. The
+    # graph runs from 32 pixels on; from 64 on the deepest features have more than one, without
+    # which the tracer would fix that size.
     example = torch.zeros(2, 3, 96, 160)
     sides = {
         0: torch.export.Dim("batch"),
-        2: torch.export.Dim("height", min=32),
-        3: torch.export.Dim("width", min=32),
+        2: torch.export.Dim("height", min=64),
+        3: torch.export.Dim("width", min=64),
     }
     with _quiet():
-        program = torch.onnx.export(
+        traced = torch.export.export(
             network.eval(),
             (example,),
+            dynamic_shapes=(sides,),
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        program = torch.onnx.export(
+            traced,
             dynamo=True,
             input_names=["image"],
             output_names=["logits"],
-            dynamic_shapes=(sides,),
             verbose=False,
         )
         assert program is not None  # noqa: S101 - what the dynamo exporter returns, for mypy
