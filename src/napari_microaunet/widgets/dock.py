@@ -78,7 +78,8 @@ class MicroAUNetDock(QWidget):
         keys_button.clicked.connect(self.change_keys)
         layout = QVBoxLayout(self)
         layout.addWidget(scroll)
-        layout.addWidget(ProgressRow(self.bench))
+        self.progress = ProgressRow(self.bench)
+        layout.addWidget(self.progress)
         layout.addWidget(keys_button)
 
         try:

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from napari.utils.notifications import notification_manager
+from onnx import TensorProto, helper
+
+from napari_microaunet.frames.sample_data import sample_data_folder
+from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
+from napari_microaunet.networks.library import Model
+from napari_microaunet.networks.onnx_export import onnx_name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_keys_file(tmp_path_factory):
+    """Keep the user's own keys out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_unexpected(caplog):
+    """Fail where a job met an error that is not meant for the user's eyes."""
+    yield
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.fixture
+def errors():
+    """What the user has been told went wrong, since the test began."""
+    before = len(notification_manager.records)
+    return lambda: [
+        record.message
+        for record in notification_manager.records[before:]
+        if record.severity.value in ("error", "warning")
+    ]
+
+
+class InUse:
+    """The dock in a window, and what a user does with it."""
+
+    def __init__(self, viewer, qtbot):
+        self.viewer = viewer
+        self.qtbot = qtbot
+        _, widget = viewer.window.add_plugin_dock_widget("napari-microaunet", "MicroAUNet")
+        self.dock = getattr(widget, "__wrapped__", widget)
+        self.bench = self.dock.bench
+        self.frames = self.dock.sections["Frames"]
+        self.prelabel = self.dock.sections["Pre-label"]
+
+    @property
+    def work(self):
+        return self.bench.work
+
+    @property
+    def masks(self):
+        return self.bench.work.masks
+
+    @property
+    def layer(self):
+        return self.bench.work.masks.layer
+
+    def choose_model(self, name):
+        choice = next(m for m in self.prelabel.model.choices if m.name == name)
+        self.prelabel.model.value = choice
+
+    def wait_for_job(self):
+        """Wait until nothing runs, opening frames and reading their masks included."""
+        self.qtbot.waitUntil(lambda: self.bench.job is None, timeout=120_000)
+
+    def settle(self):
+        """Wait until all masks have followed and the one on show is an undo step."""
+        prelabels = self.work.prelabels
+        timers = (prelabels._settled, prelabels._background, prelabels._looked_at)
+        self.qtbot.waitUntil(lambda: not any(t.isActive() for t in timers), timeout=60_000)
+
+    def open(self, path, **options):
+        self.bench.open(Path(path), **options)
+        self.wait_for_job()
+
+    def go_to(self, index):
+        self.viewer.dims.set_current_step(0, index)
+        self.settle()
+
+    def prelabel_all(self):
+        self.prelabel.run_button.click()
+        self.wait_for_job()
+        self.settle()
+
+    def mask(self, index):
+        """The mask of a frame as it is in the layer, padding included."""
+        return np.asarray(self.layer.data[index])
+
+
+@pytest.fixture(scope="session")
+def bright_model(untrained_model):
+    """A model in the user's library that takes for polyp what is bright, in no time.
+
+    Its ONNX graph lies ready beside it, as with the bundled models, and is one of two steps.
+    """
+    path = untrained_model.path.with_name("bright.safetensors")
+    network, card = load_checkpoint(untrained_model.path)
+    card = save_checkpoint(path, network, card.model_copy(update={"name": "b", "threshold": 0.5}))
+    model = Model("bright", path, card)
+    image, logits = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, "h", "w"])
+        for name, channels in (("image", 3), ("logits", 1))
+    )
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("Identity", ["mean"], ["logits"]),
+    ]
+    graph = helper.make_graph(nodes, "bright", [image], [logits])
+    opset = helper.make_opsetid("", 13)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[opset], ir_version=9),
+        path.with_name(onnx_name(model)),
+    )
+    return model
+
+
+@pytest.fixture
+def use(make_napari_viewer, qtbot, bright_model):
+    """Open the dock in a viewer of its own, with the bright model."""
+
+    def start(**options):
+        in_use = InUse(make_napari_viewer(**options), qtbot)
+        in_use.choose_model("bright")
+        return in_use
+
+    return start
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five rendered frames of three sizes; nothing beside them."""
+    target = tmp_path / "case" / "images"
+    target.mkdir(parents=True)
+    for number in (1, 2, 3, 5, 9):
+        source = next((sample_data_folder() / "frames" / "images").glob(f"sample_{number:02}.*"))
+        shutil.copy(source, target)
+    return target
+
+
+@pytest.fixture
+def exact_masks():
+    """Where masks of the frames in `folder` are, drawn by the renderer."""
+    return sample_data_folder() / "frames" / "masks"
