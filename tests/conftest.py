@@ -1,12 +1,16 @@
 from __future__ import annotations
 
-import pytest
-import torch
+import shutil
+from functools import cache
 
-from napari_microaunet import networks
-from napari_microaunet.networks import microaunet
-from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
-from napari_microaunet.networks.library import Model, user_models
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_microaunet.frames.sample_data import sample_data_folder
+from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
+from napari_microaunet.networks.library import Model, find_model, user_models
+from napari_microaunet.networks.onnx_export import onnx_file, onnx_name
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,20 +22,53 @@ def own_folders(tmp_path_factory):
         yield
 
 
+@cache
+def sample_polyps():
+    """Return the sample frames that show a polyp, each with the box that holds it."""
+    folder = sample_data_folder() / "frames"
+    shown = []
+    for path in sorted((folder / "images").iterdir()):
+        with Image.open(folder / "masks" / f"{path.stem}.png") as mask:
+            box = mask.getbbox()
+        if box is not None:
+            with Image.open(path) as image:
+                shown.append((image.convert("RGB"), box))
+    return shown
+
+
 @pytest.fixture(scope="session")
-def untrained_model(own_folders):
-    """A student with random weights in the user's library; it marks a fifth of a smooth image."""
-    torch.manual_seed(1)
-    network = networks.build("microaunet")
-    smooth = torch.nn.functional.interpolate(torch.randn(4, 3, 9, 9), 128, mode="bicubic")
-    with torch.no_grad():
-        # Running statistics of real activations: with the initial ones the output is flat.
-        for _ in range(30):
-            network(smooth)
-        threshold = network.eval()(smooth).sigmoid().quantile(0.8).item()
-    path = user_models() / "untrained.safetensors"
+def make_frame():
+    """Make a frame of any size from a seed: a cut-out of a sample frame around its polyp."""
+
+    def make(seed, height=90, width=120):
+        frame, (left, top, right, bottom) = sample_polyps()[seed % len(sample_polyps())]
+        share = np.random.default_rng(seed).uniform(0, 0.8, 4)
+        box = (
+            left * share[0],
+            top * share[1],
+            frame.width - (frame.width - right) * share[2],
+            frame.height - (frame.height - bottom) * share[3],
+        )
+        return np.asarray(frame.resize((width, height), Image.Resampling.BILINEAR, box=box))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(own_folders, make_frame):
+    """The bundled student as "mine" in the user's library; it marks the frames of seeds 0 to 5."""
+    from napari_microaunet.frames import FieldOfView
+    from napari_microaunet.prelabel.predictor import Predictor
+
+    student = find_model("student")
+    predictor = Predictor(student)
+    peaks = [
+        predictor.predict_frame(make_frame(seed), FieldOfView(0, 0, 90, 120)).values.max() / 255
+        for seed in range(6)
+    ]
+    path = user_models() / "mine.safetensors"
     path.parent.mkdir(parents=True)
-    card = ModelCard(
-        name="untrained", network="microaunet", widths=microaunet.WIDTHS, threshold=threshold
-    )
-    return Model("untrained", path, save_checkpoint(path, network, card))
+    card = student.card.model_copy(update={"name": "mine", "threshold": 0.5 * min(peaks)})
+    mine = Model("mine", path, save_checkpoint(path, load_checkpoint(student.path)[0], card))
+    shutil.copy(onnx_file(student), path.with_name(onnx_name(mine)))
+    return mine

@@ -19,7 +19,7 @@ from napari_microaunet.prelabel.predictor import Predictor
 
 
 @pytest.fixture
-def microaunet(monkeypatch, capsys, untrained_model):
+def microaunet(monkeypatch, capsys, model):
     """Run the command as its users do; give exit code, stdout and stderr."""
 
     def run(*arguments):
@@ -33,19 +33,18 @@ def microaunet(monkeypatch, capsys, untrained_model):
 
 
 @pytest.fixture
-def frames(tmp_path):
+def frames(make_frame, tmp_path):
     """Four frames of different sizes, one of them in a subfolder."""
     folder = tmp_path / "my frames"
     (folder / "case 2").mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for name, size in {
+    sizes = {
         "a.png": (120, 90),
         "b.v1.jpg": (100, 100),
         "c.png": (64, 200),
         "case 2/a.png": (150, 80),
-    }.items():
-        small = Image.fromarray(random.integers(60, 255, (5, 5, 3)).astype(np.uint8))
-        small.resize(size, Image.Resampling.BICUBIC).save(folder / name)
+    }
+    for seed, (name, (width, height)) in enumerate(sizes.items()):
+        Image.fromarray(make_frame(seed, height, width)).save(folder / name)
     return folder
 
 
@@ -62,11 +61,9 @@ def table(out):
         return {row["name"]: row for row in csv.DictReader(file)}
 
 
-def test_prelabel_writes_a_mask_of_native_size_for_every_frame(
-    microaunet, frames, tmp_path, untrained_model
-):
+def test_prelabel_writes_a_mask_of_native_size_for_every_frame(microaunet, frames, tmp_path, model):
     out = tmp_path / "out"
-    code, stdout, stderr = microaunet("prelabel", frames, "--out", out, "--model", "untrained")
+    code, stdout, stderr = microaunet("prelabel", frames, "--out", out, "--model", "mine")
     assert code == 0
     assert "4 of 4 frames" in stdout + stderr
     written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*"))
@@ -74,8 +71,8 @@ def test_prelabel_writes_a_mask_of_native_size_for_every_frame(
 
     sequence = open_frames(frames)
     rows = table(out)
-    settings = MaskSettings(untrained_model.card.threshold)
-    for prediction in Predictor(untrained_model).predict(sequence):
+    settings = MaskSettings(model.card.threshold)
+    for prediction in Predictor(model).predict(sequence):
         frame = sequence.frames[prediction.index]
         expected = mask_from(prediction.map, settings)
         mask = read(out / "masks" / f"{frame.name}.png")
@@ -91,7 +88,7 @@ def test_prelabel_writes_a_mask_of_native_size_for_every_frame(
 
 def test_labels_number_the_polyps_and_overlays_show_their_outlines(microaunet, frames, tmp_path):
     out = tmp_path / "out"
-    options = ["--labels", "--overlay", "--smallest-area", "0", "--model", "untrained"]
+    options = ["--labels", "--overlay", "--smallest-area", "0", "--model", "mine"]
     code, *_ = microaunet("prelabel", frames, "--out", out, *options)
     assert code == 0
     rows = table(out)
@@ -109,7 +106,7 @@ def test_a_higher_threshold_leaves_less(microaunet, frames, tmp_path):
     areas = []
     for threshold in (0.05, 0.999):
         out = tmp_path / str(threshold)
-        options = ["--threshold", threshold, "--model", "untrained"]
+        options = ["--threshold", threshold, "--model", "mine"]
         assert microaunet("prelabel", frames, "--out", out, *options)[0] == 0
         areas.append([int(row["area"]) for row in table(out).values()])
     assert all(low > high for low, high in zip(*areas, strict=True))
@@ -118,14 +115,12 @@ def test_a_higher_threshold_leaves_less(microaunet, frames, tmp_path):
 def test_one_unreadable_frame_is_named_and_the_rest_is_done(microaunet, frames, tmp_path):
     (frames / "b.v1.jpg").write_bytes(b"\xff\xd8\xff broken")
     out = tmp_path / "out"
-    code, stdout, stderr = microaunet(
-        "prelabel", frames, "--out", out, "--model", "untrained", "--json"
-    )
+    code, stdout, stderr = microaunet("prelabel", frames, "--out", out, "--model", "mine", "--json")
     assert code == 1
     assert "b.v1.jpg" in stderr
     report = json.loads(stdout)
     assert (report["done"], report["failed"]) == (3, 1)
-    assert report["model"]["name"] == "untrained"
+    assert report["model"]["name"] == "mine"
     rows = table(out)
     assert "b.v1.jpg" in rows["b.v1"]["problem"]
     assert sorted(path.stem for path in (out / "masks").rglob("*.png")) == ["a", "a", "c"]
@@ -133,7 +128,7 @@ def test_one_unreadable_frame_is_named_and_the_rest_is_done(microaunet, frames, 
 
 def test_an_earlier_run_is_replaced_only_when_asked(microaunet, frames, tmp_path):
     out = tmp_path / "out"
-    command = ["prelabel", frames, "--out", out, "--model", "untrained"]
+    command = ["prelabel", frames, "--out", out, "--model", "mine"]
     assert microaunet(*command)[0] == 0
     mask = out / "masks/a.png"
     mask.write_bytes(b"corrected by hand")
@@ -149,7 +144,7 @@ def test_the_frames_own_folder_is_never_written_to(microaunet, frames):
     before = sorted(frames.rglob("*"))
     for out in (frames, frames.parent, frames / "out"):
         code, _, stderr = microaunet(
-            "prelabel", frames, "--out", out, "--model", "untrained", "--overwrite"
+            "prelabel", frames, "--out", out, "--model", "mine", "--overwrite"
         )
         assert code == 2
         assert "choose a folder beside them" in stderr
@@ -159,10 +154,10 @@ def test_the_frames_own_folder_is_never_written_to(microaunet, frames):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["missing folder", "--model", "untrained"], "missing folder"),
+        (["missing folder", "--model", "mine"], "missing folder"),
         ([".", "--model", "nobody"], "nobody"),
-        ([".", "--model", "untrained", "--backend", "abacus"], "abacus"),
-        ([".", "--model", "untrained", "--backend", "onnx", "--device", "cuda"], "cuda"),
+        ([".", "--model", "mine", "--backend", "abacus"], "abacus"),
+        ([".", "--model", "mine", "--backend", "onnx", "--device", "cuda"], "cuda"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_code_2(
@@ -180,7 +175,7 @@ def test_what_cannot_be_done_is_one_sentence_and_code_2(
 def test_a_folder_that_cannot_be_made_is_one_sentence_and_code_2(microaunet, frames, tmp_path):
     (tmp_path / "file").write_text("in the way")
     code, _, stderr = microaunet(
-        "prelabel", frames, "--out", tmp_path / "file/out", "--model", "untrained"
+        "prelabel", frames, "--out", tmp_path / "file/out", "--model", "mine"
     )
     assert code == 2
     assert str(tmp_path / "file") in stderr
@@ -194,27 +189,25 @@ def labelled(frames, microaunet, tmp_path):
     data.mkdir()
     frames.rename(data / "images")
     out = tmp_path / "own masks"
-    assert microaunet("prelabel", data / "images", "--out", out, "--model", "untrained")[0] == 0
+    assert microaunet("prelabel", data / "images", "--out", out, "--model", "mine")[0] == 0
     (out / "masks").rename(data / "masks")
     return data
 
 
 def test_evaluate_shows_and_writes_the_scores(microaunet, labelled, tmp_path):
     file = tmp_path / "scores.json"
-    code, stdout, _ = microaunet(
-        "evaluate", "--data", labelled, "--model", "untrained", "--json", file
-    )
+    code, stdout, _ = microaunet("evaluate", "--data", labelled, "--model", "mine", "--json", file)
     assert code == 0
     assert "1.000  (1.000 to 1.000)" in stdout
     content = json.loads(file.read_text())
     assert content["summary"]["dice"]["mean"] == 1
     assert [frame["name"] for frame in content["frames"]] == NAMES
-    assert content["model"]["name"] == "untrained"
+    assert content["model"]["name"] == "mine"
 
 
 def test_evaluate_takes_the_frames_of_a_list(microaunet, labelled, tmp_path):
     names, file = tmp_path / "names.txt", tmp_path / "scores.json"
-    command = ["evaluate", "--data", labelled, "--model", "untrained", "--frames-from", names]
+    command = ["evaluate", "--data", labelled, "--model", "mine", "--frames-from", names]
     names.write_text("c\n\ncase 2\n")
     assert microaunet(*command, "--json", file)[0] == 0
     frames = json.loads(file.read_text())["frames"]
@@ -227,7 +220,7 @@ def test_evaluate_takes_the_frames_of_a_list(microaunet, labelled, tmp_path):
 
 def test_evaluate_wants_masks_or_the_word_that_there_is_nothing(microaunet, labelled, tmp_path):
     (labelled / "masks").rename(tmp_path / "no masks")
-    command = ["evaluate", "--data", labelled, "--model", "untrained"]
+    command = ["evaluate", "--data", labelled, "--model", "mine"]
     code, _, stderr = microaunet(*command)
     assert code == 2
     assert "--no-polyps" in stderr
@@ -239,11 +232,11 @@ def test_evaluate_wants_masks_or_the_word_that_there_is_nothing(microaunet, labe
 def test_models_are_listed(microaunet):
     code, stdout, _ = microaunet("models")
     assert code == 0
-    assert "untrained" in stdout
+    assert "mine" in stdout
 
 
-def test_prelabelling_on_the_cpu_never_imports_pytorch(frames, tmp_path, untrained_model):
-    Predictor(untrained_model)  # the ONNX graph is made now, with PyTorch
+def test_prelabelling_on_the_cpu_never_imports_pytorch(frames, tmp_path, model):
+    Predictor(model)  # the ONNX graph is made now, with PyTorch
     script = """
 import sys
 from napari_microaunet import cli
@@ -257,21 +250,21 @@ assert not heavy, heavy
 """
     for arguments in (
         ["--help"],
-        ["prelabel", frames, "--out", tmp_path / "o", "--model", "untrained"],
+        ["prelabel", frames, "--out", tmp_path / "o", "--model", "mine"],
     ):
         command = [sys.executable, "-c", script, *map(str, arguments)]
         subprocess.run(command, check=True)  # noqa: S603 - our own command
 
 
-def test_ctrl_c_ends_with_code_130_and_the_table_lists_what_is_there(tmp_path, untrained_model):
-    Predictor(untrained_model)
+def test_ctrl_c_ends_with_code_130_and_the_table_lists_what_is_there(tmp_path, model):
+    Predictor(model)
     frames, out = tmp_path / "frames", tmp_path / "out"
     frames.mkdir()
     image = Image.fromarray(np.random.default_rng(0).integers(60, 255, (600, 800, 3), np.uint8))
     image.save(frames / "0.jpg")
     for i in range(1, 2000):
         shutil.copy(frames / "0.jpg", frames / f"{i}.jpg")
-    command = ["prelabel", str(frames), "--out", str(out), "--model", "untrained"]
+    command = ["prelabel", str(frames), "--out", str(out), "--model", "mine"]
     script = "from napari_microaunet.cli import main; main()"
     process = subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-c", script, *command], stderr=subprocess.PIPE, text=True
@@ -286,3 +279,19 @@ def test_ctrl_c_ends_with_code_130_and_the_table_lists_what_is_there(tmp_path, u
     masks = {path.stem for path in (out / "masks").glob("*.png")}
     assert set(rows) == masks
     assert 3 < len(masks) < 2000
+
+
+def test_bench_measures_both_networks_the_pipeline_and_memory(microaunet, tmp_path):
+    file = tmp_path / "figures/bench.json"
+    code, stdout, _ = microaunet("bench", "--quick", "--json", file)
+    assert code == 0
+    assert "times as fast" in stdout
+    report = json.loads(file.read_text())
+    measured = {(cost["network"], cost["backend"]) for cost in report["networks"]}
+    assert measured >= {(name, b) for name in ("student", "teacher") for b in ("onnx", "torch")}
+    for cost in report["networks"]:
+        assert cost["latency_ms"] > 0
+        assert cost["frames_per_second"] > 0
+    assert report["pipeline"]["frames"] == 8
+    assert [memory["frames"] for memory in report["memory"]] == [4, 8]
+    assert all(memory["peak_mb"] > 30 for memory in report["memory"])

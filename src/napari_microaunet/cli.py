@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -166,7 +167,6 @@ def evaluate(
     from napari_microaunet.frames import open_frames
     from napari_microaunet.networks.library import find_model
     from napari_microaunet.prelabel.masks import MaskSettings
-    from napari_microaunet.prelabel.output import write_atomically
     from napari_microaunet.prelabel.predictor import Predictor
 
     chosen = find_model(model)
@@ -195,8 +195,7 @@ def evaluate(
             "settings": asdict(settings),
             "augment": augment,
         }
-        text = json.dumps(about | result.as_json(), indent=1)
-        write_atomically(json_file, text.encode())
+        _write_json(json_file, about | result.as_json())
     Console().print(_scores(chosen.name, result.summary))
     _name_problems(result.problems)
     raise typer.Exit(1 if result.problems else 0)
@@ -221,6 +220,44 @@ def models() -> None:
     Console().print(table)
 
 
+@app.command()
+def bench(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every figure to this file.")
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A few small frames: tries the command, not the machine."),
+    ] = False,
+) -> None:
+    """Measure speed and memory on this machine; leave it alone meanwhile."""
+    from napari_microaunet.prelabel import bench as benchmark
+
+    with Console(stderr=True).status("") as status:
+        report = benchmark.run_bench(benchmark.QUICK if quick else benchmark.Size(), status.update)
+    if json_file is not None:
+        _write_json(json_file, report.as_json())
+    table = Table("network", "backend", "cores", "ms per frame", "frames/s, batches of 8")
+    for cost in report.networks:
+        table.add_row(
+            cost.network,
+            cost.backend,
+            str(cost.cores),
+            f"{cost.latency_ms:.1f}",
+            f"{cost.frames_per_second:.0f}",
+        )
+    console = Console()
+    console.print(table)
+    pipeline = report.pipeline
+    console.print(
+        f"{pipeline.frames} JPEG frames of {pipeline.width} x {pipeline.height} to masks on disk: "
+        f"{pipeline.pipeline_per_second:.1f} frames/s, a plain loop "
+        f"{pipeline.plain_per_second:.1f}: {pipeline.speedup:.2f} times as fast"
+    )
+    for memory in report.memory:
+        console.print(f"peak memory for {memory.frames} frames: {memory.peak_mb:.0f} MB")
+
+
 def main() -> None:
     """Run the command line; what the user can mend is one sentence, not a traceback."""
     try:
@@ -242,6 +279,12 @@ def _say(text: str) -> None:
 
 def _print_json(content: dict[str, Any]) -> None:
     typer.echo(json.dumps(content, indent=1))
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=1).encode())
 
 
 def _name_problems(problems: dict[str, str]) -> None:

@@ -74,17 +74,15 @@ def test_intervals_of_one_value_and_of_equal_values_are_that_value():
 
 
 @pytest.fixture
-def labelled_frames(untrained_model, tmp_path):
+def labelled_frames(model, make_frame, tmp_path):
     """Six frames whose reference masks are what the model itself says, one of them broken."""
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
-    random = np.random.default_rng(5)
     for i in range(6):
-        small = Image.fromarray(random.integers(60, 255, (5, 5, 3)).astype(np.uint8))
-        small.resize((200 + i, 160), Image.Resampling.BICUBIC).save(tmp_path / f"images/{i}.png")
+        Image.fromarray(make_frame(i, 160, 200 + i)).save(tmp_path / f"images/{i}.png")
     sequence = open_frames(tmp_path)
-    settings = MaskSettings(untrained_model.card.threshold)
-    for prediction in Predictor(untrained_model).predict(sequence):
+    settings = MaskSettings(model.card.threshold)
+    for prediction in Predictor(model).predict(sequence):
         mask = mask_from(prediction.map, settings) > 0
         Image.fromarray(mask.astype(np.uint8) * 255).save(
             tmp_path / f"masks/{prediction.index}.png"
@@ -92,13 +90,13 @@ def labelled_frames(untrained_model, tmp_path):
     return tmp_path
 
 
-def test_a_model_scored_against_its_own_masks_is_perfect(untrained_model, labelled_frames):
+def test_a_model_scored_against_its_own_masks_is_perfect(model, labelled_frames):
     (labelled_frames / "images/2.png").write_bytes(b"")
     (labelled_frames / "masks/4.png").unlink()
     result = evaluate(
-        Predictor(untrained_model),
+        Predictor(model),
         open_frames(labelled_frames),
-        MaskSettings(untrained_model.card.threshold),
+        MaskSettings(model.card.threshold),
     )
     assert [frame.name for frame in result.frames] == ["0", "1", "3", "5"]
     assert set(result.problems) == {"2", "4"}
@@ -109,11 +107,11 @@ def test_a_model_scored_against_its_own_masks_is_perfect(untrained_model, labell
     assert json.loads(text)["frames"][3]["dice"] == 1
 
 
-def test_frames_known_to_be_without_polyps_need_no_masks(untrained_model, labelled_frames):
+def test_frames_known_to_be_without_polyps_need_no_masks(model, labelled_frames):
     result = evaluate(
-        Predictor(untrained_model),
+        Predictor(model),
         open_frames(labelled_frames / "images"),
-        MaskSettings(untrained_model.card.threshold),
+        MaskSettings(model.card.threshold),
         [0, 3],
         without_polyps=True,
     )

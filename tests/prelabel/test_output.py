@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from napari_microaunet.errors import InputError
@@ -12,7 +10,6 @@ from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.prelabel.output import (
     OutputOptions,
     outlined,
-    write_atomically,
     write_prelabels,
 )
 from napari_microaunet.prelabel.predictor import Predictor
@@ -34,24 +31,6 @@ def test_an_overlay_shows_the_rim_of_every_polyp_and_leaves_the_rest_as_it_was()
     assert len(np.unique(drawn[rim], axis=0)) == 1
 
 
-@given(st.binary(max_size=2000))
-def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path_factory, content):
-    folder = tmp_path_factory.mktemp("folder")
-    target = folder / "deep/er/file.bin"
-    for text in (b"before", content):
-        write_atomically(target, text)
-    assert target.read_bytes() == content
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
-    target = tmp_path / "taken"
-    target.mkdir()
-    with pytest.raises(OSError, match="taken"):
-        write_atomically(target, b"x")
-    assert list(tmp_path.iterdir()) == [target]
-
-
 class TwoFrames(FrameSequence):
     """Two frames, the second with a name of the test's choice."""
 
@@ -70,12 +49,10 @@ class TwoFrames(FrameSequence):
 
 
 @pytest.mark.parametrize("name", ["../outside", "a/../../b", "/etc/passwd"])
-def test_a_name_that_leads_out_of_the_folder_is_refused_before_any_work(
-    untrained_model, tmp_path, name
-):
+def test_a_name_that_leads_out_of_the_folder_is_refused_before_any_work(model, tmp_path, name):
     with pytest.raises(InputError, match="leads out"):
         write_prelabels(
-            Predictor(untrained_model),
+            Predictor(model),
             TwoFrames(tmp_path / "frames", name),
             tmp_path / "out",
             MaskSettings(),
@@ -84,10 +61,10 @@ def test_a_name_that_leads_out_of_the_folder_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cancelled_run_lists_what_was_done(untrained_model, tmp_path):
+def test_a_cancelled_run_lists_what_was_done(model, tmp_path):
     done = []
     results = write_prelabels(
-        Predictor(untrained_model),
+        Predictor(model),
         TwoFrames(tmp_path / "frames", "second"),
         tmp_path / "out",
         MaskSettings(),

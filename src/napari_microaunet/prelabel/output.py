@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
@@ -145,7 +146,7 @@ def write_prelabels(
                 backlog.popleft()
     finally:
         results.extend(_finished(backlog))
-        write_atomically(targets.table, _table(results))
+        _write(targets.table, _table(results))
     return results
 
 
@@ -189,7 +190,7 @@ class _Targets:
                 return FrameResult(name, None, 0, 0, str(error))
             files.append(_encoded(outlined(frame, mask), "JPEG", quality=90))
         for path, content in zip(self._paths(name), files, strict=True):
-            write_atomically(path, content)
+            _write(path, content)
         trust = confidence(prediction.map, settings.threshold)
         return FrameResult(name, trust, int(mask.max()), int(np.count_nonzero(mask)), "")
 
@@ -230,26 +231,10 @@ def outlined(frame: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.ui
     return drawn
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, folders included.
-
-    Parameters
-    ----------
-    path : Path
-        A file there is replaced.
-    content : bytes
-        All of it.
-    """
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _encoded(image: NDArray[np.uint8], file_format: str, **options: int) -> bytes:

@@ -1,0 +1,177 @@
+"""Which confidence ranks errors best: ``python benchmarks/confidence.py DATA [--model NAME]``.
+
+DATA holds ``kvasir-seg``, ``cvc-clinicdb`` and ``polypgen/negative``. On the frames of the
+frozen validation splits (``training/splits``) it prints the Spearman correlation of each
+candidate with the Dice of the mask at native size, per data set. A negative frame counts as
+Dice 1 where nothing is marked and as 0 where something is. The winner is
+``napari_microaunet.prelabel.confidence``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy import ndimage, stats
+
+from napari_microaunet.distillation.scores import IGNORE
+from napari_microaunet.frames import FrameSequence, open_frames
+from napari_microaunet.networks.library import find_model
+from napari_microaunet.prelabel.confidence import confidence
+from napari_microaunet.prelabel.masks import MaskSettings, mask_from
+from napari_microaunet.prelabel.predictor import Predictor
+
+if TYPE_CHECKING:
+    from napari_microaunet.prelabel.probability import ProbabilityMap
+
+SPLITS = Path(__file__).parent.parent / "training" / "splits"
+Candidate = Callable[[NDArray[np.float64], float], float]
+# Certainty near the outline is looked at this many values of the map to either side.
+BAND = 3
+
+
+def boundary_certainty(probability: NDArray[np.float64], threshold: float) -> float:
+    """Return the mean distance from the threshold around the outline, 0 to 1."""
+    polyp = probability >= threshold
+    if not polyp.any():
+        return float(1 - probability.max())
+    around = np.ones((3, 3), bool)
+    wide = ndimage.binary_dilation(polyp, around, BAND)
+    band = wide & ~ndimage.binary_erosion(polyp, around, BAND)
+    return float(np.abs(2 * probability[band] - 1).mean())
+
+
+def mean_inside(probability: NDArray[np.float64], threshold: float) -> float:
+    """Return the mean probability inside the mask."""
+    polyp = probability >= threshold
+    return float(probability[polyp].mean() if polyp.any() else 1 - probability.max())
+
+
+def highest(probability: NDArray[np.float64], threshold: float) -> float:
+    """Return the highest probability where something is marked, else its distance from 1."""
+    peak = float(probability.max())
+    return peak if peak >= threshold else 1 - peak
+
+
+def expected_iou(probability: NDArray[np.float64], threshold: float) -> float:
+    """Return the soft intersection over union of the mask and the probabilities."""
+    polyp = probability >= threshold
+    if not polyp.any():
+        return float(1 - probability.max())
+    inside = probability[polyp].sum()
+    return float(inside / (probability.sum() + polyp.sum() - inside))
+
+
+def expected_dice(empty: Callable[[NDArray[np.float64]], float]) -> Candidate:
+    """Return the expected Dice, with a choice of what an empty mask gets."""
+
+    def candidate(probability: NDArray[np.float64], threshold: float) -> float:
+        polyp = probability >= threshold
+        if not polyp.any():
+            return float(empty(probability))
+        return float(2 * probability[polyp].sum() / (probability.sum() + polyp.sum()))
+
+    return candidate
+
+
+CANDIDATES: dict[str, Candidate] = {
+    "expected Dice; empty: 1 - max": expected_dice(lambda p: 1 - p.max()),
+    "expected Dice; empty: 0": expected_dice(lambda p: 0 * p.max()),
+    "expected IoU": expected_iou,
+    "certainty around the outline": boundary_certainty,
+    "mean probability inside": mean_inside,
+    "highest probability": highest,
+}
+
+
+def dice(mask: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
+    """Return the Dice of one frame; 1 where both are empty."""
+    counted = reference != IGNORE
+    predicted, wanted = (mask > 0) & counted, (reference > 0) & counted
+    total = int(predicted.sum()) + int(wanted.sum())
+    return 2 * int((predicted & wanted).sum()) / total if total else 1.0
+
+
+def validation(data: Path) -> Iterator[tuple[str, FrameSequence, list[int]]]:
+    """Yield name, frames and indices of each frozen validation split."""
+    for name, folder in (
+        ("kvasir-seg", data / "kvasir-seg"),
+        ("cvc-clinicdb", data / "cvc-clinicdb"),
+        ("polypgen-negative", data / "polypgen" / "negative"),
+    ):
+        listed = set((SPLITS / f"{name}-validation.txt").read_text(encoding="utf-8").split())
+        sequence = open_frames(folder)
+        yield (
+            name,
+            sequence,
+            [
+                index
+                for index, frame in enumerate(sequence.frames)
+                if frame.name in listed or frame.name.split("/")[0] in listed
+            ],
+        )
+
+
+def measure(
+    predictor: Predictor, data: Path
+) -> dict[str, tuple[list[ProbabilityMap], list[float]]]:
+    """Return the maps and Dice of the validation frames, by data set."""
+    settings = MaskSettings(predictor.model.card.threshold)
+    measured = {}
+    for name, sequence, indices in validation(data):
+        maps, scores = [], []
+        for prediction in predictor.predict(sequence, indices):
+            if prediction.map is None:
+                raise SystemExit(prediction.problem)
+            reference = sequence.read_mask(prediction.index)
+            if reference is None:
+                reference = np.zeros(prediction.map.frame_shape, np.uint8)
+            maps.append(prediction.map)
+            scores.append(dice(mask_from(prediction.map, settings), reference))
+        measured[name] = maps, scores
+    return measured
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="student")
+    arguments = parser.parse_args()
+    model = find_model(arguments.model)
+    threshold = model.card.threshold
+    measured = measure(Predictor(model), arguments.data)
+    masked = ("kvasir-seg", "cvc-clinicdb")
+    groups = {name: (name,) for name in masked} | {"both": masked, "all": tuple(measured)}
+
+    table = Table("candidate", *(f"{name} (n)" for name in groups), title=model.name)
+    rows = {
+        name: [
+            [candidate(m.values / 255, threshold) for m in measured[part][0]] for part in measured
+        ]
+        for name, candidate in CANDIDATES.items()
+    }
+    rows["as in the package"] = [
+        [confidence(m, threshold) for m in measured[part][0]] for part in measured
+    ]
+    order = list(measured)
+    for name, by_part in rows.items():
+        cells = []
+        for parts in groups.values():
+            trust = [value for part in parts for value in by_part[order.index(part)]]
+            scores = [score for part in parts for score in measured[part][1]]
+            cells.append(f"{stats.spearmanr(trust, scores).statistic:.3f} ({len(scores)})")
+        table.add_row(name, *cells)
+    for name, (_, scores) in measured.items():
+        Console().print(f"{name}: mean Dice {np.mean(scores):.3f} over {len(scores)} frames")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,423 @@
+"""What pre-labelling costs on this machine: the networks, the whole pipeline, its memory.
+
+What is compared is timed in turns within one run, so that whatever else the
+machine does meets all of it alike. Frames are of our own making.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.rendered import render_frame
+from napari_microaunet.networks.checkpoint import ModelCard
+from napari_microaunet.networks.library import Model, find_model
+from napari_microaunet.networks.onnx_export import export_onnx, onnx_name
+from napari_microaunet.prelabel.backends import BACKENDS, Backend, open_backend
+from napari_microaunet.prelabel.masks import MaskSettings, mask_from
+from napari_microaunet.prelabel.output import OutputOptions, write_prelabels
+from napari_microaunet.prelabel.predictor import Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is timed.
+
+    Attributes
+    ----------
+    rounds : int
+        Turns that each network takes.
+    frames : int
+        Frames of the pipeline, in `chunks` turns with the plain loop.
+    chunks : int
+        How many turns those are.
+    frame_shape : (int, int)
+        Height and width of the frames.
+    memory_frames : (int, int)
+        Lengths of the two sequences whose peak memory is compared.
+    as_published : bool
+        Whether the student is also built as its public code has it, which takes
+        a while to export.
+    """
+
+    rounds: int = 20
+    frames: int = 1000
+    chunks: int = 4
+    frame_shape: tuple[int, int] = (1024, 1280)
+    memory_frames: tuple[int, int] = (100, 2000)
+    as_published: bool = True
+
+
+QUICK = Size(
+    rounds=2,
+    frames=8,
+    chunks=2,
+    frame_shape=(128, 160),
+    memory_frames=(4, 8),
+    as_published=False,
+)
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """One network on one backend: medians.
+
+    Attributes
+    ----------
+    network, backend : str
+        What ran on what.
+    cores : int
+        How many cores it might use.
+    latency_ms : float
+        Milliseconds for one frame alone.
+    frames_per_second : float
+        In batches of 8; with several calls at once where the backend is best used so.
+    """
+
+    network: str
+    backend: str
+    cores: int
+    latency_ms: float
+    frames_per_second: float
+
+
+@dataclass(frozen=True)
+class PipelineCost:
+    """From frames on disk to masks on disk, ours against a plain loop.
+
+    Attributes
+    ----------
+    frames, height, width : int
+        What was processed; JPEG files.
+    pipeline_per_second, plain_per_second : float
+        Frames per second.
+    speedup : float
+        The one over the other.
+    """
+
+    frames: int
+    height: int
+    width: int
+    pipeline_per_second: float
+    plain_per_second: float
+    speedup: float
+
+
+@dataclass(frozen=True)
+class MemoryCost:
+    """Peak resident memory of ``microaunet prelabel``.
+
+    Attributes
+    ----------
+    frames : int
+        Length of the sequence.
+    peak_mb : float
+        In units of 10**6 bytes.
+    """
+
+    frames: int
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that was measured, and on what machine."""
+
+    machine: dict[str, str | float]
+    networks: list[NetworkCost]
+    pipeline: PipelineCost
+    memory: list[MemoryCost]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain dictionaries, lists, numbers and strings."""
+        return asdict(self)
+
+
+def run_bench(size: Size, tell: Callable[[str], None]) -> Report:
+    """Measure everything.
+
+    Parameters
+    ----------
+    size : Size
+        How much is timed.
+    tell : callable
+        Told what is being measured now.
+
+    Returns
+    -------
+    Report
+    """
+    machine = _machine()
+    with tempfile.TemporaryDirectory(prefix="microaunet-bench-") as name:
+        folder = Path(name)
+        tell("networks")
+        networks = time_networks(_cases(size, folder), size.rounds)
+        tell("frames to work on")
+        encoded = _encoded_frames(size.frame_shape)
+        tell("pipeline and plain loop")
+        pipeline = time_pipeline(size, encoded, folder)
+        memory = []
+        for count in size.memory_frames:
+            tell(f"memory for {count} frames")
+            memory.append(MemoryCost(count, measure_memory(count, encoded, folder)))
+    return Report(machine, networks, pipeline, memory)
+
+
+def _machine() -> dict[str, str | float]:
+    packages = ("napari-microaunet", "torch", "onnxruntime", "numpy", "pillow")
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "load_before": round(psutil.getloadavg()[0], 2),
+        "python": platform.python_version(),
+    } | {package: version(package) for package in packages}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ")[1] for line in lines if "model name" in line), "")
+
+
+def _cases(size: Size, folder: Path) -> list[tuple[str, str, Model]]:
+    """List what is compared: network, backend, model."""
+    cases = [
+        (name, backend, find_model(name)) for name in ("student", "teacher") for backend in BACKENDS
+    ]
+    if size.as_published:
+        cases.append(("student as published", "onnx", _as_published(folder)))
+    return cases
+
+
+def _as_published(folder: Path) -> Model:
+    """Build the student with the widths, group norms and GELUs of its public code, untrained."""
+    import torch
+
+    from napari_microaunet.networks.microaunet import PUBLISHED_WIDTHS, MicroAUNet
+
+    network = MicroAUNet(
+        PUBLISHED_WIDTHS, norm=partial(torch.nn.GroupNorm, 4), activation=torch.nn.GELU
+    )
+    card = ModelCard(
+        name="as-published", network="microaunet", widths=PUBLISHED_WIDTHS, sha256="0" * 64
+    )
+    model = Model("as-published", folder / "as-published.safetensors", card)
+    # The graph lies where the backend looks for it; there is no checkpoint.
+    export_onnx(network, folder / onnx_name(model))
+    return model
+
+
+def time_networks(cases: Sequence[tuple[str, str, Model]], rounds: int) -> list[NetworkCost]:
+    """Time networks in turns, on one core and on all.
+
+    Parameters
+    ----------
+    cases : sequence of (str, str, Model)
+        Name, backend and model.
+    rounds : int
+        Turns that each case takes.
+
+    Returns
+    -------
+    list of NetworkCost
+    """
+    cores = os.cpu_count() or 1
+    settings = []
+    for name, backend, model in cases:
+        single = open_backend(model, backend, "cpu", threads=1)
+        wide = open_backend(model, backend, "cpu", threads=cores)
+        settings.append((name, backend, model, 1, single, single, 1))
+        # ONNX Runtime: several calls of one core each; PyTorch: one call on all cores.
+        together, calls = (single, cores) if backend == "onnx" else (wide, 1)
+        settings.append((name, backend, model, cores, wide, together, calls))
+
+    latencies: list[list[float]] = [[] for _ in settings]
+    rates: list[list[float]] = [[] for _ in settings]
+    with ThreadPoolExecutor(cores) as pool:
+        for turn in range(rounds + 1):
+            for place, (_, backend, model, threads, alone, together, calls) in enumerate(settings):
+                if backend == "torch":
+                    _set_torch_threads(threads)
+                latency, rate = _time_once(pool, model, alone, together, calls)
+                if turn > 0:  # the first is for warming up
+                    latencies[place].append(latency)
+                    rates[place].append(rate)
+    return [
+        NetworkCost(
+            name, backend, threads, 1000 * statistics.median(times), statistics.median(speeds)
+        )
+        for (name, backend, _, threads, *_), times, speeds in zip(
+            settings, latencies, rates, strict=True
+        )
+    ]
+
+
+def _time_once(
+    pool: ThreadPoolExecutor, model: Model, alone: Backend, together: Backend, calls: int
+) -> tuple[float, float]:
+    """Return the seconds of one frame alone and the frames per second in batches."""
+    shape = (3, *model.card.input_size)
+    frame = np.zeros((1, *shape), np.float32)
+    batch = np.zeros((_BATCH, *shape), np.float32)
+    start = time.perf_counter()
+    alone.run(frame)
+    latency = time.perf_counter() - start
+    start = time.perf_counter()
+    if calls == 1:
+        together.run(batch)
+    else:
+        list(pool.map(together.run, [batch] * calls))
+    return latency, calls * _BATCH / (time.perf_counter() - start)
+
+
+def _set_torch_threads(threads: int) -> None:
+    """Set the threads of the whole process, which PyTorch knows no other way of limiting."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _encoded_frames(shape: tuple[int, int]) -> list[bytes]:
+    """Render a few frames and return them as JPEG files."""
+    height, width = shape
+    encoded = []
+    for seed in range(4):
+        file = io.BytesIO()
+        Image.fromarray(render_frame(seed, height, width)[0]).save(file, "JPEG", quality=90)
+        encoded.append(file.getvalue())
+    return encoded
+
+
+def _write_frames(folder: Path, count: int, encoded: Sequence[bytes]) -> Path:
+    folder.mkdir()
+    for index in range(count):
+        (folder / f"{index:05}.jpg").write_bytes(encoded[index % len(encoded)])
+    return folder
+
+
+def time_pipeline(size: Size, encoded: Sequence[bytes], folder: Path) -> PipelineCost:
+    """Time pre-labelling from files to files against a plain loop, in turns.
+
+    Parameters
+    ----------
+    size : Size
+        How many frames in how many turns.
+    encoded : sequence of bytes
+        JPEG files to choose from.
+    folder : Path
+        Where to work.
+
+    Returns
+    -------
+    PipelineCost
+    """
+    model = find_model("student")
+    settings = MaskSettings(model.card.threshold)
+    # PyTorch uses all cores, as it does when nobody says otherwise.
+    torch_backend = open_backend(model, "torch", "cpu", threads=os.cpu_count() or 1)
+    pipeline_seconds = plain_seconds = 0.0
+    per_chunk = size.frames // size.chunks
+    for chunk in range(size.chunks):
+        frames = _write_frames(folder / f"frames {chunk}", per_chunk, encoded)
+        start = time.perf_counter()
+        write_prelabels(
+            Predictor(model),
+            open_frames(frames),
+            folder / f"pipeline {chunk}",
+            settings,
+            OutputOptions(),
+        )
+        pipeline_seconds += time.perf_counter() - start
+        start = time.perf_counter()
+        _plain_loop(model, torch_backend, frames, folder / f"plain {chunk}", settings)
+        plain_seconds += time.perf_counter() - start
+    done = per_chunk * size.chunks
+    return PipelineCost(
+        done,
+        *size.frame_shape,
+        done / pipeline_seconds,
+        done / plain_seconds,
+        plain_seconds / pipeline_seconds,
+    )
+
+
+def _plain_loop(
+    model: Model, backend: Backend, frames: Path, out: Path, settings: MaskSettings
+) -> None:
+    """Do the same work the way it is done without a pipeline: one thing after the other."""
+    from napari_microaunet.frames.field_of_view import FieldOfView
+    from napari_microaunet.prelabel.preprocessing import prepare
+    from napari_microaunet.prelabel.probability import ProbabilityMap, quantise
+
+    out.mkdir()
+    for path in sorted(frames.iterdir()):
+        frame: NDArray[np.uint8] = np.asarray(Image.open(path).convert("RGB"))
+        height, width = frame.shape[:2]
+        field = FieldOfView(0, 0, height, width)
+        probabilities = backend.run(prepare(frame, field, model.card)[None])[0]
+        mask = mask_from(ProbabilityMap(quantise(probabilities), field, (height, width)), settings)
+        Image.fromarray(mask).save(out / f"{path.stem}.png", compress_level=3)
+
+
+def measure_memory(count: int, encoded: Sequence[bytes], folder: Path) -> float:
+    """Pre-label frames in a process of its own and watch its resident memory.
+
+    Parameters
+    ----------
+    count : int
+        How many frames.
+    encoded : sequence of bytes
+        JPEG files to choose from.
+    folder : Path
+        Where to work.
+
+    Returns
+    -------
+    float
+        The peak, in units of 10**6 bytes.
+    """
+    frames = _write_frames(folder / f"{count} frames", count, encoded)
+    command = [
+        *(sys.executable, "-c", "from napari_microaunet.cli import main; main()"),
+        *("prelabel", str(frames), "--out", str(folder / f"{count} masks")),
+    ]
+    peak = 0
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: S603 - our own
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            try:
+                peak = max(peak, watched.memory_info().rss)
+            except psutil.NoSuchProcess:  # it has just ended
+                break
+            time.sleep(0.02)
+    if process.returncode:
+        raise RuntimeError(f"pre-labelling {count} frames ended with code {process.returncode}")
+    return peak / 1e6
