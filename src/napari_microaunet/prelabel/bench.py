@@ -16,7 +16,6 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,14 +217,22 @@ def _cases(size: Size, folder: Path) -> list[tuple[str, str, Model]]:
 
 
 def _as_published(folder: Path) -> Model:
-    """Build the student with the widths, group norms and GELUs of its public code, untrained."""
-    import torch
+    """Build the student as its public code has it, untrained.
+
+    Its widths, group norms, GELUs, and a bridge with a full connected layer and a 7x7
+    convolution at every pixel.
+    """
+    from torch import nn
 
     from napari_microaunet.networks.microaunet import PUBLISHED_WIDTHS, MicroAUNet
 
-    network = MicroAUNet(
-        PUBLISHED_WIDTHS, norm=partial(torch.nn.GroupNorm, 4), activation=torch.nn.GELU
-    )
+    def norm(channels: int) -> nn.Module:
+        return nn.GroupNorm(4 if channels % 4 == 0 else 1, channels)
+
+    network = MicroAUNet(PUBLISHED_WIDTHS, norm=norm, activation=nn.GELU)
+    skips = sum(PUBLISHED_WIDTHS[:5])
+    network.bridge.connected = nn.Sequential(nn.Linear(skips, skips))
+    network.bridge.spatial = nn.Conv2d(2, 1, 7, padding=3)
     card = ModelCard(
         name="as-published", network="microaunet", widths=PUBLISHED_WIDTHS, sha256="0" * 64
     )
