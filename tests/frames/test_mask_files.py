@@ -64,6 +64,14 @@ def test_gray_edges_in_a_png(tmp_path):
     assert set(np.unique(mask)) == {0, 1}
 
 
+@pytest.mark.parametrize("stray", [(11,), (9, 11), tuple(range(7, 15))])
+def test_stray_grays_beside_white_are_no_labels(tmp_path, stray):
+    values = np.where(disc(), np.uint8(255), np.uint8(0))
+    values[0, : len(stray)] = stray  # so in 75 of the PNG masks of CVC-ClinicDB
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask_file(tmp_path / "mask.png"), disc())
+
+
 @pytest.mark.parametrize("mode", ["1", "P"])
 def test_one_bit_and_black_and_white_palette(tmp_path, mode):
     Image.fromarray(disc()).convert(mode).save(tmp_path / "mask.png")

@@ -36,7 +36,8 @@ def read_mask_file(path: Path) -> NDArray[np.uint8]:
     - a PNG file of `write_mask_file` is taken as it is;
     - a file of a lossless format whose values other than 0 and 255 are all at most 127, are
       not more than 32 different ones, and are not missing altogether, is a label image and is
-      taken as it is: 1..n polyps, 255 ignore;
+      taken as it is: 1..n polyps, 255 ignore; where there is 255, the others have to be
+      1..n without a gap, because white with a few stray grays is a drawn polyp (CVC-ClinicDB);
     - anything else is a picture of a mask: brighter than 127 is polyp 1. So are masks of 0 and
       255, and JPEG masks with gray edges (Kvasir-SEG).
 
@@ -65,7 +66,8 @@ def read_mask_file(path: Path) -> NDArray[np.uint8]:
     if lossless:
         present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
         labels = present[(present != 0) & (present != IGNORE)]
-        if 0 < len(labels) <= _MOST_LABELS and labels.max() <= _LARGEST_LABEL:
+        few = 0 < len(labels) <= _MOST_LABELS and labels.max() <= _LARGEST_LABEL
+        if few and (IGNORE not in present or labels.max() == len(labels)):
             return values
     return (values > 127).astype(np.uint8)
 
