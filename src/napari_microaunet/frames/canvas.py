@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING
 from uuid import uuid4
+from weakref import finalize
 
 import numpy as np
 
@@ -32,7 +33,8 @@ _THREADS = 2
 class ReadAhead:
     """Frames by number, with the next ones in the direction of the steps read in advance.
 
-    Safe to use from several threads.
+    A step is to a neighbour. A jump reads nothing in advance: it is often one of many, when
+    a slider is dragged. Safe to use from several threads.
 
     Parameters
     ----------
@@ -57,6 +59,8 @@ class ReadAhead:
         self._frames: OrderedDict[int, Future[NDArray[np.uint8]]] = OrderedDict()
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="read-ahead")
+        # Nothing more is read, and the sequence is let go, when the layer is gone.
+        finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return a frame, and start to read the ones that follow.
@@ -99,11 +103,13 @@ class ReadAhead:
 
     def _look_ahead(self, index: int) -> None:
         with self._lock:
-            if index != self._last:
-                self._step = 1 if index > self._last else -1
-            self._last = index
-            coming = range(index + self._step, index + self._step * (self._ahead + 1), self._step)
-            wanted = [number for number in coming if 0 <= number < len(self._sequence)]
+            step, self._last = index - self._last, index
+            if step != 0:
+                self._step = step if abs(step) == 1 else 0
+            coming = (index + self._step * ahead for ahead in range(1, self._ahead + 1))
+            wanted = [
+                number for number in coming if number != index and 0 <= number < len(self._sequence)
+            ]
             for number, frame in list(self._frames.items()):
                 if number != index and number not in wanted and frame.cancel():
                     del self._frames[number]

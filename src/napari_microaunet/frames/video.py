@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from av import Packet, VideoFrame
     from av.container import InputContainer
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
@@ -32,6 +33,8 @@ _MOST_DECODERS = 3
 # Decoded frames that a decoder keeps, so that stepping back does not decode from the last key
 # frame each time: 20 of full HD.
 _KEPT_BYTES = 64 * 2**20
+# Full HD decodes many times faster than it is looked at with these; each holds some frames.
+_DECODER_THREADS = 4
 # Decoding on over so many frames costs less than a seek, which has to fill the decoder first.
 _SEEK_COST = 8
 
@@ -115,32 +118,43 @@ class Video(FrameSequence):
         else:
             self._decoders.remove(decoder)
         self._decoders.append(decoder)
+        decoder.goal = number
         return decoder
 
 
 class _Decoder:
-    """One open file with its place in it. Threads take turns."""
+    """One open file with its place in it. Threads take turns.
+
+    Attributes
+    ----------
+    goal : int
+        Number of the frame that it was last sent for; its neighbours will be kept as well.
+    """
 
     def __init__(self, path: Path, index: _Index) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self._path = path
         self._index = index
         self._lock = Lock()
         self._kept: OrderedDict[int, VideoFrame] = OrderedDict()
+        # One for all frames: each has threads of its own.
+        self._reformatter = VideoReformatter()
+        self.goal = 0
         self._restart()
 
     def is_near(self, number: int) -> bool:
-        """Tell whether a frame is kept, or comes up sooner than it would after a seek."""
-        key = self._index.key_before(number)
-        from_key = number - self._index.key_frames[key] if key >= 0 else number
-        return number in self._kept or 0 <= number - self._next <= from_key + _SEEK_COST
+        """Tell whether a frame can be had without a seek, or will after the reads that wait."""
+        is_beside = abs(number - self.goal) <= _SEEK_COST
+        return is_beside or number in self._kept or self._comes_up(number)
 
     def read(self, number: int) -> NDArray[np.uint8]:
         """Return a frame as uint8 (height, width, 3), or raise `UnreadableError`."""
         with self._lock:
-            return _rgb(self._find(number))
+            return _rgb(self._find(number), self._reformatter)
 
     def _find(self, number: int) -> VideoFrame:
-        if number not in self._kept and self.is_near(number):
+        if number not in self._kept and self._comes_up(number):
             self._advance(number)
         if number in self._kept:
             return self._kept[number]
@@ -153,6 +167,12 @@ class _Decoder:
             if first is not None and first <= number:
                 break
         raise UnreadableError("the video is damaged there")
+
+    def _comes_up(self, number: int) -> bool:
+        """Tell whether decoding on leads to a frame sooner than a seek."""
+        key = self._index.key_before(number)
+        from_key = number - self._index.key_frames[key] if key >= 0 else number
+        return 0 <= number - self._next <= from_key + _SEEK_COST
 
     def _advance(self, number: int) -> int | None:
         """Decode up to a frame and keep what comes; return the number of the first."""
@@ -221,6 +241,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     if max(stream.codec_context.width, stream.codec_context.height) > LARGEST_SIDE:
         raise UnreadableError(f"more than {LARGEST_SIDE} px a side are refused")
     stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = _DECODER_THREADS
     return container, stream
 
 
@@ -292,7 +313,7 @@ def _is_before(time: int, frame: VideoFrame) -> bool:
     return frame.pts is None or frame.pts < time
 
 
-def _rgb(frame: VideoFrame) -> NDArray[np.uint8]:
-    image = frame.to_ndarray(format="rgb24")
+def _rgb(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+    image = reformatter.reformat(frame, format="rgb24").to_ndarray()
     # Both count turns counter-clockwise; a recorder that was held upright asks for them.
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
