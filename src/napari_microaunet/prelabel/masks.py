@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_microaunet.frames.field_of_view import FieldOfView
+from napari_microaunet.prelabel.probability import least_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +81,7 @@ def mask_from(probability: ProbabilityMap, settings: MaskSettings) -> NDArray[np
         0 for background, 1 to n for the polyps; at most the 254 largest.
     """
     mask = np.zeros(probability.frame_shape, np.uint8)
-    cutoff = max(1, ceil(255 * settings.threshold))
+    cutoff = least_value(settings.threshold)
     part = _part_above(probability, cutoff)
     if part is None:
         return mask

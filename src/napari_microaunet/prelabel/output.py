@@ -15,9 +15,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -27,12 +26,14 @@ from scipy import ndimage
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
+from napari_microaunet.frames.masks import write_mask_file
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
@@ -130,23 +131,21 @@ def write_prelabels(
         If a file cannot be written.
     """
     targets = _Targets(sequence, out, options)
-    results: list[FrameResult] = []
-    backlog: deque[Future[FrameResult]] = deque()
+    written: list[Future[FrameResult]] = []
     writers = os.cpu_count() or 1
     predictions = predictor.predict(sequence, progress=progress, cancelled=cancelled)
     try:
         with closing(predictions), ThreadPoolExecutor(writers, "write") as pool:
             for prediction in predictions:
-                backlog.append(pool.submit(targets.write, prediction, settings))
-                if len(backlog) > 2 * writers:
-                    results.append(backlog[0].result())
-                    backlog.popleft()
-            while backlog:
-                results.append(backlog[0].result())
-                backlog.popleft()
+                written.append(pool.submit(targets.write, prediction, settings))
+                # Never far behind: what waits to be written lies in memory.
+                written[-2 * writers :][0].result()
+            for future in written:
+                future.result()
     finally:
-        results.extend(_finished(backlog))
-        _write(targets.table, _table(results))
+        results = [future.result() for future in written if _succeeded(future)]
+        with _new_file(targets.table) as file:
+            file.write(_table(results))
     return results
 
 
@@ -156,10 +155,9 @@ class _Targets:
     def __init__(self, sequence: FrameSequence, out: Path, options: OutputOptions) -> None:
         self._sequence = sequence
         self._options = options
-        self._masks = out / "masks"
-        self._overlays = out / "overlays"
+        self._out = out
         self.table = out / "confidence.csv"
-        root = out.resolve()
+        root, masks = out.resolve(), (out / "masks").resolve()
         within_frames = sequence.path.is_dir() and root.is_relative_to(sequence.path.resolve())
         if within_frames or any(f.source.resolve().is_relative_to(root) for f in sequence.frames):
             raise InputError(
@@ -167,12 +165,13 @@ class _Targets:
                 "frames: choose a folder beside them."
             )
         for frame in sequence.frames:
-            if not (root / "masks" / frame.name).resolve().is_relative_to(root / "masks"):
+            if not (masks / frame.name).resolve().is_relative_to(masks):
                 raise InputError(
                     f'The frame name "{frame.name}" leads out of {out}: rename the file.'
                 )
-            for path in self._paths(frame.name):
-                self._check_free(path)
+            self._check_free(self._mask(frame.name))
+            if options.overlay:
+                self._check_free(self._overlay(frame.name))
         self._check_free(self.table)
 
     def write(self, prediction: Prediction, settings: MaskSettings) -> FrameResult:
@@ -181,24 +180,29 @@ class _Targets:
         if prediction.map is None:
             return FrameResult(name, None, 0, 0, prediction.problem or "")
         mask = mask_from(prediction.map, settings)
-        stored = mask if self._options.numbered else np.where(mask, np.uint8(255), np.uint8(0))
-        files = [_encoded(stored, "PNG", compress_level=3)]
         if self._options.overlay:
             try:
                 frame = self._sequence.read(prediction.index)
             except InputError as error:
                 return FrameResult(name, None, 0, 0, str(error))
-            files.append(_encoded(outlined(frame, mask), "JPEG", quality=90))
-        for path, content in zip(self._paths(name), files, strict=True):
-            _write(path, content)
+            with _new_file(self._overlay(name)) as file:
+                Image.fromarray(outlined(frame, mask)).save(file, "JPEG", quality=90)
+        path = self._mask(name)
+        if self._options.numbered:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_mask_file(path, mask)
+        else:
+            with _new_file(path) as file:
+                Image.fromarray(mask > 0).convert("L").save(file, "PNG", compress_level=3)
         trust = confidence(prediction.map, settings.threshold)
         return FrameResult(name, trust, int(mask.max()), int(np.count_nonzero(mask)), "")
 
-    def _paths(self, name: str) -> Iterator[Path]:
-        # Not with_suffix: a name may hold a dot of its own.
-        yield self._masks / f"{name}.png"
-        if self._options.overlay:
-            yield self._overlays / f"{name}.jpg"
+    # Not with_suffix: a name may hold a dot of its own.
+    def _mask(self, name: str) -> Path:
+        return self._out / "masks" / f"{name}.png"
+
+    def _overlay(self, name: str) -> Path:
+        return self._out / "overlays" / f"{name}.jpg"
 
     def _check_free(self, path: Path) -> None:
         if path.exists() and not self._options.overwrite:
@@ -231,23 +235,16 @@ def outlined(frame: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.ui
     return drawn
 
 
-def _write(path: Path, content: bytes) -> None:
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing whole, in a folder that may not be there yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        file.write(content)
+        yield file
 
 
-def _encoded(image: NDArray[np.uint8], file_format: str, **options: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, file_format, **options)
-    return buffer.getvalue()
-
-
-def _finished(backlog: deque[Future[FrameResult]]) -> Iterator[FrameResult]:
-    """List what the writers had done when the run was stopped or failed."""
-    for future in backlog:
-        if not future.cancelled() and future.done() and future.exception() is None:
-            yield future.result()
+def _succeeded(future: Future[FrameResult]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _table(results: list[FrameResult]) -> bytes:

@@ -155,11 +155,13 @@ class Predictor:
         """
         order = range(len(sequence)) if indices is None else indices
         chunks = (order[start : start + self.batch] for start in range(0, len(order), self.batch))
-        # One thread reads a video or a stack: several would make it jump back and forth.
-        one_file = len({sequence.frames[index].source for index in order}) == 1
         cores = os.cpu_count() or 1
+        # Of a video, one thread reads while another resizes; more would overtake one another
+        # and make it seek.
+        one_file = len({sequence.frames[index].source for index in order}) == 1
+        readers = min(2, cores) if one_file else cores
         most_in_flight = self.backend.simultaneous + ceil(2 * cores / self.batch)
-        decoders = ThreadPoolExecutor(1 if one_file else cores, "decode")
+        decoders = ThreadPoolExecutor(readers, "decode")
         runners = ThreadPoolExecutor(self.backend.simultaneous, "run")
         in_flight: deque[Future[list[Prediction]]] = deque()
         done = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,3 +47,19 @@ def quantise(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """
     values: NDArray[np.uint8] = np.rint(probabilities * np.float32(255)).astype(np.uint8)
     return values
+
+
+def least_value(threshold: float) -> int:
+    """Return the smallest stored value that counts as polyp.
+
+    Parameters
+    ----------
+    threshold : float
+        Probability in [0, 1]. Probability 0 is never polyp.
+
+    Returns
+    -------
+    int
+        In [1, 255].
+    """
+    return max(1, ceil(255 * threshold))
