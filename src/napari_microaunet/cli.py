@@ -195,7 +195,7 @@ def evaluate(
             "settings": asdict(settings),
             "augment": augment,
         }
-        _write_json(json_file, about | result.as_json())
+        _write_json(json_file, about | asdict(result))
     Console().print(_scores(chosen.name, result.summary))
     _name_problems(result.problems)
     raise typer.Exit(1 if result.problems else 0)
@@ -231,12 +231,14 @@ def bench(
     ] = False,
 ) -> None:
     """Measure speed and memory on this machine; leave it alone meanwhile."""
+    from dataclasses import asdict
+
     from napari_microaunet.prelabel import bench as benchmark
 
     with Console(stderr=True).status("") as status:
         report = benchmark.run_bench(benchmark.QUICK if quick else benchmark.Size(), status.update)
     if json_file is not None:
-        _write_json(json_file, report.as_json())
+        _write_json(json_file, asdict(report))
     table = Table("network", "backend", "cores", "ms per frame", "frames/s, batches of 8")
     for cost in report.networks:
         table.add_row(
@@ -265,7 +267,10 @@ def main() -> None:
     except InputError as error:
         _give_up(str(error))
     except OSError as error:
-        _give_up(f"{error.filename or 'A file'}: {error.strerror or error}")
+        _give_up(
+            f"{error.filename or 'A file'} cannot be used ({error.strerror or error}): "
+            "check its path, its permissions and the free space."
+        )
 
 
 def _give_up(sentence: str) -> NoReturn:

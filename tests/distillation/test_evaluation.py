@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_a_model_scored_against_its_own_masks_is_perfect(model, labelled_frames)
     assert result.summary.positives == 4
     assert result.summary.dice.mean == result.summary.surface_dice.mean == 1
     assert result.summary.hausdorff95.mean == 0
-    text = json.dumps(result.as_json())
+    text = json.dumps(asdict(result))
     assert json.loads(text)["frames"][3]["dice"] == 1
 
 

@@ -8,8 +8,8 @@ latter only count as flagged or not.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
@@ -94,10 +94,6 @@ class Evaluation:
     summary: Summary
     frames: tuple[FrameScore, ...]
     problems: dict[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything as plain dictionaries, lists, numbers and strings."""
-        return asdict(self)
 
 
 def evaluate(

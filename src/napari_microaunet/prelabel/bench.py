@@ -15,16 +15,17 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 from PIL import Image
 
 from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.field_of_view import FieldOfView
 from napari_microaunet.frames.rendered import render_frame
 from napari_microaunet.networks.checkpoint import ModelCard
 from napari_microaunet.networks.library import Model, find_model
@@ -33,6 +34,8 @@ from napari_microaunet.prelabel.backends import BACKENDS, Backend, open_backend
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.output import OutputOptions, write_prelabels
 from napari_microaunet.prelabel.predictor import Predictor
+from napari_microaunet.prelabel.preprocessing import prepare
+from napari_microaunet.prelabel.probability import ProbabilityMap, quantise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -151,10 +154,6 @@ class Report:
     pipeline: PipelineCost
     memory: list[MemoryCost]
 
-    def as_json(self) -> dict[str, Any]:
-        """Everything as plain dictionaries, lists, numbers and strings."""
-        return asdict(self)
-
 
 def run_bench(size: Size, tell: Callable[[str], None]) -> Report:
     """Measure everything.
@@ -257,59 +256,60 @@ def time_networks(cases: Sequence[tuple[str, str, Model]], rounds: int) -> list[
     list of NetworkCost
     """
     cores = os.cpu_count() or 1
-    settings = []
+    timed = []
     for name, backend, model in cases:
         single = open_backend(model, backend, "cpu", threads=1)
         wide = open_backend(model, backend, "cpu", threads=cores)
-        settings.append((name, backend, model, 1, single, single, 1))
+        timed.append(_Timed(name, model, 1, alone=single, together=single, calls=1))
         # ONNX Runtime: several calls of one core each; PyTorch: one call on all cores.
         together, calls = (single, cores) if backend == "onnx" else (wide, 1)
-        settings.append((name, backend, model, cores, wide, together, calls))
-
-    latencies: list[list[float]] = [[] for _ in settings]
-    rates: list[list[float]] = [[] for _ in settings]
+        timed.append(_Timed(name, model, cores, alone=wide, together=together, calls=calls))
     with ThreadPoolExecutor(cores) as pool:
-        for turn in range(rounds + 1):
-            for place, (_, backend, model, threads, alone, together, calls) in enumerate(settings):
-                if backend == "torch":
-                    _set_torch_threads(threads)
-                latency, rate = _time_once(pool, model, alone, together, calls)
-                if turn > 0:  # the first is for warming up
-                    latencies[place].append(latency)
-                    rates[place].append(rate)
-    return [
-        NetworkCost(
-            name, backend, threads, 1000 * statistics.median(times), statistics.median(speeds)
+        for _ in range(rounds + 1):
+            for case in timed:
+                case.take_turn(pool)
+    return [case.cost() for case in timed]
+
+
+@dataclass
+class _Timed:
+    """One network on one backend and so many cores, and what its turns took."""
+
+    network: str
+    model: Model
+    cores: int
+    alone: Backend
+    together: Backend
+    calls: int
+    latencies: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+
+    def take_turn(self, pool: ThreadPoolExecutor) -> None:
+        """Time one frame alone, and batches of frames."""
+        if self.alone.name == "torch":
+            import torch
+
+            # There is no other way of limiting PyTorch, and other cases have set it since.
+            torch.set_num_threads(self.cores)
+        shape = (3, *self.model.card.input_size)
+        frame = np.zeros((1, *shape), np.float32)
+        batches = [np.zeros((_BATCH, *shape), np.float32)] * self.calls
+        start = time.perf_counter()
+        self.alone.run(frame)
+        self.latencies.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        list(pool.map(self.together.run, batches))
+        self.rates.append(len(batches) * _BATCH / (time.perf_counter() - start))
+
+    def cost(self) -> NetworkCost:
+        """Return the medians, without the first turn, which was for warming up."""
+        return NetworkCost(
+            self.network,
+            self.alone.name,
+            self.cores,
+            1000 * statistics.median(self.latencies[1:]),
+            statistics.median(self.rates[1:]),
         )
-        for (name, backend, _, threads, *_), times, speeds in zip(
-            settings, latencies, rates, strict=True
-        )
-    ]
-
-
-def _time_once(
-    pool: ThreadPoolExecutor, model: Model, alone: Backend, together: Backend, calls: int
-) -> tuple[float, float]:
-    """Return the seconds of one frame alone and the frames per second in batches."""
-    shape = (3, *model.card.input_size)
-    frame = np.zeros((1, *shape), np.float32)
-    batch = np.zeros((_BATCH, *shape), np.float32)
-    start = time.perf_counter()
-    alone.run(frame)
-    latency = time.perf_counter() - start
-    start = time.perf_counter()
-    if calls == 1:
-        together.run(batch)
-    else:
-        list(pool.map(together.run, [batch] * calls))
-    return latency, calls * _BATCH / (time.perf_counter() - start)
-
-
-def _set_torch_threads(threads: int) -> None:
-    """Set the threads of the whole process, which PyTorch knows no other way of limiting."""
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def _encoded_frames(shape: tuple[int, int]) -> list[bytes]:
@@ -380,17 +380,13 @@ def _plain_loop(
     model: Model, backend: Backend, frames: Path, out: Path, settings: MaskSettings
 ) -> None:
     """Do the same work the way it is done without a pipeline: one thing after the other."""
-    from napari_microaunet.frames.field_of_view import FieldOfView
-    from napari_microaunet.prelabel.preprocessing import prepare
-    from napari_microaunet.prelabel.probability import ProbabilityMap, quantise
-
     out.mkdir()
     for path in sorted(frames.iterdir()):
         frame: NDArray[np.uint8] = np.asarray(Image.open(path).convert("RGB"))
         height, width = frame.shape[:2]
-        field = FieldOfView(0, 0, height, width)
-        probabilities = backend.run(prepare(frame, field, model.card)[None])[0]
-        mask = mask_from(ProbabilityMap(quantise(probabilities), field, (height, width)), settings)
+        whole = FieldOfView(0, 0, height, width)
+        probabilities = backend.run(prepare(frame, whole, model.card)[None])[0]
+        mask = mask_from(ProbabilityMap(quantise(probabilities), whole, (height, width)), settings)
         Image.fromarray(mask).save(out / f"{path.stem}.png", compress_level=3)
 
 
