@@ -49,7 +49,7 @@ class InUse:
         self.viewer = viewer
         self.qtbot = qtbot
         _, widget = viewer.window.add_plugin_dock_widget("napari-microaunet", "MicroAUNet")
-        self.dock = getattr(widget, "__wrapped__", widget)
+        self.dock = widget
         self.bench = self.dock.bench
         self.frames = self.dock.sections["Frames"]
         self.prelabel = self.dock.sections["Pre-label"]
@@ -76,12 +76,13 @@ class InUse:
 
     def settle(self):
         """Wait until all masks have followed and the one on show is an undo step."""
-        prelabels = self.work.prelabels
-        timers = (prelabels._settled, prelabels._background, prelabels._looked_at)
-        self.qtbot.waitUntil(lambda: not any(t.isActive() for t in timers), timeout=60_000)
+        self.qtbot.waitUntil(lambda: self.work.prelabels.is_settled, timeout=60_000)
 
     def open(self, path, **options):
         self.bench.open(Path(path), **options)
+        self.qtbot.waitUntil(
+            lambda: self.work is not None and self.masks is not None, timeout=60_000
+        )
         self.wait_for_job()
 
     def go_to(self, index):
@@ -99,15 +100,15 @@ class InUse:
 
 
 @pytest.fixture(scope="session")
-def bright_model(untrained_model):
+def bright_model(model):
     """A model in the user's library that takes for polyp what is bright, in no time.
 
     Its ONNX graph lies ready beside it, as with the bundled models, and is one of two steps.
     """
-    path = untrained_model.path.with_name("bright.safetensors")
-    network, card = load_checkpoint(untrained_model.path)
+    path = model.path.with_name("bright.safetensors")
+    network, card = load_checkpoint(model.path)
     card = save_checkpoint(path, network, card.model_copy(update={"name": "b", "threshold": 0.5}))
-    model = Model("bright", path, card)
+    bright = Model("bright", path, card)
     image, logits = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, "h", "w"])
         for name, channels in (("image", 3), ("logits", 1))
@@ -120,9 +121,9 @@ def bright_model(untrained_model):
     opset = helper.make_opsetid("", 13)
     onnx.save(
         helper.make_model(graph, opset_imports=[opset], ir_version=9),
-        path.with_name(onnx_name(model)),
+        path.with_name(onnx_name(bright)),
     )
-    return model
+    return bright
 
 
 @pytest.fixture

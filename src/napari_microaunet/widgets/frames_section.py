@@ -232,7 +232,7 @@ def _summary(sequence: FrameSequence) -> str:
     if len(sizes) > 1:
         size += f" to {sizes[-1][1]} x {sizes[-1][0]}"
     count = len(sequence)
-    text = f"{count} frame{'s' if count > 1 else ''}, {size} pixels"
+    text = f"{count} frame{'s' if count > 1 else ''}, {size} px"
     if sequence.problems:
         text += f"; {len(sequence.problems)} cannot be read:"
     return text

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import show_error
@@ -70,9 +71,17 @@ class Job(QObject):
         # napari names running tasks so when it asks whether to close the window.
         return self.title
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._worker = create_worker(self, _worker_class=FunctionWorker)
+    def start(self, in_passing: bool = False) -> None:
+        """Start the thread.
+
+        Parameters
+        ----------
+        in_passing : bool
+            Whether it is over so soon that napari need not ask about it when
+            its window is closed. It keeps a record of the others for good.
+        """
+        make = FunctionWorker if in_passing else partial(create_worker, _start_thread=False)
+        self._worker = make(self)
         self._worker.start()
 
     def cancel(self) -> None:

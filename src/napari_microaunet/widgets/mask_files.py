@@ -21,24 +21,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari.layers import Labels
+    from zarr.core.buffer import Buffer
 
     from napari_microaunet.frames import FrameSequence
-    from napari_microaunet.widgets.workbench import Work, Workbench
+    from napari_microaunet.widgets.mask_layer import MaskLayer
+    from napari_microaunet.widgets.workbench import Workbench
 
 Mask = NDArray[np.uint8]
 
 
 def masks_beside(bench: Workbench) -> None:
     """Read the masks that lie beside the frames being worked on, where there are any."""
-    work = bench.work
-    if work is not None and work.sequence.has_masks:
-        _read(bench, bench.start_masks(), range(len(work.sequence)), work.sequence.read_mask, {})
+    work, prelabels = bench.start_masks()
+    if work.sequence.has_masks:
+        _read(bench, prelabels.masks, range(len(work.sequence)), work.sequence.read_mask, {})
 
 
 def masks_from_layer(bench: Workbench, layer: Labels) -> None:
     """Take over a layer that shows masks of the frames being worked on already."""
     before = layer.data
-    work = bench.start_masks(layer)
+    work, prelabels = bench.start_masks(layer)
     sequence = work.sequence
 
     def read(index: int) -> Mask | None:
@@ -48,7 +50,7 @@ def masks_from_layer(bench: Workbench, layer: Labels) -> None:
         # An empty one counts only if it was saved: somebody found no polyp there.
         return mask if mask.any() else sequence.read_mask(index)
 
-    _read(bench, work, range(len(sequence)), read, {})
+    _read(bench, prelabels.masks, range(len(sequence)), read, {})
 
 
 def masks_from_folder(
@@ -65,12 +67,12 @@ def masks_from_folder(
     permitted : mapping of int to bytes
         Frames whose mask by the user may be replaced, with its digest.
     """
-    work = bench.start_masks()
+    work, prelabels = bench.start_masks()
 
     def read(index: int) -> Mask:
         return _read_mask(work.sequence, index, files[index])
 
-    _read(bench, work, files, read, permitted)
+    _read(bench, prelabels.masks, files, read, permitted)
 
 
 def find_masks(sequence: FrameSequence, folder: Path) -> dict[int, Path]:
@@ -140,7 +142,7 @@ def save_masks(bench: Workbench, folder: Path) -> None:
             if index in to_follow:
                 mask = mask_from(to_follow[index].unpack(), settings)
             else:
-                mask = masks.stored(index)
+                mask = masks.chunks.mask(index)
             file = folder / f"{sequence.frames[index].name}.png"
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +163,7 @@ def save_masks(bench: Workbench, folder: Path) -> None:
 
 def _read(
     bench: Workbench,
-    work: Work,
+    layer: MaskLayer,
     indices: Iterable[int],
     read: Callable[[int], Mask | None],
     permitted: Mapping[int, bytes],
@@ -170,26 +172,24 @@ def _read(
     indices = sorted(indices, key=lambda index: (index != shown, index))
     problems: list[str] = []
 
-    def masks(cancelled: Callable[[], bool]) -> Iterator[tuple[int, Mask | None]]:
+    def masks(cancelled: Callable[[], bool]) -> Iterator[tuple[int, Mask | None, Buffer | None]]:
         for index in indices:
             if cancelled():
                 return
+            mask = None
             try:
-                yield index, read(index)
+                mask = read(index)
             except InputError as error:
                 problems.append(str(error))
-                yield index, None
+            yield index, mask, None if mask is None else layer.chunks.encode(mask)
 
-    def take(item: tuple[int, Mask | None]) -> None:
-        index, mask = item
-        layer = work.masks
-        if mask is None or layer is None:
-            return
+    def take(item: tuple[int, Mask | None, Buffer | None]) -> None:
+        index, mask, chunk = item
         by_hand = layer.state(index) is MaskState.HAND
-        if by_hand and permitted.get(index) != layer.digest(index):
+        if mask is None or (by_hand and permitted.get(index) != layer.chunks.digest(index)):
             return
         if layer.can_put(index):
-            layer.put(index, mask, MaskState.FILE, undoable=False)
+            layer.put(index, chunk, MaskState.FILE, undoable=False)
         else:
             layer.write(index, mask, MaskState.FILE)
 

@@ -10,18 +10,16 @@ written directly, because that would make its steps wrong.
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from napari.utils import DirectLabelColormap
 from qtpy.QtCore import QObject, Signal
-from zarr.storage import MemoryStore
 
 from napari_microaunet.frames.masks import IGNORE
+from napari_microaunet.widgets.mask_chunks import MaskChunks
 from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ class MaskState(Enum):
 class MaskLayer(QObject):
     """A Labels layer over an image layer, and what is known about its masks.
 
-    Lives in the GUI thread; `stored` may be called from any.
+    Lives in the GUI thread; `chunks` may be read from any.
 
     Parameters
     ----------
@@ -70,8 +68,9 @@ class MaskLayer(QObject):
     changed : Signal(int)
         The mask of this frame may have changed, whoever changed it.
     layer : Labels
-        uint8 labels, shape (N, H, W), or (H, W) for a single picture: a Zarr
-        array in memory with one compressed chunk per frame.
+        uint8 labels, shape (N, H, W), or (H, W) for a single picture.
+    chunks : MaskChunks
+        The masks in it.
     """
 
     changed = Signal(int)
@@ -83,18 +82,7 @@ class MaskLayer(QObject):
         self._viewer = viewer
         self._sequence = sequence
         self._is_stack = image.ndim == 3
-        canvas = sequence.canvas_shape
-        # The chunks are kept by name, so that a change of a frame is seen without decoding it.
-        self._chunks: dict[str, Buffer] = {}
-        data = zarr.create_array(
-            MemoryStore(self._chunks),
-            shape=(len(sequence), *canvas) if self._is_stack else canvas,
-            chunks=(1, *canvas) if self._is_stack else canvas,
-            dtype=np.uint8,
-            fill_value=0,
-        )
-        self._data = data
-        self._digests: dict[int, tuple[Buffer, bytes]] = {}
+        self.chunks = MaskChunks(sequence, self._is_stack)
         self._known: dict[int, dict[bytes, MaskState]] = {}
         self._painted: set[int] = set()
         self._in_history: set[int] = set()
@@ -104,14 +92,14 @@ class MaskLayer(QObject):
         self._last_seen: tuple[int, bytes] | None = None
         if layer is None:
             layer = viewer.add_labels(
-                data,
+                self.chunks.array,
                 name=f"{image.name} masks",
                 # The writer takes names and native sizes from it.
                 metadata={FRAME_SEQUENCE: sequence},
                 **geometry_of(image),
             )
         else:
-            layer.data = data
+            layer.data = self.chunks.array
         layer.colormap = mask_colours()
         self.layer: Labels = layer
         self.layer.events.paint.connect(self._on_paint)
@@ -122,28 +110,11 @@ class MaskLayer(QObject):
         """Number of the frame on show."""
         return shown_frame(self._viewer, self.layer)
 
-    def stored(self, index: int) -> NDArray[np.uint8]:
-        """Read the mask of a frame, uint8 labels of shape (height, width), native size."""
-        frame = self._sequence.frames[index]
-        mask = np.asarray(self._data[index] if self._is_stack else self._data[:])
-        return np.ascontiguousarray(mask[: frame.height, : frame.width])
-
-    def digest(self, index: int) -> bytes:
-        """Tell masks of one frame apart: equal digests, equal masks; empty for an empty mask."""
-        chunk = self._chunks.get(self._chunk_name(index))
-        if chunk is None:
-            return b""
-        seen = self._digests.get(index)
-        if seen is None or seen[0] is not chunk:
-            seen = chunk, hashlib.blake2b(chunk.to_bytes(), digest_size=16).digest()
-            self._digests[index] = seen
-        return seen[1]
-
     def state(self, index: int) -> MaskState:
         """Tell who made the mask of a frame, as it is now."""
-        state = self._known.get(index, {}).get(self.digest(index))
+        state = self._known.get(index, {}).get(self.chunks.digest(index))
         if state is None:
-            state = MaskState.HAND if self.digest(index) else MaskState.NONE
+            state = MaskState.HAND if self.chunks.digest(index) else MaskState.NONE
         # Erased by hand: a decision that there is no polyp, not a frame without a mask.
         if state is MaskState.NONE and index in self._painted:
             return MaskState.HAND
@@ -168,11 +139,11 @@ class MaskLayer(QObject):
         """
         self._not_yet_steps.pop(index, None)
         with self._own_writing():
-            if replace_last and self._last_step == (index, self.digest(index)):
+            if replace_last and self._last_step == (index, self.chunks.digest(index)):
                 self.layer.undo()
             known = self._known.setdefault(index, {})
-            known.setdefault(self.digest(index), self.state(index))
-            rows, columns = np.nonzero(self.stored(index) != mask)
+            known.setdefault(self.chunks.digest(index), self.state(index))
+            rows, columns = np.nonzero(self.chunks.mask(index) != mask)
             if rows.size:
                 # Small types: the undo history holds these arrays. Frames are smaller than 65536.
                 place = [rows.astype(np.uint16), columns.astype(np.uint16)]
@@ -185,8 +156,8 @@ class MaskLayer(QObject):
                     # An asynchronous slice may have been read before this write.
                     self.layer.refresh()
         self._painted.discard(index)
-        known[self.digest(index)] = state
-        self._last_step = (index, self.digest(index)) if rows.size else None
+        known[self.chunks.digest(index)] = state
+        self._last_step = (index, self.chunks.digest(index)) if rows.size else None
         self.changed.emit(index)
 
     def can_put(self, index: int) -> bool:
@@ -194,32 +165,27 @@ class MaskLayer(QObject):
         return index not in self._in_history
 
     def put(
-        self, index: int, mask: NDArray[np.uint8], state: MaskState, undoable: bool = True
+        self, index: int, chunk: Buffer | None, state: MaskState, undoable: bool = True
     ) -> None:
-        """Write the mask of a frame that `can_put` directly.
+        """Exchange the mask of a frame that `can_put` in an instant.
 
         Parameters
         ----------
         index : int
             Number of the frame.
-        mask : uint8 array, shape (height, width)
-            Labels at native size.
+        chunk : Buffer or None
+            Its new mask, as `chunks` encodes it.
         state : MaskState
             Who made it.
         undoable : bool
             Whether `make_step` shall turn it into an undo step.
         """
         known = self._known.setdefault(index, {})
-        known.setdefault(self.digest(index), self.state(index))
+        known.setdefault(self.chunks.digest(index), self.state(index))
         if undoable:
-            self._not_yet_steps.setdefault(index, self._chunks.get(self._chunk_name(index)))
-        padded = np.zeros(self._sequence.canvas_shape, np.uint8)
-        padded[: mask.shape[0], : mask.shape[1]] = mask
-        if self._is_stack:
-            self._data[index] = padded
-        else:
-            self._data[:] = padded
-        known[self.digest(index)] = state
+            self._not_yet_steps.setdefault(index, self.chunks[index])
+        self.chunks[index] = chunk
+        known[self.chunks.digest(index)] = state
         if index == self.shown:
             self.layer.refresh()
         self.changed.emit(index)
@@ -228,16 +194,9 @@ class MaskLayer(QObject):
         """Turn a mask that was `put` into an undo step, now that its frame is on show."""
         if index not in self._not_yet_steps or not self.can_put(index):
             return
-        mask, state = self.stored(index), self.state(index)
-        name, before = self._chunk_name(index), self._not_yet_steps.pop(index)
-        if before is None:
-            self._chunks.pop(name, None)
-        else:
-            self._chunks[name] = before
+        mask, state = self.chunks.mask(index), self.state(index)
+        self.chunks[index] = self._not_yet_steps.pop(index)
         self.write(index, mask, state)
-
-    def _chunk_name(self, index: int) -> str:
-        return f"c/{index}/0/0" if self._is_stack else "c/0/0"
 
     @contextmanager
     def _own_writing(self) -> Iterator[None]:
@@ -264,7 +223,7 @@ class MaskLayer(QObject):
         """Notice undo and redo, which napari announces in no other way."""
         if self._writing:
             return
-        seen = self.shown, self.digest(self.shown)
+        seen = self.shown, self.chunks.digest(self.shown)
         if seen != self._last_seen:
             self._last_seen = seen
             self.changed.emit(self.shown)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from napari_microaunet.prelabel.predictor import Predictor
 from napari_microaunet.widgets.jobs import Job
-from napari_microaunet.widgets.prelabels import PackedMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from napari_microaunet.networks.library import Model
-    from napari_microaunet.widgets.workbench import Work, Workbench
+    from napari_microaunet.widgets.prelabels import Found
+    from napari_microaunet.widgets.workbench import Workbench
 
 
 class Predictors:
@@ -52,23 +52,21 @@ def prelabel(
     permitted : mapping of int to bytes
         Frames whose mask by the user may be replaced, with its digest.
     """
-    work = bench.start_masks()
+    work, prelabels = bench.start_masks()
     unreadable = kept = 0
 
-    def predict(cancelled: Callable[[], bool]) -> Iterator[tuple[int, PackedMap | None]]:
-        predictions = open_predictor().predict(work.sequence, indices, cancelled=cancelled)
-        for prediction in predictions:
-            packed = None if prediction.map is None else PackedMap.pack(prediction.map)
-            yield prediction.index, packed
+    def predict(cancelled: Callable[[], bool]) -> Iterator[tuple[int, Found | None]]:
+        for one in open_predictor().predict(work.sequence, indices, cancelled=cancelled):
+            yield one.index, None if one.map is None else prelabels.look(one.map, bench.settings)
 
-    def take(item: tuple[int, PackedMap | None]) -> None:
+    def take(item: tuple[int, Found | None]) -> None:
         nonlocal unreadable, kept
-        index, packed = item
-        if packed is None:
+        index, found = item
+        if found is None:
             unreadable += 1
             bench.frame_changed.emit(index)
-        elif work.prelabels is not None:
-            kept += not work.prelabels.receive(index, packed, permitted)
+        elif work.prelabels is prelabels:
+            kept += not prelabels.receive(index, found, permitted)
 
     def end(complete: bool) -> None:
         if complete:
@@ -79,17 +77,18 @@ def prelabel(
     bench.run(job, end)
 
 
-def prelabel_shown(work: Work, open_predictor: Callable[[], Predictor], index: int) -> Job:
-    """Make a job that pre-labels the one frame on show, for live mode."""
+def prelabel_shown(bench: Workbench, open_predictor: Callable[[], Predictor]) -> Job:
+    """Make a job that pre-labels the frame on show, for live mode."""
+    work, prelabels = bench.start_masks()
+    sequence, index, settings = work.sequence, bench.shown, bench.settings
 
-    def predict(_cancelled: Callable[[], bool]) -> Iterator[tuple[int, PackedMap]]:
-        sequence = work.sequence
+    def predict(_cancelled: Callable[[], bool]) -> Iterator[tuple[int, Found]]:
         found = open_predictor().predict_frame(sequence.read(index), sequence.field_of_view(index))
-        yield index, PackedMap.pack(found)
+        yield index, prelabels.look(found, settings)
 
-    def take(item: tuple[int, PackedMap]) -> None:
-        if work.prelabels is not None:
-            work.prelabels.receive(*item, {})
+    def take(item: tuple[int, Found]) -> None:
+        if work.prelabels is prelabels:
+            prelabels.receive(*item, {})
 
     job = Job("Pre-labelling the frame on show", predict)
     job.item.connect(take)

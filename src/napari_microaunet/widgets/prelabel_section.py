@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSlider, SpinBox
 from napari.utils.notifications import show_error
-from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QLabel, QWidget
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.networks.library import Model, list_models
@@ -67,37 +68,39 @@ class PrelabelSection(QWidget):
         self.live = CheckBox(text="Live: pre-label what is shown", label="")
         self.threshold = FloatSlider(label="Threshold", min=0.05, max=0.95, step=0.01)
         self.smallest_area = FloatSlider(
-            label="Smallest %", min=0.0, max=_LARGEST_AREA, step=_AREA_STEP
+            label="Smallest, %", min=0.0, max=_LARGEST_AREA, step=_AREA_STEP
         )
         self.fill_holes = CheckBox(text="Fill holes", label="")
         self.largest_only = CheckBox(text="Largest polyp only", label="")
         self.style = ComboBox(label="Drawn", choices=[(s.value, s) for s in OverlayStyle])
         self.status = QLabel(wordWrap=True)
+        # Room for three lines at all times: what is below does not jump.
+        self.status.setMinimumHeight(3 * self.status.fontMetrics().lineSpacing())
+        self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._add_hints()
-        run_form = Container(
-            widgets=[self.model, self.device, self.which, self.first, self.last, self.live]
-        )
-        mask_form = Container(
-            widgets=[
-                self.threshold, self.smallest_area, self.fill_holes, self.largest_only, self.style,
-            ]
-        )  # fmt: skip
-        self._forms = run_form, mask_form
-
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(8, 0, 8, 0)
-        layout.addWidget(self.run_button)
-        layout.addWidget(run_form.native)
-        layout.addWidget(QLabel("Masks", objectName="subheading"))
-        layout.addWidget(mask_form.native)
-        layout.addWidget(self.status)
-        for form in self._forms:
-            form.native.layout().setContentsMargins(0, 0, 0, 0)
+        self.range = Container(widgets=[self.first, self.last], layout="horizontal")
+        self.range.native.layout().setContentsMargins(0, 0, 0, 0)
         for slider in (self.threshold, self.smallest_area):
             # magicgui takes the buttons away, and under napari's style the number with them.
             number = slider.native.findChild(QDoubleSpinBox)
             number.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.UpDownArrows)
             number.setStyleSheet("")
+
+        layout = QFormLayout(self)
+        layout.setContentsMargins(8, 0, 8, 0)
+        layout.setVerticalSpacing(5)
+        layout.addRow(self.run_button)
+        for row in (self.model, self.device, self.which):
+            layout.addRow(row.label, row.native)
+        layout.addRow(self.range.native)
+        layout.addRow(self.live.native)
+        layout.addRow(self.status)
+        layout.addRow(QLabel("Masks", objectName="subheading"))
+        for row in (self.threshold, self.smallest_area):
+            layout.addRow(row.label, row.native)
+        layout.addRow(self.fill_holes.native)
+        layout.addRow(self.largest_only.native)
+        layout.addRow(self.style.label, self.style.native)
 
         self._take_settings(bench.settings)
         self.model.changed.connect(self._on_model)
@@ -201,10 +204,9 @@ class PrelabelSection(QWidget):
             self.live.value = False
             show_error(str(error))
             return
-        bench.start_masks()
-        self._live_job = prelabel_shown(work, open_predictor, index)
+        self._live_job = prelabel_shown(bench, open_predictor)
         self._live_job.ended.connect(self._on_live_ended)
-        self._live_job.start()
+        self._live_job.start(in_passing=True)
 
     def _on_live_ended(self, complete: bool) -> None:
         self._live_job = None
@@ -270,7 +272,7 @@ class PrelabelSection(QWidget):
     def _update(self) -> None:
         bench = self._bench
         work, which = bench.work, self.which.value
-        self.first.visible = self.last.visible = which is Which.RANGE
+        self.range.native.setVisible(which is Which.RANGE)
         count = 0 if work is None else len(work.sequence)
         self.run_button.setText(
             {

@@ -12,7 +12,7 @@ from napari_microaunet.widgets.section import hint
 if TYPE_CHECKING:
     from napari_microaunet.widgets.workbench import Workbench
 
-_UPDATE_MS = 200
+_UPDATE_MS = 500
 
 
 class ProgressRow(QWidget):
@@ -36,10 +36,11 @@ class ProgressRow(QWidget):
         self.cancel_button.clicked.connect(self._cancel)
         layout = QGridLayout(self)
         layout.setContentsMargins(8, 4, 8, 4)
+        layout.setVerticalSpacing(2)
         layout.addWidget(self.title, 0, 0)
-        layout.addWidget(self.time_left, 0, 1)
-        layout.addWidget(self.bar, 1, 0, 1, 2)
-        layout.addWidget(self.cancel_button, 0, 2, 2, 1)
+        layout.addWidget(self.bar, 1, 0)
+        layout.addWidget(self.time_left, 2, 0)
+        layout.addWidget(self.cancel_button, 0, 1, 3, 1)
         layout.setColumnStretch(0, 1)
         self._timer = QTimer(self)
         self._timer.setInterval(_UPDATE_MS)

@@ -99,7 +99,7 @@ def may_replace(
     if masks is None:
         return {}
     by_user = (MaskState.HAND, MaskState.FILE)
-    theirs = {i: masks.digest(i) for i in indices if masks.state(i) in by_user}
+    theirs = {i: masks.chunks.digest(i) for i in indices if masks.state(i) in by_user}
     if not theirs:
         return {}
     by_hand = sum(masks.state(index) is MaskState.HAND for index in theirs)

@@ -14,6 +14,7 @@ from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FrameSequence, open_frames
 from napari_microaunet.frames.arrays import ArraySequence
 from napari_microaunet.prelabel.masks import MaskSettings
+from napari_microaunet.widgets.fit import FitToFrame
 from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.mask_files import masks_beside, masks_from_layer
 from napari_microaunet.widgets.mask_layer import MaskLayer, shown_frame
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari import Viewer
+    from napari.types import LayerData
     from napari.utils.events import Event
 
 
@@ -102,6 +104,7 @@ class Workbench(QObject):
         self.message = ""
         self.settings = MaskSettings()
         self._works: list[Work] = []
+        self._fit = FitToFrame(viewer)
         self._last_shown = -1
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -147,26 +150,34 @@ class Workbench(QObject):
             Whether masks that lie beside the frames are read.
         """
 
-        def work(_cancelled: Callable[[], bool]) -> list[FrameSequence]:
+        def work(_cancelled: Callable[[], bool]) -> list[tuple[FrameSequence, LayerData]]:
             sequence = open_frames(path)
-            # Found here, so that the first frame does not wait for it later.
+            # Found and imported here, so that the window does not wait for it later.
             sequence.field_of_view(0)
-            return [sequence]
+            return [(sequence, layers_of(sequence)[0])]
 
         def end(complete: bool) -> None:
-            if complete and masks:
-                masks_beside(self)
+            if complete:
+                # napari takes its time for each new layer: one at a time.
+                QTimer.singleShot(0, partial(self._add_masks, masks))
 
         job = Job(f"Opening {path.name}", work)
         job.item.connect(self._show)
         self.run(job, end)
 
-    def _show(self, sequence: FrameSequence) -> None:
-        data, options, _ = layers_of(sequence)[0]
+    def _show(self, opened: tuple[FrameSequence, LayerData]) -> None:
+        _sequence, (data, options, _) = opened
         options["axis_labels"] = ("frame", "row", "column")
         self.choose(self.viewer.add_image(data, **options))
-        self.start_masks()
         self.go_to(0)
+        if self.work is not None:
+            self._fit.start(self.work, 0)
+
+    def _add_masks(self, beside: bool) -> None:
+        if self.work is not None:
+            self.start_masks()
+            if beside:
+                masks_beside(self)
 
     def choose(self, image: Image | None) -> None:
         """Work on the frames of an image layer, or on none."""
@@ -187,7 +198,7 @@ class Workbench(QObject):
 
     # Masks
 
-    def start_masks(self, layer: Labels | None = None) -> Work:
+    def start_masks(self, layer: Labels | None = None) -> tuple[Work, Prelabels]:
         """Give the sequence being worked on a layer for masks, if it has none yet.
 
         Parameters
@@ -203,13 +214,13 @@ class Workbench(QObject):
         work = self.work
         if work is None:
             raise InputError("There are no frames yet: open some, or choose an image layer.")
-        if work.masks is None:
+        if work.prelabels is None:
             work.masks = MaskLayer(self.viewer, work.image, work.sequence, layer)
             work.prelabels = Prelabels(work.masks, self.settings)
             work.masks.changed.connect(self.frame_changed)
             work.prelabels.known.connect(self.frame_changed)
             self.work_changed.emit()
-        return work
+        return work, work.prelabels
 
     def set_settings(self, settings: MaskSettings) -> None:
         """Change how probability maps become masks."""
@@ -303,6 +314,7 @@ class Workbench(QObject):
         if self.work is None or shown == self._last_shown:
             return
         self._last_shown = shown
+        self._fit.follow(self.work, shown)
         if self.work.prelabels is not None:
             self.work.prelabels.show(shown)
         self.shown_changed.emit(shown)

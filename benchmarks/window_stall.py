@@ -1,0 +1,189 @@
+"""How long the window stands still: python benchmarks/window_stall.py [--frames 1000] [--json F].
+
+Opens a real napari window on a folder of 1280 x 1024 JPEG frames, does with it what an annotator
+does, and lets a timer in the event loop record how long the loop was kept from turning. The same
+steps in a window without the plugin are the part that napari and the graphics driver take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import napari
+import numpy as np
+from PIL import Image
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+from rich.console import Console
+from rich.table import Table
+
+from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.rendered import render_frame
+from napari_microaunet.widgets.mask_files import save_masks
+from napari_microaunet.widgets.napari_io import layers_of
+from napari_microaunet.widgets.overlay import OverlayStyle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_TICK_MS = 5
+_LIMIT_MS = 100
+
+
+class StallMeter:
+    """Records how long the event loop was kept from turning.
+
+    Attributes
+    ----------
+    gaps : list of float
+        Milliseconds between one turn of a 5 ms timer and the next.
+    """
+
+    def __init__(self) -> None:
+        self.gaps: list[float] = []
+        self._last = time.perf_counter()
+        self._timer = QTimer()
+        self._timer.setInterval(_TICK_MS)
+        self._timer.timeout.connect(self._tick)
+        self._timer.start()
+
+    def restart(self) -> None:
+        """Forget what was recorded."""
+        self.gaps = []
+        self._last = time.perf_counter()
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.gaps.append(1000 * (now - self._last))
+        self._last = now
+
+
+def spin(until: Callable[[], bool], every: Callable[[], object] | None = None) -> None:
+    """Let the window live until something holds, doing something five times a second."""
+    due = time.perf_counter()
+    while not until():
+        QApplication.processEvents()
+        time.sleep(0.001)
+        if every is not None and time.perf_counter() > due:
+            every()
+            due = time.perf_counter() + 0.2
+
+
+def spin_for(seconds: float, every: Callable[[], object] | None = None) -> None:
+    """Let the window live for a while."""
+    end = time.perf_counter() + seconds
+    spin(lambda: time.perf_counter() > end, every)
+
+
+def make_frames(folder: Path, count: int) -> None:
+    """Write frames of 1280 x 1024: four rendered ones, shifted."""
+    rendered = [render_frame(seed, 1024, 1280)[0] for seed in (131, 118, 134, 145)]
+    for number in range(count):
+        frame = np.roll(rendered[number % 4], 7 * number, axis=1)
+        Image.fromarray(frame).save(folder / f"frame_{number:05d}.jpg", quality=90)
+
+
+def measure(folder: Path) -> dict[str, dict[str, float]]:
+    """Measure the longest and the 99th percentile of the gaps in each phase, in milliseconds."""
+    figures: dict[str, dict[str, float]] = {}
+    viewer = napari.Viewer()
+    meter = StallMeter()
+
+    def phase(name: str, *steps: Callable[[], object]) -> None:
+        meter.restart()
+        start = time.perf_counter()
+        for run in steps:
+            run()
+        figures[name] = {
+            "longest_ms": round(max(meter.gaps), 1),
+            "p99_ms": round(float(np.percentile(meter.gaps, 99)), 1),
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+
+    for data, options, _ in layers_of(open_frames(folder)):
+        viewer.add_image(data, **options)
+    viewer.add_labels(np.zeros((1, 1024, 1280), np.uint8))
+    spin_for(3)
+    phase("napari alone: stepping", lambda: spin_for(6, lambda: step(viewer)))
+    viewer.layers.clear()
+
+    _, dock = viewer.window.add_plugin_dock_widget("napari-microaunet", "MicroAUNet")
+    spin_for(2)
+    bench = dock.bench
+    prelabel: Any = dock.sections["Pre-label"]
+
+    def finish() -> None:
+        spin(lambda: bench.job is None)
+
+    def finish_stepping() -> None:
+        spin(lambda: bench.job is None, lambda: step(viewer))
+
+    def look_on() -> None:
+        spin_for(6)
+
+    def go_on() -> None:
+        spin_for(6, lambda: step(viewer))
+
+    phase("open the folder", lambda: bench.open(folder), finish, look_on)
+    prelabel.live.value = True
+    phase("live mode, first frames", lambda: spin_for(3, lambda: step(viewer)))
+    phase("live mode, stepping", go_on)
+    prelabel.live.value = False
+    phase("pre-label all, looking on", prelabel.run, finish)
+    phase("stepping afterwards", go_on)
+    phase("threshold dragged", lambda: drag(prelabel.threshold))
+    phase("masks follow, looking on", look_on)
+    phase("pre-label again, stepping", prelabel.run, go_on, bench.cancel, finish)
+    for style in (OverlayStyle.OUTLINE, OverlayStyle.BOTH, OverlayStyle.FILLED):
+        phase(f"drawn {style.value}", partial(set_style, prelabel, style), look_on)
+    target = folder.with_name("masks")
+    phase("save, stepping", lambda: save_masks(bench, target), finish_stepping)
+    viewer.close()
+    return figures
+
+
+def step(viewer: napari.Viewer) -> None:
+    """Show the next frame."""
+    viewer.dims.set_current_step(0, viewer.dims.current_step[0] + 1)
+
+
+def drag(slider: Any) -> None:
+    """Drag a slider up and down, fifty positions in all."""
+    for position in np.concatenate([np.linspace(0.3, 0.8, 25), np.linspace(0.8, 0.4, 25)]):
+        slider.value = float(position)
+        spin_for(0.05)
+
+
+def set_style(prelabel: Any, style: OverlayStyle) -> None:
+    """Draw masks in another way."""
+    prelabel.style.value = style
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "images"
+        folder.mkdir()
+        make_frames(folder, arguments.frames)
+        figures = measure(folder)
+    table = Table("while", "longest gap, ms", "99 % below, ms", "s")
+    for name, figure in figures.items():
+        table.add_row(name, *(f"{value:.0f}" for value in figure.values()))
+    Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
