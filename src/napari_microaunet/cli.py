@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
@@ -43,7 +43,8 @@ ModelName = Annotated[
 Backend = Annotated[str, typer.Option(help="What runs the network: auto, onnx or torch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Batch = Annotated[
-    int | None, typer.Option(min=1, help="Frames per call of the network. [default: by device]")
+    int | None,
+    typer.Option(min=1, help="Frames per call of the network; by default what suits the device."),
 ]
 Augment = Annotated[
     bool, typer.Option("--augment", help="Average over mirror images: four times the work.")
@@ -51,7 +52,7 @@ Augment = Annotated[
 Threshold = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1, help="Probability from which on a pixel is polyp. [default: the model's]"
+        min=0, max=1, help="Probability from which on a pixel is polyp; by default the model's."
     ),
 ]
 SmallestArea = Annotated[
@@ -206,7 +207,9 @@ def models() -> None:
     """List the bundled models and yours."""
     from napari_microaunet.networks.library import list_models
 
-    table = Table("name", "network", "input", "threshold", "description", "file")
+    table = Table(
+        "name", "network", "input", "threshold", "description", Column("file", overflow="fold")
+    )
     for model in list_models():
         height, width = model.card.input_size
         table.add_row(
@@ -348,31 +351,36 @@ def _listed(sequence: FrameSequence, path: Path) -> list[int]:
 
 
 def _scores(title: str, summary: Summary) -> Table:
-    def mean(interval: Interval | None, digits: int = 3) -> str:
+    """Show what there is a figure for."""
+
+    def mean(interval: Interval | None, digits: int = 3) -> str | None:
         if interval is None:
-            return "-"
+            return None
         low, high = f"{interval.low:.{digits}f}", f"{interval.high:.{digits}f}"
         return f"{interval.mean:.{digits}f}  ({low} to {high})"
 
-    def share(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f} %"
+    def share(value: float | None) -> str | None:
+        return None if value is None else f"{100 * value:.1f} %"
 
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
+    def number(value: float | None) -> str | None:
+        return None if value is None else f"{value:.3f}"
 
+    rows = {
+        "frames with a polyp": str(summary.positives),
+        "  Dice per frame": mean(summary.dice),
+        "  IoU per frame": mean(summary.iou),
+        "  surface Dice, 2 px of 256": mean(summary.surface_dice),
+        "  Hausdorff 95, native px": mean(summary.hausdorff95, 1),
+        "  Dice over all pixels": number(summary.global_dice),
+        "  IoU over all pixels": number(summary.global_iou),
+        "  found (mask meets the polyp)": share(summary.positives_found),
+        "  flagged (mask not empty)": share(summary.positives_flagged),
+        "  rank correlation of confidence and Dice": number(summary.confidence_rank_correlation),
+        "frames without a polyp": str(summary.negatives),
+        "  flagged (false alarms)": share(summary.negatives_flagged),
+    }
     table = Table("score", "value (95 % interval)", title=title)
-    table.add_row("frames with a polyp", str(summary.positives))
-    table.add_row("  Dice per frame", mean(summary.dice))
-    table.add_row("  IoU per frame", mean(summary.iou))
-    table.add_row("  surface Dice, 2 px of 256", mean(summary.surface_dice))
-    table.add_row("  Hausdorff 95, native px", mean(summary.hausdorff95, 1))
-    table.add_row("  Dice over all pixels", number(summary.global_dice))
-    table.add_row("  IoU over all pixels", number(summary.global_iou))
-    table.add_row("  found (mask meets the polyp)", share(summary.positives_found))
-    table.add_row("  flagged (mask not empty)", share(summary.positives_flagged))
-    table.add_row(
-        "  rank correlation of confidence and Dice", number(summary.confidence_rank_correlation)
-    )
-    table.add_row("frames without a polyp", str(summary.negatives))
-    table.add_row("  flagged (false alarms)", share(summary.negatives_flagged))
+    for name, value in rows.items():
+        if value is not None:
+            table.add_row(name, value)
     return table
