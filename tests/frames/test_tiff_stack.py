@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import dask.array
 import numpy as np
 import pytest
 import tifffile
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from napari_microaunet.errors import InputError
@@ -187,6 +190,37 @@ def test_cut_before_the_directories(tmp_path):
     content = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(content[: len(content) // 10])
     refusal(tmp_path / "a.tif")
+
+
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), max_size=5),
+    length=st.floats(0.2, 1),
+    near_start=st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_any_damage_gives_a_reason(tmp_path_factory, compression, changes, length, near_start):
+    path = tmp_path_factory.mktemp("damaged") / "clip.tif"
+    tifffile.imwrite(path, COLOUR, photometric="rgb", compression=compression)
+    content = bytearray(path.read_bytes())
+    for place, junk in changes:
+        start = int(place * ((400 if near_start else len(content)) - 4))
+        content[start : start + len(junk)] = junk
+    path.write_bytes(content[: int(length * len(content))])
+    with suppress(InputError):
+        sequence = open_frames(path)
+        for index in range(min(3, len(sequence))):
+            with suppress(InputError):
+                assert sequence.read(index).shape == (*sequence.canvas_shape, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.int64, np.float64])
+def test_unusual_numbers(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", GRAY.astype(dtype))
+    if dtype == np.complex64:
+        assert "complex64" in refusal(tmp_path / "a.tif")
+    else:
+        assert open_frames(tmp_path / "a.tif").read(0).max() > 200
 
 
 def test_volumes_over_time_are_refused(tmp_path):

@@ -243,6 +243,35 @@ def test_sound_without_pictures(tmp_path):
     assert "no pictures" in refusal(path)
 
 
+def test_notes_in_the_file_that_are_no_unicode(video, tmp_path):
+    path, expected = video("h264.mp4")
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    (tmp_path / "notes.mp4").write_bytes(content.replace(b"Lavf", b"L\xe9vf"))
+    assert_same(open_frames(tmp_path / "notes.mp4"), 5, expected)
+
+
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), max_size=5),
+    length=st.floats(0.2, 1),
+)
+@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.mov", "h264_b_frames.avi"])
+def test_any_damage_gives_a_reason(video, tmp_path_factory, name, changes, length):
+    path, _ = video(name)
+    content = bytearray(path.read_bytes())
+    for place, junk in changes:
+        start = int(place * (len(content) - 4))
+        content[start : start + len(junk)] = junk
+    damaged = tmp_path_factory.mktemp("damaged") / name
+    damaged.write_bytes(content[: int(length * len(content))])
+    with suppress(InputError):
+        sequence = open_frames(damaged)
+        for index in (len(sequence) - 1, 0, len(sequence) // 2):
+            with suppress(InputError):
+                assert sequence.read(index).shape == (*sequence.canvas_shape, 3)
+
+
 def test_stepping_back_and_forth(video):
     path, expected = video("one_key_frame.mp4")
     sequence = open_frames(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.images import DECODING_ERRORS, LARGEST_SIDE, to_uint8
+from napari_microaunet.frames.images import DECODING_ERRORS, check_sides, to_uint8
 from napari_microaunet.frames.sequence import Frame, FrameSequence, UnreadableError, spread
 
 if TYPE_CHECKING:
@@ -65,17 +65,16 @@ class ArraySequence(FrameSequence):
     ) -> None:
         path = Path(name) if path is None else path
         roles = _roles(array.shape, axes or "?" * len(array.shape))
-        lengths = dict(zip(roles, array.shape, strict=True)) if roles else {}
-        if roles is None or not lengths.get("T", 1):
+        if roles is None or array.dtype.kind not in "buif":
             raise InputError(
-                f"{path} has the shape {array.shape}, which is no stack of frames; "
-                "save it as (frames, rows, columns), with 3 colour channels if it has colours."
+                f"{path} is an array of {array.dtype} and shape {array.shape}, which is no stack "
+                "of frames; save it as (frames, rows, columns), with 3 colour channels if any."
             )
-        if max(lengths["Y"], lengths["X"]) > LARGEST_SIDE:
-            raise InputError(
-                f"{path} has frames of {lengths['X']} x {lengths['Y']} px; "
-                f"scale them down to {LARGEST_SIDE} px a side or less."
-            )
+        lengths = dict(zip(roles, array.shape, strict=True))
+        try:
+            check_sides(lengths["X"], lengths["Y"])
+        except UnreadableError as error:
+            raise InputError(f"{path} cannot be used: {error}; scale it down.") from error
         names = (f"{name}_{number:06d}" for number in range(lengths.get("T", 1)))
         frames = [Frame(frame_name, path, lengths["Y"], lengths["X"]) for frame_name in names]
         super().__init__(path, name, frames)
@@ -117,7 +116,7 @@ def _roles(shape: tuple[int, ...], letters: str) -> str | None:
         T frames, Y rows, X columns, C colours, 1 for an axis of length 1 that is left out.
         None where the axes do not make a stack.
     """
-    if len(shape) < 2:
+    if len(shape) < 2 or 0 in shape:
         return None
     last_is_colour = len(shape) > 2 and shape[-1] in _COLOUR_CHANNELS and letters[-1] != "X"
     leading, picture = (-3, "YXC") if last_is_colour else (-2, "YX")

@@ -32,7 +32,8 @@ DECODING_ERRORS = (
     EOFError,
     LookupError,
     TypeError,
-    OverflowError,
+    ArithmeticError,
+    AssertionError,
     RuntimeError,
     struct.error,
     zlib.error,
@@ -161,6 +162,14 @@ def on_black(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def check_sides(width: int, height: int) -> None:
+    """Raise `UnreadableError` for a frame that is larger than any camera's, sides in pixels."""
+    if max(width, height) > LARGEST_SIDE:
+        raise UnreadableError(
+            f"it claims {width} x {height} px, more than {LARGEST_SIDE} px a side are refused"
+        )
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """Open an image, and give every way in which Pillow fails on it one plain reason.
@@ -184,11 +193,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         if path.stat().st_size == 0:
             raise UnreadableError("the file is empty")
         with Image.open(path) as image:
-            if max(image.size) > LARGEST_SIDE:
-                raise UnreadableError(
-                    f"it claims {image.width} x {image.height} px, "
-                    f"more than {LARGEST_SIDE} px a side are refused"
-                )
+            check_sides(*image.size)
             yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableError(f"more than {LARGEST_SIDE} px a side are refused") from error

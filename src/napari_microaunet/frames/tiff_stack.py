@@ -11,7 +11,8 @@ from PIL import Image
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.arrays import ArrayLike, ArraySequence
 from napari_microaunet.frames.folder import open_images
-from napari_microaunet.frames.images import DECODING_ERRORS, on_black
+from napari_microaunet.frames.images import DECODING_ERRORS, check_sides, on_black
+from napari_microaunet.frames.sequence import UnreadableError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,9 +51,10 @@ def open_tiff(path: Path) -> FrameSequence:
     try:
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
+            check_sides(series.keyframe.imagewidth, series.keyframe.imagelength)
             single = len(file.pages) == 1 and series.shape == file.pages.first.shape
             stack = None if single else _stack(path, series)
-    except DECODING_ERRORS as error:
+    except (UnreadableError, *DECODING_ERRORS) as error:
         raise InputError(
             f"{path} cannot be read as a TIFF file ({error}); "
             "export it again, for instance with ImageJ and uncompressed."
@@ -66,13 +68,14 @@ def open_tiff(path: Path) -> FrameSequence:
 def _stack(path: Path, series: TiffPageSeries) -> tuple[ArrayLike, str]:
     """Return the series as an array that is read when it is indexed, and its axes."""
     import tifffile
-    import zarr
 
     plain = tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB
     if series.keyframe.photometric in plain:
         try:
             return tifffile.memmap(path, series=0, mode="r"), series.axes
         except ValueError:  # compressed, or scattered over the file
+            import zarr
+
             array = zarr.open_array(tifffile.imread(path, series=0, aszarr=True), mode="r")
         try:
             array[(0,) * (array.ndim - 2)]

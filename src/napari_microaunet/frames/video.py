@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.images import LARGEST_SIDE
+from napari_microaunet.frames.images import check_sides
 from napari_microaunet.frames.sequence import Frame, FrameSequence, UnreadableError
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ class _Decoder:
         Number of the frame that it was last sent for; its neighbours will be kept as well.
     """
 
+    _coming: Iterator[tuple[int, VideoFrame]]
+
     def __init__(self, path: Path, index: _Index) -> None:
         from av.video.reformatter import VideoReformatter
 
@@ -193,8 +195,14 @@ class _Decoder:
         if key < 0:
             self._restart()
             return
-        self._container.seek(self._index.key_times[key], stream=self._stream)
-        self._coming = self._after_seek(key)
+        import av
+
+        try:
+            self._container.seek(self._index.key_times[key], stream=self._stream)
+        except av.FFmpegError:  # a file that can be read from its start alone
+            self._coming = iter(())
+        else:
+            self._coming = self._after_seek(key)
         self._next = self._index.key_frames[key]
 
     def _restart(self) -> None:
@@ -230,7 +238,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
     from av.video.stream import VideoStream
 
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")
     except av.FFmpegError as error:
         raise UnreadableError(f"it is damaged or no video ({error.strerror})") from error
     stream = container.streams.best("video")
@@ -238,8 +246,7 @@ def _open(path: Path) -> tuple[InputContainer, VideoStream]:
         raise UnreadableError("it holds no pictures")
     if stream.codec_context is None:
         raise UnreadableError("its codec is not supported")
-    if max(stream.codec_context.width, stream.codec_context.height) > LARGEST_SIDE:
-        raise UnreadableError(f"more than {LARGEST_SIDE} px a side are refused")
+    check_sides(stream.codec_context.width, stream.codec_context.height)
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = _DECODER_THREADS
     return container, stream
