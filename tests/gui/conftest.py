@@ -54,6 +54,12 @@ class InUse:
         self.frames = self.dock.sections["Frames"]
         self.prelabel = self.dock.sections["Pre-label"]
 
+    def reopen(self):
+        """Open the dock anew, after it was closed."""
+        again = InUse(self.viewer, self.qtbot)
+        again.choose_model("bright")
+        return again
+
     @property
     def work(self):
         return self.bench.work
@@ -79,10 +85,9 @@ class InUse:
         self.qtbot.waitUntil(lambda: self.work.prelabels.is_settled, timeout=60_000)
 
     def open(self, path, **options):
+        before = self.work
         self.bench.open(Path(path), **options)
-        self.qtbot.waitUntil(
-            lambda: self.work is not None and self.masks is not None, timeout=60_000
-        )
+        self.qtbot.waitUntil(lambda: self.work is not before and bool(self.masks), timeout=60_000)
         self.wait_for_job()
 
     def go_to(self, index):

@@ -202,7 +202,7 @@ def _read(
 
     job = Job(f"Reading the masks of {len(indices)} frames", masks, len(indices))
     job.item.connect(take)
-    bench.run(job, end)
+    bench.run(job, end, bench.work)
 
 
 def _read_mask(sequence: FrameSequence, index: int, file: Path) -> Mask:

@@ -74,7 +74,7 @@ def prelabel(
 
     job = Job(f"Pre-labelling {len(indices)} frames", predict, len(indices))
     job.item.connect(take)
-    bench.run(job, end)
+    bench.run(job, end, work)
 
 
 def prelabel_shown(bench: Workbench, open_predictor: Callable[[], Predictor]) -> Job:

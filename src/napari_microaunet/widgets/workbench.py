@@ -101,6 +101,7 @@ class Workbench(QObject):
         self.viewer = viewer
         self.work: Work | None = None
         self.job: Job | None = None
+        self._job_work: Work | None = None
         self.message = ""
         self.settings = MaskSettings()
         self._works: list[Work] = []
@@ -183,8 +184,7 @@ class Workbench(QObject):
         """Work on the frames of an image layer, or on none."""
         if self.work is not None and self.work.image is image:
             return
-        if self.job is not None and self.work is not None:
-            self.job.cancel()
+        self._cancel_job_of(self.work)
         self.work = next((work for work in self._works if work.image is image), None)
         if self.work is None and image is not None:
             try:
@@ -232,7 +232,9 @@ class Workbench(QObject):
 
     # Jobs
 
-    def run(self, job: Job, ended: Callable[[bool], None] | None = None) -> None:
+    def run(
+        self, job: Job, ended: Callable[[bool], None] | None = None, work: Work | None = None
+    ) -> None:
         """Start a job, unless another one is running.
 
         Parameters
@@ -242,6 +244,8 @@ class Workbench(QObject):
         ended : callable, optional
             Told at the end whether all of it was done; may set `message` and
             start the next job.
+        work : Work, optional
+            What the job is for: it is cancelled when the user turns to another.
         """
         if self.job is not None:
             show_info(f"{self.job.title} is still running: wait for it or cancel it first.")
@@ -255,7 +259,7 @@ class Workbench(QObject):
                 ended(complete)
             self.job_changed.emit()
 
-        self.job = job
+        self.job, self._job_work = job, work
         self.message = ""
         job.ended.connect(end)
         job.start()
@@ -265,6 +269,10 @@ class Workbench(QObject):
         """Cancel what is running."""
         if self.job is not None:
             self.job.cancel()
+
+    def _cancel_job_of(self, work: Work | None) -> None:
+        if work is not None and self._job_work is work:
+            self.cancel()
 
     # What the user does to layers and sliders
 
@@ -296,8 +304,7 @@ class Workbench(QObject):
         for work in list(self._works):
             gone = event.value is work.image
             if gone or (work.masks is not None and event.value is work.masks.layer):
-                if work is self.work and self.job is not None:
-                    self.job.cancel()
+                self._cancel_job_of(work)
                 work.drop_masks()
             if gone:
                 self._works.remove(work)
@@ -329,6 +336,11 @@ def frames_of(image: Image) -> FrameSequence:
         If it has more axes than frames, rows and columns.
     """
     if FRAME_SEQUENCE not in image.metadata:
+        if image.ndim > 3:
+            raise InputError(
+                f"The layer {image.name} has {image.ndim} axes: choose one with frames, rows and "
+                "columns, or a single picture."
+            )
         axes = "T" * (image.ndim - 2) + "YX" + ("S" if image.rgb else "")
         # Masks are saved under the names of the frames, so these must do as names of files.
         name = re.sub(r"[^\w .()-]", "_", image.name)

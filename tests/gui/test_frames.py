@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+from napari.layers import Labels
+
+from napari_microaunet.frames.masks import read_mask_file, write_mask_file
+from napari_microaunet.frames.sample_data import sample_data_folder
+from napari_microaunet.widgets.mask_layer import MaskState
+
+
+def save_to(used, folder):
+    used.work.mask_folder = folder
+    used.frames.save_masks()
+    used.wait_for_job()
+
+
+def test_a_new_user_finds_two_buttons(use):
+    used = use()
+    assert used.frames.open_button.isEnabled()
+    assert used.frames.open_button.text() == "Open frames…"
+    assert not used.prelabel.run_button.isEnabled()
+    assert not used.frames.save_masks_button.isEnabled()
+    assert not used.dock.progress.isVisibleTo(used.dock)
+    menu = used.frames.open_button.menu()
+    assert [action.text() for action in menu.actions() if action.text()] == [
+        "Folder of images…",
+        "Video or TIFF stack…",
+        "Sample frames",
+        "Sample video",
+    ]
+
+
+@pytest.mark.parametrize(("entry", "count"), [("Sample frames", 12), ("Sample video", 96)])
+def test_the_samples_open_from_the_dock_without_masks(use, qtbot, entry, count):
+    used = use()
+    menu = used.frames.open_button.menu()
+    next(action for action in menu.actions() if action.text() == entry).trigger()
+    qtbot.waitUntil(lambda: used.work is not None and used.masks is not None, timeout=60_000)
+    assert len(used.work.sequence) == count
+    assert f"{count} frames" in used.frames.summary.text()
+    assert not used.mask(0).any()
+
+
+def test_masks_beside_the_frames_are_shown_and_kept(use, folder, exact_masks):
+    shutil.copytree(exact_masks, folder.with_name("masks"))
+    used = use()
+    used.open(folder)
+    for index, frame in enumerate(used.work.sequence.frames):
+        exact = read_mask_file(exact_masks / f"{frame.name}.png")
+        np.testing.assert_array_equal(used.mask(index)[: frame.height, : frame.width], exact)
+        assert used.masks.state(index) is MaskState.FILE
+    # Undo does not take away what was on disk.
+    used.layer.undo()
+    assert used.mask(0).any()
+
+
+def test_masks_of_a_chosen_folder_round_trip(use, folder, tmp_path):
+    rng = np.random.default_rng(3)
+    used = use()
+    used.open(folder)
+    drawn = []
+    for index, frame in enumerate(used.work.sequence.frames[:3]):
+        used.go_to(index)
+        mask = np.zeros((frame.height, frame.width), np.uint8)
+        mask[20:90, 30:80], mask[200:240, 50:60], mask[5:9, 5:9] = 1, 2, 255
+        mask[-1, -1] = rng.integers(1, 9)
+        rows, columns = np.nonzero(mask)
+        with used.layer.block_history():
+            used.layer.data_setitem((np.full(rows.size, index), rows, columns), mask[rows, columns])
+        drawn.append(mask)
+    save_to(used, tmp_path / "mine")
+    assert sorted(file.stem for file in (tmp_path / "mine").iterdir()) == [
+        frame.name for frame in used.work.sequence.frames[:3]
+    ]
+
+    again = use()
+    again.open(folder)
+    again.frames.read_masks(tmp_path / "mine")
+    again.wait_for_job()
+    for index, mask in enumerate(drawn):
+        height, width = mask.shape
+        np.testing.assert_array_equal(again.mask(index)[:height, :width], mask)
+    assert again.masks.state(4) is MaskState.NONE
+
+
+def test_a_frame_found_to_hold_no_polyp_is_saved_as_an_empty_mask(use, folder, tmp_path):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    used.layer.fill((0, 0, 0), 3)
+    used.layer.data_setitem(tuple(np.nonzero(np.asarray(used.layer.data[:1]))), 0)
+    assert not used.mask(0).any()
+    save_to(used, tmp_path / "masks")
+    saved = read_mask_file(tmp_path / "masks" / f"{used.work.sequence.frames[0].name}.png")
+    assert not saved.any()
+
+
+def test_a_mask_of_the_wrong_size_is_refused_by_name(use, folder, errors, tmp_path):
+    used = use()
+    used.open(folder)
+    (tmp_path / "wrong").mkdir()
+    write_mask_file(tmp_path / "wrong" / "sample_02.png", np.ones((10, 10), np.uint8))
+    used.frames.read_masks(tmp_path / "wrong")
+    used.wait_for_job()
+    assert any("sample_02" in message and "10 x 10" in message for message in errors())
+    assert not used.mask(1).any()
+
+
+def test_a_folder_without_masks_of_these_frames_is_refused(use, folder, errors, tmp_path):
+    used = use()
+    used.open(folder)
+    used.frames.read_masks(tmp_path)
+    assert any("sample_01.png" in message for message in errors())
+
+
+def test_saving_where_nothing_can_be_written_says_so_and_loses_nothing(
+    use, folder, errors, tmp_path
+):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    before = used.mask(0)
+    (tmp_path / "file").write_text("in the way")
+    save_to(used, tmp_path / "file" / "masks")
+    assert any("cannot be written" in message for message in errors())
+    np.testing.assert_array_equal(used.mask(0), before)
+
+
+def test_a_path_without_frames_is_one_sentence(use, errors, tmp_path, qtbot):
+    used = use()
+    used.bench.open(tmp_path)
+    used.wait_for_job()
+    assert len(errors()) == 1
+    assert str(tmp_path) in errors()[0]
+    assert used.work is None
+
+
+def test_frames_dropped_on_the_window_bring_their_masks(use, folder, exact_masks, qtbot):
+    shutil.copytree(exact_masks, folder.with_name("masks"))
+    used = use()
+    used.viewer.open(str(folder), plugin="napari-microaunet")
+    qtbot.waitUntil(lambda: used.work is not None and used.masks is not None)
+    used.wait_for_job()
+    labels = [layer for layer in used.viewer.layers if isinstance(layer, Labels)]
+    assert labels == [used.layer]
+    assert used.masks.state(0) is MaskState.FILE
+    used.layer.paint((0, 10, 10), 9)
+    assert used.masks.state(0) is MaskState.HAND
+
+
+def test_a_dock_that_is_closed_and_opened_again_finds_the_masks(use, folder):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    masks = [used.mask(index) for index in range(5)]
+    used.viewer.window.remove_dock_widget(used.dock)
+    again = used.reopen()
+    again.qtbot.waitUntil(lambda: again.work is not None and again.masks is not None)
+    again.wait_for_job()
+    assert len(used.viewer.layers) == 2
+    for index, mask in enumerate(masks):
+        np.testing.assert_array_equal(again.mask(index), mask)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rgb"),
+    [((3, 60, 80, 3), True), ((60, 80, 3), True), ((3, 60, 80), False), ((60, 80), False)],
+)
+def test_any_picture_can_be_labelled(use, tmp_path, shape, rgb):
+    pixels = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    used = use()
+    scale = (1, 0.5, 0.5)[-2 - (shape[0] == 3) :]
+    image = used.viewer.add_image(pixels, rgb=rgb, name="mine/yours", scale=scale)
+    used.bench.choose(image)
+    used.prelabel_all()
+    assert used.layer.data.shape == (shape[:-1] if rgb else shape)
+    assert np.asarray(used.layer.data).any()
+    np.testing.assert_array_equal(used.layer.scale, image.scale)
+    used.layer.undo()
+    assert not used.masks.chunks.mask(used.bench.shown).any()
+    used.layer.redo()
+    save_to(used, tmp_path / "masks")
+    assert len(list((tmp_path / "masks").iterdir())) == len(used.work.sequence)
+
+
+def test_a_layer_with_more_axes_is_refused(use, errors):
+    used = use()
+    image = used.viewer.add_image(np.zeros((2, 3, 20, 20)), name="stack of stacks")
+    used.bench.choose(image)
+    assert len(errors()) == 1
+    assert used.work is None
+
+
+def test_sequences_keep_their_masks_side_by_side(use, folder, tmp_path):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    first, mask = used.work, used.mask(0)
+    tifffile.imwrite(tmp_path / "other.tif", np.full((4, 50, 60, 3), 90, np.uint8))
+    used.open(tmp_path / "other.tif")
+    assert used.work is not first
+    assert used.layer.data.shape == (4, 50, 60)
+    used.frames._choose(used.frames.layers.findText(first.image.name))
+    assert used.work is first
+    np.testing.assert_array_equal(used.mask(0), mask)
+
+
+def test_two_viewers_know_nothing_of_each_other(use, folder):
+    one, other = use(), use()
+    one.open(folder)
+    one.prelabel_all()
+    assert other.work is None
+    other.open(sample_data_folder() / "clip.mp4")
+    assert len(one.work.sequence) == 5
+    other.viewer.dims.set_current_step(0, 40)
+    assert one.bench.shown == 0
+    assert not other.mask(40).any()
+
+
+def test_a_frame_fills_the_view_until_the_user_chooses_another(use, folder):
+    used = use()
+    used.open(folder)
+    frames = used.work.sequence.frames
+    camera = used.viewer.camera
+    zooms = []
+    for index in (0, 3):
+        used.go_to(index)
+        assert camera.center[1:] == pytest.approx(
+            ((frames[index].height - 1) / 2, (frames[index].width - 1) / 2)
+        )
+        zooms.append(camera.zoom)
+    assert zooms[1] > 1.3 * zooms[0]
+    camera.zoom = 7
+    used.go_to(0)
+    assert camera.zoom == 7
