@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Borders are black to dark grey (CVC-ClinicDB: up to 22 of 255); lit mucosa is far brighter.
 _DARKEST_LIT = 32
 # Analysed at this side length: burnt-in letters are then one or two pixels thin.
-_ANALYSIS_SIDE = 160
+ANALYSIS_SIDE = 160
 # The panel that shows where the scope lies (RGB 44, 183, 142) is greener than red by 139 of 255.
 # Tissue never is by half of that, nor is dye, which is bluer than green.
 _GREENEST_TISSUE = 70
@@ -69,7 +69,7 @@ def find_field_of_view(images: Iterable[NDArray[np.uint8]]) -> FieldOfView:
         if shape is not None and image.shape != shape:
             raise ValueError(f"frames of one size are needed, got {shape} and {image.shape}")
         shape = image.shape
-        scale = min(1.0, _ANALYSIS_SIDE / max(shape[:2]))
+        scale = min(1.0, ANALYSIS_SIDE / max(shape[:2]))
         size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
         colours = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
         red, green, blue = np.moveaxis(colours.astype(np.int16), 2, 0)

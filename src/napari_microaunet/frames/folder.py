@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from natsort import natsort_keygen, ns
 
 from napari_microaunet.errors import InputError
+from napari_microaunet.frames.field_of_view import ANALYSIS_SIDE
 from napari_microaunet.frames.images import IMAGE_SUFFIXES, read_rgb, read_size
 from napari_microaunet.frames.masks import read_mask_file
 from napari_microaunet.frames.sequence import Frame, FrameSequence, UnreadableError
@@ -69,6 +70,9 @@ class ImageFiles(FrameSequence):
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         return read_rgb(self.frames[index].source)
+
+    def _glance(self, index: int) -> NDArray[np.uint8]:
+        return read_rgb(self.frames[index].source, ANALYSIS_SIDE)
 
     def _decode_mask(self, index: int) -> NDArray[np.uint8] | None:
         mask = self._masks[index]

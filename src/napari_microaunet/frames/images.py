@@ -82,7 +82,7 @@ def read_size(path: Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
+def read_rgb(path: Path, smallest_side: int | None = None) -> NDArray[np.uint8]:
     """Decode an image file.
 
     Transparent pixels are shown on black. Gray values of 16 bits are scaled as `to_uint8` says;
@@ -92,6 +92,9 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     ----------
     path : Path
         A file in one of the formats of `IMAGE_SUFFIXES`.
+    smallest_side : int, optional
+        JPEG files are decoded to a half, a quarter or an eighth, much faster, as long as both
+        sides keep so many pixels.
 
     Returns
     -------
@@ -104,6 +107,8 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
         If the file cannot be decoded to its end.
     """
     with opened(path) as image:
+        if smallest_side is not None:
+            image.draft(None, (smallest_side, smallest_side))
         stored = upright(image)
         if stored.mode[0] in "IF":
             gray = to_uint8(np.asarray(stored))

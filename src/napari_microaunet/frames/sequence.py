@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +70,10 @@ class FrameSequence(ABC):
 
     Attributes
     ----------
+    path, name, frames
+        As given; `frames` is a tuple.
+    canvas_shape : tuple of int
+        Height and width of the smallest canvas that holds every frame, in pixels.
     problems : dict of int to str
         Frames known to be unreadable and why. It grows when a damaged frame is met and
         shrinks when a file turns out to be readable after all (a copy that has finished).
@@ -85,15 +92,16 @@ class FrameSequence(ABC):
         self.name = name
         self.frames = tuple(frames)
         self.problems: dict[int, str] = dict(problems or {})
+        height = max(frame.height for frame in frames)
+        self.canvas_shape = height, max(frame.width for frame in frames)
+        self._groups = defaultdict(list)
+        for index, frame in enumerate(self.frames):
+            self._groups[_geometry(frame)].append(index)
+        self._looking = Lock()
         self._fields_of_view: dict[tuple[Path, int, int], FieldOfView] = {}
 
     def __len__(self) -> int:
         return len(self.frames)
-
-    @property
-    def canvas_shape(self) -> tuple[int, int]:
-        """Height and width of the smallest canvas that holds every frame, in pixels."""
-        return max(f.height for f in self.frames), max(f.width for f in self.frames)
 
     @property
     def has_masks(self) -> bool:
@@ -178,23 +186,35 @@ class FrameSequence(ABC):
         """
         frame = self.frames[index]
         group = _geometry(frame)
-        if group not in self._fields_of_view:
-            images = []
-            for member in self._samples(self._groups()[group]):
-                try:
-                    images.append(self.read(member))
-                except InputError:
-                    continue
-            self._fields_of_view[group] = (
-                find_field_of_view(images)
-                if images
-                else FieldOfView(0, 0, frame.height, frame.width)
-            )
-        return self._fields_of_view[group]
+        with self._looking:
+            if group not in self._fields_of_view:
+                self._fields_of_view[group] = self._find_field_of_view(frame)
+            return self._fields_of_view[group]
+
+    def _find_field_of_view(self, frame: Frame) -> FieldOfView:
+        members = [i for i in self._groups[_geometry(frame)] if i not in self.problems]
+        images = []
+        for index in self._samples(members):
+            with suppress(UnreadableError):
+                images.append(self._glance(index))
+        if not images:
+            return FieldOfView(0, 0, frame.height, frame.width)
+        field = find_field_of_view(images)
+        down, across = frame.height / images[0].shape[0], frame.width / images[0].shape[1]
+        return FieldOfView(
+            int(field.top * down),
+            int(field.left * across),
+            min(frame.height, math.ceil(field.bottom * down)),
+            min(frame.width, math.ceil(field.right * across)),
+        )
 
     @abstractmethod
     def _decode(self, index: int) -> NDArray[np.uint8]:
         """Read one frame as uint8 (height, width, 3), or raise `UnreadableError`."""
+
+    def _glance(self, index: int) -> NDArray[np.uint8]:
+        """Read one frame for its field of view; may be smaller, down to `ANALYSIS_SIDE`."""
+        return self._decode(index)
 
     def _decode_mask(self, index: int) -> NDArray[np.uint8] | None:  # noqa: ARG002
         """Read one frame's mask as labels, or raise `UnreadableError`."""
@@ -203,13 +223,6 @@ class FrameSequence(ABC):
     def _samples(self, members: Sequence[int]) -> Sequence[int]:
         """Choose the frames of a group that its field of view is found from."""
         return spread(members, _FIELD_OF_VIEW_FRAMES)
-
-    def _groups(self) -> dict[tuple[Path, int, int], list[int]]:
-        groups = defaultdict(list)
-        for index, frame in enumerate(self.frames):
-            if index not in self.problems:
-                groups[_geometry(frame)].append(index)
-        return groups
 
 
 def spread(members: Sequence[int], most: int) -> list[int]:
