@@ -86,7 +86,8 @@ def open_folder(path: Path) -> ImageFiles:
     and ``masks``, or ``Original`` and ``Ground Truth``, the first are the frames and files of
     equal stem in the second are their masks; so it is for a folder that has its masks in
     a folder ``masks`` of its own, and for ``images`` itself with ``masks`` beside it.
-    Hidden files and folders are left out, and so are sessions (``NAME.microaunet``).
+    Hidden files and folders are left out, and so are sessions (``NAME.microaunet``). Links are
+    followed, as sets are often put together from links, but not round in circles.
 
     Parameters
     ----------
