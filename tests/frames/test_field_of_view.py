@@ -152,8 +152,8 @@ class TestRealFrames:
         for index in range(0, len(sequence), 12):
             field, mask = sequence.field_of_view(index), sequence.read_mask(index)
             inside = mask[field.top : field.bottom, field.left : field.right].sum()
-            # Some masks of CVC are drawn beyond the picture.
-            assert inside >= 0.9 * mask.sum(), sequence.frames[index].name
+            # A few masks of CVC are drawn a little beyond the picture.
+            assert inside >= 0.97 * mask.sum(), sequence.frames[index].name
 
     def test_black_border_of_cvc(self, data):
         field = open_frames(data / "cvc-clinicdb").field_of_view(0)
