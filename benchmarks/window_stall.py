@@ -107,10 +107,21 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
             "seconds": round(time.perf_counter() - start, 1),
         }
 
-    for data, options, _ in layers_of(open_frames(folder)):
-        viewer.add_image(data, **options)
-    viewer.add_labels(np.zeros((1, 1024, 1280), np.uint8))
-    spin_for(3)
+    def add_image() -> None:
+        for data, options, _ in layers_of(open_frames(folder)):
+            viewer.add_image(data, **options)
+        spin_for(1)
+
+    def add_labels() -> None:
+        viewer.add_labels(np.zeros((1, 1024, 1280), np.uint8))
+        spin_for(1)
+
+    # The first layer of each kind takes napari longer still: it compiles its shaders.
+    add_image()
+    add_labels()
+    viewer.layers.clear()
+    phase("napari alone: an image layer", add_image)
+    phase("napari alone: a labels layer", add_labels)
     phase("napari alone: stepping", lambda: spin_for(6, lambda: step(viewer)))
     viewer.layers.clear()
 

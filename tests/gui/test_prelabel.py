@@ -277,7 +277,7 @@ def test_styles_draw_the_same_masks(use, folder):
     assert used.viewer.layers.selection.active is used.layer
     used.prelabel.next_style()
     assert used.prelabel.style.value is OverlayStyle.FILLED
-    assert len([layer for layer in used.viewer.layers if isinstance(layer, Labels)]) == 1
+    assert [layer for layer in labels if layer.visible] == [used.layer]
 
 
 def test_settings_move_masks_as_the_library_does(use, folder, bright_model):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +23,8 @@ Work = Callable[[Callable[[], bool]], Iterable[object]]
 # Items on their way to the GUI thread: the work waits rather than filling memory, and the GUI
 # thread never has more than these to deal with at a stretch.
 _MOST_UNDERWAY = 4
+# A tenth of the window's share where both want a core.
+_NICENESS = 10
 
 
 class Job(QObject):
@@ -103,6 +107,9 @@ class Job(QObject):
 
     def __call__(self) -> None:
         """Do the work; this is what runs in the thread."""
+        if sys.platform == "linux":
+            # Niceness is each thread's own there, and its children's: the window comes first.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         failure: Exception | None = None
         try:
             for item in self._work(self.is_cancelled):

@@ -32,8 +32,7 @@ class Overlay(QObject):
     """Draws one layer of masks in the style asked for.
 
     napari draws a Labels layer filled or as contours, so "both" takes a second
-    layer over the same data, which cannot be edited and goes when it is no
-    longer needed.
+    layer over the same data, which cannot be edited.
 
     Parameters
     ----------
@@ -56,11 +55,12 @@ class Overlay(QObject):
         self._redraw.timeout.connect(self._refresh_outline)
         masks.layer.events.labels_update.connect(self._on_change)
         masks.layer.events.set_data.connect(self._on_change)
-        masks.layer.events.visible.connect(self._on_visible)
+        masks.layer.events.visible.connect(self._show_outline)
         self.set_style(style)
 
     def set_style(self, style: OverlayStyle) -> None:
         """Draw the masks in another way."""
+        self._style = style
         layer = self._masks.layer
         layer.contour = _OUTLINE_WIDTH if style is OverlayStyle.OUTLINE else 0
         layer.opacity = {
@@ -70,8 +70,7 @@ class Overlay(QObject):
         }[style]
         if style is OverlayStyle.BOTH:
             self._add_outline()
-        else:
-            self.remove_outline()
+        self._show_outline()
 
     def remove_outline(self) -> None:
         """Take the second layer away, if it is there."""
@@ -95,13 +94,15 @@ class Overlay(QObject):
         self._outline.editable = False
         self._viewer.layers.selection.active = active
 
-    def _on_change(self) -> None:
+    def _show_outline(self) -> None:
+        # Hidden rather than removed: napari takes long to remove a layer and to add one.
         if self._outline is not None:
-            self._redraw.start()
+            both = self._style is OverlayStyle.BOTH
+            self._outline.visible = both and self._masks.layer.visible
 
-    def _on_visible(self) -> None:
-        if self._outline is not None:
-            self._outline.visible = self._masks.layer.visible
+    def _on_change(self) -> None:
+        if self._outline is not None and self._outline.visible:
+            self._redraw.start()
 
     def _refresh_outline(self) -> None:
         if self._outline is not None:

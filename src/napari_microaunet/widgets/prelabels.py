@@ -28,7 +28,7 @@ _SETTLED_MS = 400
 # Masks of other frames that are made at a stretch, the nearest first.
 _AT_A_STRETCH = 16
 # A frame looked at as long has come to stay: its mask becomes an undo step.
-_LOOKED_AT_MS = 150
+_LOOKED_AT_MS = 300
 
 _BY_USER = (MaskState.HAND, MaskState.FILE)
 
