@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_microaunet.widgets.dock import MicroAUNetDock
+    from napari_microaunet.widgets.workbench import Work
 
 _POLL = 100  # milliseconds
 _SETTLE = 1000  # milliseconds from the last mask to the picture: napari draws thumbnails meanwhile
@@ -71,6 +72,19 @@ def _steps(dock: MicroAUNetDock, frames: Path) -> Iterator[str]:
     if dock.bench.work is not None:
         dock.sections["Pre-label"].actions["prelabel"]()
         yield "pre-labelling"
+        for _ in range(2):  # from filled over outline to both
+            dock.sections["Pre-label"].actions["overlay"]()
+        dock.bench.go_to(_surest(dock.bench.work))
+        yield "drawing"
+
+
+def _surest(work: Work) -> int:
+    """Find the frame with a polyp whose mask can be trusted most."""
+    masks, prelabels = work.masks, work.prelabels
+    if masks is None or prelabels is None:
+        return 0
+    marked = [index for index in range(len(work.sequence)) if masks.chunks[index] is not None]
+    return max(marked, key=lambda index: prelabels.confidence(index) or 0.0, default=0)
 
 
 if __name__ == "__main__":

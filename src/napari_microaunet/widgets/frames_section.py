@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
     from napari_microaunet.widgets.workbench import Workbench
 
+_PROBLEMS_IN_SIGHT = 4
 _FILES = "Videos and TIFF stacks (*.mp4 *.avi *.mov *.mkv *.m4v *.webm *.tif *.tiff);;All files (*)"
 
 
@@ -73,7 +74,8 @@ class FramesSection(QWidget):
         )
         self.layers.activated.connect(self._choose)
         self.summary = QLabel(wordWrap=True)
-        self.problems = QListWidget(maximumHeight=80)
+        self.problems = QListWidget(textElideMode=Qt.TextElideMode.ElideRight)
+        self.problems.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         hint(
             self.problems,
             "Frames that cannot be read, and why: they are shown gray and left out.\n"
@@ -223,7 +225,9 @@ class FramesSection(QWidget):
                 item.setToolTip(reason)
                 item.setData(Qt.ItemDataRole.UserRole, index)
                 self.problems.addItem(item)
-        self.problems.setVisible(self.problems.count() > 0)
+        rows = min(self.problems.count(), _PROBLEMS_IN_SIGHT)
+        self.problems.setFixedHeight(rows * self.problems.sizeHintForRow(0) + 4 if rows else 0)
+        self.problems.setVisible(rows > 0)
 
 
 def _summary(sequence: FrameSequence) -> str:

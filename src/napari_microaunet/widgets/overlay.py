@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Labels
 
-# In pixels of the frame.
-_OUTLINE_WIDTH = 3
+# An outline is one pixel wide, and one more for as many rows of the largest frame.
+_ROWS_PER_PIXEL = 500
 _FILL_OPACITY, _BOTH_OPACITY, _OUTLINE_OPACITY = 0.45, 0.25, 0.9
 # While a stroke is being drawn, the outline of the other layer may lag as long.
 _REDRAW_MS = 60
@@ -49,6 +49,7 @@ class Overlay(QObject):
         self._viewer = viewer
         self._masks = masks
         self._outline: Labels | None = None
+        self._width = 1 + masks.layer.data.shape[-2] // _ROWS_PER_PIXEL
         self._redraw = QTimer(self)
         self._redraw.setInterval(_REDRAW_MS)
         self._redraw.setSingleShot(True)
@@ -62,7 +63,7 @@ class Overlay(QObject):
         """Draw the masks in another way."""
         self._style = style
         layer = self._masks.layer
-        layer.contour = _OUTLINE_WIDTH if style is OverlayStyle.OUTLINE else 0
+        layer.contour = self._width if style is OverlayStyle.OUTLINE else 0
         layer.opacity = {
             OverlayStyle.FILLED: _FILL_OPACITY,
             OverlayStyle.OUTLINE: _OUTLINE_OPACITY,
@@ -90,7 +91,7 @@ class Overlay(QObject):
             visible=layer.visible,
             **geometry_of(layer),
         )
-        self._outline.contour = _OUTLINE_WIDTH
+        self._outline.contour = self._width
         self._outline.editable = False
         self._viewer.layers.selection.active = active
 

@@ -289,7 +289,7 @@ class PrelabelSection(QWidget):
     def _show_status(self) -> None:
         work, index = self._bench.work, self._bench.shown
         if work is None:
-            self.status.setText("")
+            self.status.setText("Open frames, then pre-label them.")
             return
         lines = [f"Frame {index}: {work.sequence.frames[index].name}"]
         if index in work.sequence.problems:
@@ -341,8 +341,8 @@ class PrelabelSection(QWidget):
         hint(self.style.native, "How masks are drawn over the frame.", "overlay")
         hint(
             self.status,
-            "Confidence is the Dice that the mask is expected to reach if the model's\n"
-            "probabilities are right, at the threshold as it is: the lower, the more it needs you.",
+            "Confidence is the mean probability inside the mask or, where nothing is marked,\n"
+            "that the most suspicious pixel is background: the lower, the more it needs you.",
         )
 
 

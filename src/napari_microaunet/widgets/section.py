@@ -106,8 +106,8 @@ def may_replace(
     question = QMessageBox(parent)
     question.setWindowTitle("Replace masks?")
     question.setText(
-        f"{len(theirs)} of {len(indices)} frames have masks that you drew, corrected or opened "
-        f"({by_hand} by hand, {len(theirs) - by_hand} from files)."
+        f"{len(theirs)} of {len(indices)} frames have masks that are not the model's: "
+        f"{by_hand} drawn or corrected by hand, {len(theirs) - by_hand} from files."
     )
     question.setInformativeText("Replaced masks can be brought back with Ctrl+Z on their frame.")
     keep = question.addButton("Keep these masks", QMessageBox.ButtonRole.AcceptRole)

@@ -167,16 +167,17 @@ class Workbench(QObject):
         self.run(job, end)
 
     def _show(self, opened: tuple[FrameSequence, LayerData]) -> None:
-        _sequence, (data, options, _) = opened
+        sequence, (data, options, _) = opened
         options["axis_labels"] = ("frame", "row", "column")
         self.choose(self.viewer.add_image(data, **options))
-        self.go_to(0)
-        if self.work is not None:
-            self._fit.start(self.work, 0)
+        readable = (i for i in range(len(sequence)) if i not in sequence.problems)
+        self.go_to(next(readable, 0))
 
     def _add_masks(self, beside: bool) -> None:
         if self.work is not None:
             self.start_masks()
+            # Not before: with the first layers, napari's own docks grow and the canvas shrinks.
+            self._fit.start(self.work, self.shown)
             if beside:
                 masks_beside(self)
 
