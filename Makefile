@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	$(BIN)/microaunet prelabel "$(FRAMES)" --out "$(OUT)" --overlay --overwrite
 	$(SCREEN) $(BIN)/python -m napari_microaunet.widgets.demo "$(FRAMES)" \
 		$(if $(SCREEN),--screenshot "$(OUT)/window.png")
-	@echo "Masks, overlays and confidences are in $(OUT)/$(if $(SCREEN),; there is no display, so the window is in $(OUT)/window.png)"
+	@echo "Masks, overlays and confidences: $(OUT)/$(if $(SCREEN), - without a display the window is a picture: $(OUT)/window.png)"
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest
