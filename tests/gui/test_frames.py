@@ -237,3 +237,38 @@ def test_a_frame_fills_the_view_until_the_user_chooses_another(use, folder):
     camera.zoom = 7
     used.go_to(0)
     assert camera.zoom == 7
+
+
+def test_masks_that_another_plugin_puts_into_the_layer_are_taken_over(use, folder, qtbot):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    drawn = np.zeros(used.layer.data.shape, np.uint8)
+    drawn[1, 40:60, 50:90] = 2
+    layer = used.layer
+    layer.data = drawn
+    qtbot.waitUntil(lambda: used.masks is not None and used.bench.job is None, timeout=60_000)
+    assert used.layer is layer
+    np.testing.assert_array_equal(used.mask(1), drawn[1])
+    assert used.masks.state(1) is MaskState.FILE
+    assert used.masks.state(0) is MaskState.NONE
+    used.go_to(0)
+    used.prelabel.run_shown()
+    used.wait_for_job()
+    assert used.mask(0).any()
+
+
+def test_painted_masks_outlive_a_cancelled_takeover(use, folder, qtbot):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    masks = [used.mask(index) for index in range(5)]
+    used.viewer.window.remove_dock_widget(used.dock)
+    again = used.reopen()
+    qtbot.waitUntil(lambda: again.bench.job is not None)
+    again.bench.cancel()
+    again.wait_for_job()
+    layer = next(layer for layer in used.viewer.layers if isinstance(layer, Labels))
+    for index, mask in enumerate(masks):
+        np.testing.assert_array_equal(np.asarray(layer.data[index]), mask)
+    assert layer.editable

@@ -39,6 +39,8 @@ class MaskChunks:
     ----------
     array : zarr.Array of uint8, shape (N, H, W) or (H, W)
         The masks, top left on the canvas of the sequence.
+    filled : set of int
+        Frames that `fill` was called for.
     """
 
     def __init__(self, sequence: FrameSequence, is_stack: bool) -> None:
@@ -47,6 +49,7 @@ class MaskChunks:
         self._canvas = sequence.canvas_shape
         self._chunks: dict[str, Buffer] = {}
         self._digests: dict[int, tuple[Buffer, bytes]] = {}
+        self.filled: set[int] = set()
         self.array = zarr.create_array(
             MemoryStore(self._chunks),
             shape=(len(sequence), *self._canvas) if is_stack else self._canvas,
@@ -64,6 +67,11 @@ class MaskChunks:
             self._chunks.pop(self._name(index), None)
         else:
             self._chunks[self._name(index)] = chunk
+
+    def fill(self, index: int, mask: NDArray[np.uint8]) -> None:
+        """Give a frame its mask before anybody looks at the array."""
+        self[index] = self.encode(mask)
+        self.filled.add(index)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Decode the mask of a frame, uint8 labels of shape (height, width), native size."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
@@ -14,6 +16,7 @@ from napari_microaunet.frames.masks import read_mask_file, write_mask_file
 from napari_microaunet.frames.sequence import UnreadableError
 from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.widgets.jobs import Job
+from napari_microaunet.widgets.mask_chunks import MaskChunks
 from napari_microaunet.widgets.mask_layer import MaskState
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.uint8]
 
+# How soon to look again whether another job has ended.
+_RETRY_MS = 200
+
 
 def masks_beside(bench: Workbench) -> None:
     """Read the masks that lie beside the frames being worked on, where there are any."""
@@ -38,19 +44,39 @@ def masks_beside(bench: Workbench) -> None:
 
 
 def masks_from_layer(bench: Workbench, layer: Labels) -> None:
-    """Take over a layer that shows masks of the frames being worked on already."""
-    before = layer.data
-    work, prelabels = bench.start_masks(layer)
-    sequence = work.sequence
+    """Take over a layer that shows masks of the frames being worked on already.
 
-    def read(index: int) -> Mask | None:
-        frame = sequence.frames[index]
-        mask = np.asarray(before[index] if before.ndim > 2 else before)
-        mask = mask[: frame.height, : frame.width].astype(np.uint8)
-        # An empty one counts only if it was saved: somebody found no polyp there.
-        return mask if mask.any() else sequence.read_mask(index)
+    The layer is left as it is until all of them have been read, and for good
+    if that is cancelled.
+    """
+    work = bench.work
+    if work is None or work.masks is not None or layer not in bench.viewer.layers:
+        return
+    if bench.job is not None:
+        QTimer.singleShot(_RETRY_MS, partial(masks_from_layer, bench, layer))
+        return
+    sequence, given = work.sequence, layer.data
+    chunks = MaskChunks(sequence, given.ndim > 2)
+    editable, layer.editable = layer.editable, False
 
-    _read(bench, prelabels.masks, range(len(sequence)), read, {})
+    def fill(cancelled: Callable[[], bool]) -> Iterator[int]:
+        for index, frame in enumerate(sequence.frames):
+            if cancelled():
+                return
+            mask = np.asarray(given[index] if given.ndim > 2 else given)
+            mask = mask[: frame.height, : frame.width].astype(np.uint8)
+            # An empty one counts only if it was saved: somebody found no polyp there.
+            if mask.any() or _read_quietly(sequence, index) is not None:
+                chunks.fill(index, mask)
+            yield index
+
+    def end(complete: bool) -> None:
+        layer.editable = editable
+        if complete and bench.work is work and layer in bench.viewer.layers:
+            bench.start_masks(layer, chunks)
+
+    count = len(sequence)
+    bench.run(Job(f"Taking over the masks of {count} frames", fill, count), end, work)
 
 
 def masks_from_folder(
@@ -203,6 +229,13 @@ def _read(
     job = Job(f"Reading the masks of {len(indices)} frames", masks, len(indices))
     job.item.connect(take)
     bench.run(job, end, bench.work)
+
+
+def _read_quietly(sequence: FrameSequence, index: int) -> Mask | None:
+    try:
+        return sequence.read_mask(index)
+    except InputError:
+        return None
 
 
 def _read_mask(sequence: FrameSequence, index: int, file: Path) -> Mask:

@@ -60,13 +60,17 @@ class MaskLayer(QObject):
     sequence : FrameSequence
         The same frames.
     layer : Labels, optional
-        A layer that shows masks of these frames already. It gets the new data,
-        which is empty; its masks are up to the caller.
+        A layer that shows masks of these frames already; a new one by default.
+    chunks : MaskChunks, optional
+        The masks that the layer is to hold, which count as masks from files;
+        by default it is empty.
 
     Attributes
     ----------
     changed : Signal(int)
         The mask of this frame may have changed, whoever changed it.
+    replaced : Signal()
+        Somebody has given the layer other data: this object is of no more use.
     layer : Labels
         uint8 labels, shape (N, H, W), or (H, W) for a single picture.
     chunks : MaskChunks
@@ -74,16 +78,24 @@ class MaskLayer(QObject):
     """
 
     changed = Signal(int)
+    replaced = Signal()
 
     def __init__(
-        self, viewer: Viewer, image: Image, sequence: FrameSequence, layer: Labels | None = None
+        self,
+        viewer: Viewer,
+        image: Image,
+        sequence: FrameSequence,
+        layer: Labels | None = None,
+        chunks: MaskChunks | None = None,
     ) -> None:
         super().__init__()
         self._viewer = viewer
         self._sequence = sequence
         self._is_stack = image.ndim == 3
-        self.chunks = MaskChunks(sequence, self._is_stack)
-        self._known: dict[int, dict[bytes, MaskState]] = {}
+        self.chunks = chunks or MaskChunks(sequence, self._is_stack)
+        self._known: dict[int, dict[bytes, MaskState]] = {
+            index: {self.chunks.digest(index): MaskState.FILE} for index in self.chunks.filled
+        }
         self._painted: set[int] = set()
         self._in_history: set[int] = set()
         self._not_yet_steps: dict[int, Buffer | None] = {}
@@ -104,6 +116,13 @@ class MaskLayer(QObject):
         self.layer: Labels = layer
         self.layer.events.paint.connect(self._on_paint)
         self.layer.events.set_data.connect(self._on_set_data)
+        self.layer.events.data.connect(self._on_data)
+
+    def close(self) -> None:
+        """Leave the layer alone from now on."""
+        self.layer.events.paint.disconnect(self._on_paint)
+        self.layer.events.set_data.disconnect(self._on_set_data)
+        self.layer.events.data.disconnect(self._on_data)
 
     @property
     def shown(self) -> int:
@@ -218,6 +237,10 @@ class MaskLayer(QObject):
         self._not_yet_steps.pop(index, None)
         self._last_step = None
         self.changed.emit(index)
+
+    def _on_data(self) -> None:
+        if self.layer.data is not self.chunks.array:
+            self.replaced.emit()
 
     def _on_set_data(self) -> None:
         """Notice undo and redo, which napari announces in no other way."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from napari.layers import Labels
 from qtpy.QtCore import QObject, QTimer
 
 from napari_microaunet.widgets.mask_layer import MaskLayer, geometry_of, mask_colours
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Labels
 
 # An outline is one pixel wide, and one more for as many rows of the largest frame.
 _ROWS_PER_PIXEL = 500
@@ -83,7 +83,7 @@ class Overlay(QObject):
         if self._outline is not None and self._outline in self._viewer.layers:
             return
         layer, active = self._masks.layer, self._viewer.layers.selection.active
-        self._outline = self._viewer.add_labels(
+        self._outline = Labels(
             layer.data,
             name=f"{layer.name} (outline)",
             colormap=mask_colours(),
@@ -91,8 +91,10 @@ class Overlay(QObject):
             visible=layer.visible,
             **geometry_of(layer),
         )
+        # Before the viewer has it: each would have napari trace the outlines once more.
         self._outline.contour = self._width
         self._outline.editable = False
+        self._viewer.add_layer(self._outline)
         self._viewer.layers.selection.active = active
 
     def _show_outline(self) -> None:

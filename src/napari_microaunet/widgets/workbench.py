@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from napari.types import LayerData
     from napari.utils.events import Event
 
+    from napari_microaunet.widgets.mask_chunks import MaskChunks
+
 
 class Work(QObject):
     """What there is of one sequence in one viewer.
@@ -58,7 +60,8 @@ class Work(QObject):
 
     def drop_masks(self) -> None:
         """Forget masks whose layer has been removed."""
-        if self.prelabels is not None:
+        if self.masks is not None and self.prelabels is not None:
+            self.masks.close()
             self.prelabels.close()
         self.masks = self.prelabels = None
 
@@ -199,13 +202,17 @@ class Workbench(QObject):
 
     # Masks
 
-    def start_masks(self, layer: Labels | None = None) -> tuple[Work, Prelabels]:
+    def start_masks(
+        self, layer: Labels | None = None, chunks: MaskChunks | None = None
+    ) -> tuple[Work, Prelabels]:
         """Give the sequence being worked on a layer for masks, if it has none yet.
 
         Parameters
         ----------
         layer : Labels, optional
-            A layer to take over for it; its masks are up to the caller.
+            A layer to take over for it.
+        chunks : MaskChunks, optional
+            What that layer is to hold from now on.
 
         Raises
         ------
@@ -216,9 +223,10 @@ class Workbench(QObject):
         if work is None:
             raise InputError("There are no frames yet: open some, or choose an image layer.")
         if work.prelabels is None:
-            work.masks = MaskLayer(self.viewer, work.image, work.sequence, layer)
+            work.masks = MaskLayer(self.viewer, work.image, work.sequence, layer, chunks)
             work.prelabels = Prelabels(work.masks, self.settings)
             work.masks.changed.connect(self.frame_changed)
+            work.masks.replaced.connect(partial(self._on_replaced, work))
             work.prelabels.known.connect(self.frame_changed)
             self.work_changed.emit()
         return work, work.prelabels
@@ -300,6 +308,16 @@ class Workbench(QObject):
             masks_from_layer(self, theirs[0])
         else:
             self.start_masks()
+
+    def _on_replaced(self, work: Work) -> None:
+        """Take over what somebody has put in the place of the masks."""
+        if work.masks is not None:
+            layer = work.masks.layer
+            self._cancel_job_of(work)
+            work.drop_masks()
+            self.work_changed.emit()
+            if work is self.work and layer.data.shape[-2:] == work.sequence.canvas_shape:
+                masks_from_layer(self, layer)
 
     def _on_removed(self, event: Event) -> None:
         for work in list(self._works):
