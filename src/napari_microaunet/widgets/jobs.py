@@ -93,10 +93,9 @@ class Job(QObject):
         self._cancelled.set()
 
     def is_cancelled(self) -> bool:
-        """Tell whether the job has been asked to stop, by `cancel` or by a closing window."""
-        return self._cancelled.is_set() or (
-            self._worker is not None and self._worker.abort_requested
-        )
+        """Tell whether the job is to stop: by `cancel`, a closing window or the program's end."""
+        closing = self._worker is not None and self._worker.abort_requested
+        return self._cancelled.is_set() or closing or not threading.main_thread().is_alive()
 
     @property
     def seconds_left(self) -> float | None:
