@@ -9,7 +9,9 @@ libfontconfig1 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 lib
 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 fonts-dejavu-core"
 missing=""
 for package in $needed; do
-    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "ok installed" ||
+    # Newer Debians and Ubuntus added t64 to some names; they still install by the old ones.
+    dpkg-query -W -f '${Status}\n' "$package" "${package}t64" 2>/dev/null |
+        grep -q "ok installed" ||
         missing="$missing $package"
 done
 # A Python that was not installed by Debian brings its own venv.
