@@ -70,7 +70,8 @@ class Overlay(QObject):
             OverlayStyle.BOTH: _BOTH_OPACITY,
         }[style]
         if style is OverlayStyle.BOTH:
-            self._add_outline()
+            # napari takes its time for a new layer: after what has changed so far is drawn.
+            QTimer.singleShot(0, self._add_outline)
         self._show_outline()
 
     def remove_outline(self) -> None:
@@ -80,7 +81,8 @@ class Overlay(QObject):
         self._outline = None
 
     def _add_outline(self) -> None:
-        if self._outline is not None and self._outline in self._viewer.layers:
+        layers, wanted = self._viewer.layers, self._style is OverlayStyle.BOTH
+        if not wanted or self._outline in layers or self._masks.layer not in layers:
             return
         layer, active = self._masks.layer, self._viewer.layers.selection.active
         self._outline = Labels(
