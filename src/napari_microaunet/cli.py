@@ -1,8 +1,8 @@
 """The tasks without a window: ``microaunet prelabel | evaluate | models | bench``.
 
-Exit codes: 0 when everything asked for was done, 1 when some frame could not
-be, 2 when the request itself cannot be met (one sentence says why), 130 when it
-was stopped with Ctrl-C.
+Exit codes: 0 when every readable frame was done (others are named), 1 when some
+frame could not be scored, 2 when the request itself cannot be met (one sentence
+says why), 130 when it was stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -134,7 +134,6 @@ def prelabel(
         done = len(results) - len(failed)
         _say(f"{done} of {len(results)} frames pre-labelled, {with_polyp} with a polyp: {out}")
     _name_problems({result.name: result.problem for result in failed})
-    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
