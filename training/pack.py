@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from napari_microaunet.frames import open_frames
+from napari_microaunet.frames import find_field_of_view, open_frames
 from napari_microaunet.frames.rendered import render_frame
 
 if TYPE_CHECKING:
@@ -64,8 +64,6 @@ def pack(sequence: FrameSequence, chosen: Sequence[int]) -> Arrays:
 
 def render() -> Arrays:
     """Return the rendered training frames in the same form."""
-    from napari_microaunet.frames import find_field_of_view
-
     pairs = []
     for seed in RENDERED_SEEDS:
         frame, mask = render_frame(seed, height=288, width=360, polyps=int(seed % 4 != 0))
