@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import stat
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +38,14 @@ def test_a_block_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
         raise KeyboardInterrupt
     assert target.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    target = tmp_path / "file"
+    with pytest.raises(OSError, match="No space") as caught, replacing(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(target)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_written_is_readable_like_any_other_file(tmp_path):

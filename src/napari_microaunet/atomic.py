@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside the target that takes its place when the block is left.
 
-    Where the block raises, or the program is killed, the target stays as it was.
+    Where the block raises, or the program is killed, the target stays as it was. A disk that is
+    full raises an OSError that names the target.
 
     Parameters
     ----------
@@ -37,5 +38,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # from a write, which knows no name
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)

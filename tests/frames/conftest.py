@@ -1,23 +1,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from numbered_frames import numbered_picture
 from PIL import Image
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
-
-
-@pytest.fixture(scope="session")
-def data():
-    """Real frames for development; they are not part of the project."""
-    if not DATA.is_dir():
-        pytest.skip("no real frames on this machine")
-    return DATA
 
 
 @pytest.fixture(scope="session")

@@ -103,6 +103,9 @@ def test_changed_weights_are_refused(checkpoint: Path) -> None:
         ({"widths": [8, 16, 24, 32, 48, 64]}, "do not fit"),
         ({"network": "unet"}, "network"),
         ({"threshold": 2.0}, "threshold"),
+        ({"std": [1.0, 0.0, 1.0]}, "std.1"),
+        ({"mean": [0.5, float("nan"), 0.5]}, "mean.1"),
+        ({"input_size": [256, 100_000]}, "input_size.1"),
         ({"surprise": 1}, "surprise"),
     ],
 )
@@ -134,3 +137,17 @@ def test_a_model_can_be_given_as_a_path(checkpoint: Path) -> None:
 def test_an_unknown_model_is_named_with_the_known_ones(name: str) -> None:
     with pytest.raises(InputError, match="There is no model named"):
         find_model(name)
+
+
+def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(tmp_path):
+    # A safetensors file begins with the length of its header: 0x80 is also a pickle's first byte.
+    network, path = build("microaunet"), tmp_path / "model.safetensors"
+    firsts = set()
+    for padding in range(0, 256, 8):  # headers are padded to multiples of eight
+        card = ModelCard(
+            name="x", network="microaunet", widths=network.widths, description="-" * padding
+        )
+        save_checkpoint(path, network, card)
+        firsts.add(path.read_bytes()[0])
+        assert read_card(path).description == card.description
+    assert 0x80 in firsts

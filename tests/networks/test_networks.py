@@ -1,4 +1,4 @@
-"""The two networks: budgets, shapes, gradients and their ONNX graphs."""
+"""The networks: budgets, shapes, gradients and their ONNX graphs."""
 
 from __future__ import annotations
 
@@ -37,6 +37,26 @@ def test_student_can_be_built_at_the_public_widths() -> None:
 
 def test_teacher_has_its_published_size() -> None:
     assert parameters(build("malunet")) == pytest.approx(0.175e6, rel=0.02)
+
+
+def test_expert_encoder_is_efficientnet_lite0() -> None:
+    # timm's efficientnet_lite0 counts 4,652,008; the last convolution, its norm and the classifier
+    # are of no use to a U-Net.
+    head = 320 * 1280 + 2 * 1280 + 1280 * 1000 + 1000
+    network = build("expert").eval()
+    assert parameters(network.encoder) == 4_652_008 - head
+    assert parameters(network) == 3_041_137
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_skips_have_the_stated_widths_and_sizes(network: str) -> None:
+    model = build(network).eval()
+    features = model.encode(torch.zeros(1, 3, 96, 64))
+    skips = [tuple(skip.shape[1:]) for skip in features[:5]]
+    assert skips == [
+        (width, 96 // 2**level, 64 // 2**level) for level, width in enumerate(model.skip_widths, 1)
+    ]
+    assert model.decode(features).shape == (1, model.decoded_width, 48, 32)
 
 
 def test_unknown_network_is_named() -> None:

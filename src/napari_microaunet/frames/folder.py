@@ -38,6 +38,11 @@ class ImageFiles(FrameSequence):
     files : sequence of (str, Path, Path or None)
         Name of the frame, its image and its mask.
 
+    Attributes
+    ----------
+    mask_files : list of Path or None
+        The mask of each frame.
+
     Raises
     ------
     InputError
@@ -61,12 +66,12 @@ class ImageFiles(FrameSequence):
             for (frame_name, image, _), size in zip(files, sizes, strict=True)
         ]
         super().__init__(path, name, frames, problems)
-        self._masks = [mask for _, _, mask in files]
+        self.mask_files = [mask for _, _, mask in files]
 
     @property
     def has_masks(self) -> bool:
         """Whether masks were found beside at least one of the frames."""
-        return any(self._masks)
+        return any(self.mask_files)
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         return read_rgb(self.frames[index].source)
@@ -75,7 +80,7 @@ class ImageFiles(FrameSequence):
         return read_rgb(self.frames[index].source, ANALYSIS_SIDE)
 
     def _decode_mask(self, index: int) -> NDArray[np.uint8] | None:
-        mask = self._masks[index]
+        mask = self.mask_files[index]
         return None if mask is None else read_mask_file(mask)
 
 

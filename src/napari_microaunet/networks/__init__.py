@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from torch import nn
+    from napari_microaunet.networks.segmentation_network import SegmentationNetwork
 
-Network = Literal["microaunet", "malunet"]
+Network = Literal["microaunet", "malunet", "expert"]
 """Names under which model cards and recipes know the networks."""
 
 NETWORKS: tuple[str, ...] = get_args(Network)
 
 
-def build(network: str, widths: Sequence[int] | None = None) -> nn.Module:
+def build(network: str, widths: Sequence[int] | None = None) -> SegmentationNetwork:
     """Return an untrained network.
 
     Parameters
@@ -34,10 +34,15 @@ def build(network: str, widths: Sequence[int] | None = None) -> nn.Module:
         If there is no network of that name, or the widths do not suit it.
     """
     # PyTorch takes seconds to import, and listing models does not need it.
+    from napari_microaunet.networks.expert import Expert
     from napari_microaunet.networks.malunet import MALUNet
     from napari_microaunet.networks.microaunet import MicroAUNet
 
-    classes: dict[str, type[nn.Module]] = {"microaunet": MicroAUNet, "malunet": MALUNet}
+    classes: dict[str, Callable[..., SegmentationNetwork]] = {
+        "microaunet": MicroAUNet,
+        "malunet": MALUNet,
+        "expert": Expert,
+    }
     if network not in classes:
         raise ValueError(f"there is no network named {network!r}; there are {', '.join(NETWORKS)}")
     return classes[network]() if widths is None else classes[network](widths)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from napari_microaunet.atomic import replacing
-from napari_microaunet.errors import InputError
+from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.networks import Network, build
 
 if TYPE_CHECKING:
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from napari_microaunet.networks.segmentation_network import SegmentationNetwork
+
 _CARD_KEY = "model_card"
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # PyTorch's zip archives, and bare pickles
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Triple = tuple[float, float, float]
+Side = Annotated[int, Field(ge=32, le=2048)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ModelCard(BaseModel):
@@ -43,7 +47,7 @@ class ModelCard(BaseModel):
     widths : tuple of 6 ints
         Channels of the network's stages.
     input_size : tuple of 2 ints
-        Height and width, in pixels, that frames are resized to.
+        Height and width, in pixels, that frames are resized to, 32 to 2048.
     mean, std : tuple of 3 floats
         Normalisation of red, green and blue in [0, 1]: ``(value - mean) / std``.
     threshold : float
@@ -69,9 +73,9 @@ class ModelCard(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     network: Network
     widths: tuple[int, int, int, int, int, int]
-    input_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] = (256, 256)
-    mean: Triple = (0.485, 0.456, 0.406)
-    std: Triple = (0.229, 0.224, 0.225)
+    input_size: tuple[Side, Side] = (256, 256)
+    mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     threshold: Share = 0.5
     description: str = ""
     training_data: dict[str, str] = {}
@@ -82,7 +86,9 @@ class ModelCard(BaseModel):
     sha256: str = ""
 
 
-def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> ModelCard:
+def save_checkpoint(
+    path: Path, network: nn.Module, card: ModelCard, *, half: bool = False
+) -> ModelCard:
     """Write the weights of ``network`` and their card, atomically.
 
     Parameters
@@ -93,6 +99,8 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> ModelCar
         Its ``state_dict`` is written.
     card : ModelCard
         The card; its ``sha256`` is filled in here.
+    half : bool
+        Whether the weights of convolutions and linear layers are stored in half precision.
 
     Returns
     -------
@@ -102,7 +110,9 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> ModelCar
     from safetensors.numpy import save
 
     weights = {
-        name: np.ascontiguousarray(tensor.detach().cpu().numpy())
+        name: np.ascontiguousarray(
+            (tensor.half() if half and tensor.ndim > 1 else tensor).detach().cpu().numpy()
+        )
         for name, tensor in network.state_dict().items()
     }
     card = card.model_copy(update={"sha256": _hash(weights)})
@@ -127,15 +137,16 @@ def read_card(path: Path) -> ModelCard:
         raise InputError(
             f"{path}: the model cannot be read ({error.strerror}); check the path."
         ) from error
-    if start.startswith(_PICKLE_STARTS):
-        raise InputError(
-            f"{path}: this is a pickled file, which could run code when opened; only "
-            ".safetensors checkpoints of this package are read."
-        )
     try:
         with safe_open(path, framework="numpy") as tensors:
             text = (tensors.metadata() or {}).get(_CARD_KEY)
     except SafetensorError as error:
+        # Asked only now: a sound file may begin like a pickle, with the length of its header.
+        if start.startswith(_PICKLE_STARTS):
+            raise InputError(
+                f"{path}: this is a pickled file, which could run code when opened; only "
+                ".safetensors checkpoints of this package are read."
+            ) from error
         raise InputError(
             f"{path}: this is no complete .safetensors file ({error}); get the file again."
         ) from error
@@ -147,21 +158,19 @@ def read_card(path: Path) -> ModelCard:
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "text"
         raise InputError(
             f"{path}: the model card does not fit this version of the package "
-            f"({where}: {first['msg']}); update the package or get the model again."
+            f"({first_problem(error)}); update the package or get the model again."
         ) from error
 
 
-def load_checkpoint(path: Path) -> tuple[nn.Module, ModelCard]:
+def load_checkpoint(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
     """Build the network of a checkpoint and load its weights.
 
     Returns
     -------
-    network : torch.nn.Module
-        In evaluation mode, on the CPU.
+    network : SegmentationNetwork
+        In evaluation mode, on the CPU, in single precision.
     card : ModelCard
         What the file says of itself.
 

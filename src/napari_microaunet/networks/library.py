@@ -16,6 +16,7 @@ from napari_microaunet.errors import InputError
 from napari_microaunet.networks.checkpoint import ModelCard, read_card
 
 BUNDLED = Path(__file__).parent.parent / "weights"
+BUNDLED_NAMES = ("student", "teacher", "expert")
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class Model:
     Attributes
     ----------
     name : str
-        What it is chosen by: the file's stem, ``student`` or ``teacher`` for the bundled ones.
+        What it is chosen by: the file's stem; ``student``, ``teacher`` and ``expert`` are bundled.
     path : Path
         The checkpoint.
     card : ModelCard
@@ -55,12 +56,12 @@ def list_models() -> list[Model]:
     A file that is no usable checkpoint is left out, with a line in the log.
     """
     models = []
-    for folder in (BUNDLED, user_models()):
-        for path in sorted(folder.glob("*.safetensors")):
-            try:
-                models.append(Model(path.stem, path, read_card(path)))
-            except InputError as error:
-                _log.warning("left out of the list of models: %s", error)
+    paths = [BUNDLED / f"{name}.safetensors" for name in BUNDLED_NAMES]
+    for path in [*paths, *sorted(user_models().glob("*.safetensors"))]:
+        try:
+            models.append(Model(path.stem, path, read_card(path)))
+        except InputError as error:
+            _log.warning("left out of the list of models: %s", error)
     return models
 
 

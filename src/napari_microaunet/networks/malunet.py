@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_microaunet.networks.microaunet import upsample
+from napari_microaunet.networks.segmentation_network import SegmentationNetwork, upsample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,25 +125,21 @@ class SequentialBridge(nn.Module):
         ]
 
 
-class MALUNet(nn.Module):
+class MALUNet(SegmentationNetwork):
     """The teacher network.
 
     Parameters
     ----------
     widths : sequence of 6 ints
         Channels after each encoder stage, each a multiple of four.
-
-    Notes
-    -----
-    ``forward`` takes normalised frames, float (batch, 3, H, W) with H, W >= 32,
-    and returns logits, float (batch, 1, H, W).
     """
 
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
-        super().__init__()
-        if len(widths) != 6 or any(width % _GROUPS for width in widths):
-            raise ValueError(f"MALUNet needs six widths, multiples of four, got {tuple(widths)}")
-        self.widths = tuple(widths)
+        super().__init__(widths)
+        if any(width % _GROUPS for width in widths):
+            raise ValueError(f"MALUNet needs widths that are multiples of four, got {self.widths}")
+        self.skip_widths = self.widths[:5]
+        self.decoded_width = self.widths[0]
         first, second, third, fourth, fifth, sixth = widths
         self.encoder = nn.ModuleList(
             [
@@ -171,20 +167,20 @@ class MALUNet(nn.Module):
         )
         self.head = nn.Conv2d(first, 1, 1)
 
-    def encode(self, frames: Tensor) -> tuple[list[Tensor], Tensor]:
+    def encode(self, frames: Tensor) -> list[Tensor]:
         """Return the five skips (1/2 to 1/32 of the input's size) and the deepest features."""
-        skips = []
+        features = []
         x = frames
         for stage, norm in zip(self.encoder, self.encoder_norms, strict=False):
             x = F.gelu(F.max_pool2d(norm(stage(x)), 2))
-            skips.append(x)
-        return skips, F.gelu(self.encoder[-1](x))
+            features.append(x)
+        return [*features, F.gelu(self.encoder[-1](x))]
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return the logits of ``frames``; see the class's notes for shapes."""
-        skips, x = self.encode(frames)
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """Return the last decoder features, at half the input's size."""
+        *skips, x = features
         for stage, norm, skip in zip(
             self.decoder, self.decoder_norms, reversed(self.bridge(skips)), strict=True
         ):
             x = F.gelu(upsample(norm(stage(x)), skip)) + skip
-        return upsample(self.head(x), frames)
+        return x

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_microaunet.networks.segmentation_network import SegmentationNetwork, upsample
+
 WIDTHS = (8, 16, 16, 16, 24, 24)
 """Channels of the six stages that keep the network inside the paper's budget."""
 
@@ -153,7 +155,7 @@ class AttentionBridge(nn.Module):
         return weighted
 
 
-class MicroAUNet(nn.Module):
+class MicroAUNet(SegmentationNetwork):
     """The student network.
 
     Parameters
@@ -166,11 +168,6 @@ class MicroAUNet(nn.Module):
         Makes the norm for a number of channels.
     activation : type of torch.nn.Module
         The activation.
-
-    Notes
-    -----
-    ``forward`` takes normalised frames, float (batch, 3, H, W) with H, W >= 32,
-    and returns logits, float (batch, 1, H, W).
     """
 
     def __init__(
@@ -181,10 +178,9 @@ class MicroAUNet(nn.Module):
         norm: MakeNorm = BatchNorm,
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
-        super().__init__()
-        if len(widths) != 6:
-            raise ValueError(f"MicroAUNet has six stages, got {len(widths)} widths")
-        self.widths = tuple(widths)
+        super().__init__(widths)
+        self.skip_widths = self.widths[:5]
+        self.decoded_width = self.widths[0]
         self.encoder = nn.ModuleList(
             [SeparableDilatedConvolution(3, widths[0], 1, norm, activation, last_activation=False)]
         )
@@ -208,26 +204,21 @@ class MicroAUNet(nn.Module):
         self.activation = activation()
         self.head = nn.Conv2d(widths[0], 1, 1)
 
-    def encode(self, frames: Tensor) -> tuple[list[Tensor], Tensor]:
+    def encode(self, frames: Tensor) -> list[Tensor]:
         """Return the five skips (1/2 to 1/32 of the input's size) and the deepest features."""
-        skips = []
+        features = []
         x = frames
         for stage in self.encoder[:-1]:
             x = self.activation(F.max_pool2d(stage(x), 2))
-            skips.append(x)
-        return skips, self.activation(self.encoder[-1](x))
+            features.append(x)
+        return [*features, self.activation(self.encoder[-1](x))]
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return the logits of ``frames``; see the class's notes for shapes."""
-        skips, x = self.encode(frames)
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """Return the last decoder features, at half the input's size."""
+        *skips, x = features
         for stage, skip in zip(self.decoder, reversed(self.bridge(skips)), strict=True):
             x = self.activation(upsample(stage(x), skip)) + skip
-        return upsample(self.head(x), frames)
-
-
-def upsample(x: Tensor, like: Tensor) -> Tensor:
-    """Resize ``x`` bilinearly to the height and width of ``like``."""
-    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
+        return x
 
 
 def _residual(inputs: int, outputs: int) -> nn.Module:

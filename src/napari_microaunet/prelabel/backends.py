@@ -122,7 +122,7 @@ class TorchBackend:
 
         from napari_microaunet.networks.checkpoint import load_checkpoint
 
-        self.device = _torch_device(device)
+        self.device = torch_device(device)
         self.batch = 1 if self.device == "cpu" else 16
         if threads is not None:
             torch.set_num_threads(threads)
@@ -138,8 +138,24 @@ class TorchBackend:
         return probabilities
 
 
-def _torch_device(device: str) -> str:
-    """Resolve "auto" and refuse a device that is not there."""
+def torch_device(device: str) -> str:
+    """Resolve "auto" and refuse a device that is not there.
+
+    Parameters
+    ----------
+    device : str
+        "auto" or a device as PyTorch names it: "cpu", "cuda", "cuda:1", "mps".
+
+    Returns
+    -------
+    str
+        The device as PyTorch names it.
+
+    Raises
+    ------
+    InputError
+        If this machine has no such device.
+    """
     import torch
 
     present = {"cpu": True}

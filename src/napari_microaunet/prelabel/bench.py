@@ -28,7 +28,7 @@ from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.field_of_view import FieldOfView
 from napari_microaunet.frames.rendered import render_frame
 from napari_microaunet.networks.checkpoint import ModelCard
-from napari_microaunet.networks.library import Model, find_model
+from napari_microaunet.networks.library import BUNDLED_NAMES, Model, find_model
 from napari_microaunet.networks.onnx_export import export_onnx, onnx_name
 from napari_microaunet.prelabel.backends import BACKENDS, Backend, open_backend
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
@@ -207,9 +207,7 @@ def _processor() -> str:
 
 def _cases(size: Size, folder: Path) -> list[tuple[str, str, Model]]:
     """List what is compared: network, backend, model."""
-    cases = [
-        (name, backend, find_model(name)) for name in ("student", "teacher") for backend in BACKENDS
-    ]
+    cases = [(name, backend, find_model(name)) for name in BUNDLED_NAMES for backend in BACKENDS]
     if size.as_published:
         cases.append(("student as published", "onnx", _as_published(folder)))
     return cases
