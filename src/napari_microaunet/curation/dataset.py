@@ -1,0 +1,281 @@
+"""What training reads: a folder with a manifest, or whatever frames and masks lie in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ValidationError
+
+from napari_microaunet.curation.groups import find_groups, is_named_as_negatives, root_of
+from napari_microaunet.curation.manifest import (
+    MANIFEST_NAME,
+    FrameRecord,
+    Manifest,
+    read_manifest,
+)
+from napari_microaunet.curation.splits import split_groups
+from napari_microaunet.errors import InputError, first_problem
+from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.folder import ImageFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_microaunet.curation.manifest import Split
+    from napari_microaunet.frames import FieldOfView, FrameSequence
+
+
+@dataclass(frozen=True, eq=False)
+class CuratedDataset:
+    """Frames with masks, groups and a split.
+
+    Reading is safe from several threads at once.
+
+    Attributes
+    ----------
+    path : Path
+        What was opened.
+    sequence : FrameSequence
+        The frames, in the order of the manifest. Negative frames need not have a mask in it.
+    manifest : Manifest
+        What is known of them. Written elsewhere and given to `open_dataset` again, it keeps
+        frames and split as they are now.
+    """
+
+    path: Path
+    sequence: FrameSequence
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """What the dataset is called."""
+        return self.manifest.name
+
+    @property
+    def frames(self) -> tuple[FrameRecord, ...]:
+        """What is known of each frame."""
+        return self.manifest.frames
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Frames known to be unreadable, by name, and why; grows as they are met."""
+        return {
+            self.frames[index].name: problem
+            for index, problem in sorted(self.sequence.problems.items())
+        }
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """The group of each frame, by the frame's name."""
+        return {frame.name: frame.group for frame in self.frames}
+
+    def indices(self, split: Split, *, labelled: bool = False) -> list[int]:
+        """List the frames of one split, or the labelled ones alone, by their numbers from 0."""
+        return [
+            index
+            for index, frame in enumerate(self.frames)
+            if frame.split == split and (frame.labelled or not labelled)
+        ]
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Read a frame; see `FrameSequence.read`."""
+        return self.sequence.read(index)
+
+    def field_of_view(self, index: int) -> FieldOfView:
+        """Find the field of view of a frame; see `FrameSequence.field_of_view`."""
+        return self.sequence.field_of_view(index)
+
+    def mask(self, index: int) -> NDArray[np.uint8] | None:
+        """Read the labels of a frame.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame, from 0.
+
+        Returns
+        -------
+        uint8 array, shape (height, width), or None
+            At the frame's native size: 0 background, 1..n polyps, 255 ignore. All 0 for
+            a frame that is known to be negative; None where nobody has said.
+
+        Raises
+        ------
+        InputError
+            If the mask cannot be read or differs from the frame in size.
+        """
+        if self.frames[index].mask is not None:
+            return self.sequence.read_mask(index)
+        if self.frames[index].negative:
+            frame = self.sequence.frames[index]
+            return np.zeros((frame.height, frame.width), np.uint8)
+        return None
+
+    def content_hash(self, split: Split) -> str:
+        """Hash what the frames of a split are made of, whatever their order.
+
+        Parameters
+        ----------
+        split : {"training", "validation", "test"}
+            Which frames.
+
+        Returns
+        -------
+        str
+            SHA-256, in hexadecimal, of the frames' names, the hashes of their files, and
+            whether they are known to be negative.
+        """
+        content = sorted(
+            [frame.name, frame.image_sha256 or "", frame.mask_sha256 or "", frame.negative]
+            for frame in self.frames
+            if frame.split == split
+        )
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def open_dataset(path: Path | str, frozen: Manifest | None = None) -> CuratedDataset:
+    """Open frames to train with or to be measured on.
+
+    A folder with a ``manifest.json`` is taken as the manifest says. Of anything else that
+    `open_frames` opens, the manifest is worked out: masks beside the frames are their labels;
+    without one, a frame is negative if a folder that it lies in is called "negative",
+    "negatives", "no polyp" or "no polyps", and unlabelled otherwise. `find_groups` says which
+    frames belong together, `split_groups` which of them validate.
+
+    Parameters
+    ----------
+    path : path
+        A folder, a TIFF stack, a video or an image.
+    frozen : Manifest, optional
+        The manifest of this dataset from when it was opened before. Frames, masks, groups and
+        split are as they were then; files that came later are left out.
+
+    Returns
+    -------
+    CuratedDataset
+        At least one frame can be read.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to read, or the manifest does not fit the files.
+    """
+    path = Path(path)
+    manifest = frozen
+    if frozen is None and (path / MANIFEST_NAME).is_file():
+        manifest = read_manifest(path / MANIFEST_NAME)
+        _check_files(path, manifest)
+    if manifest is None:
+        sequence = open_frames(path)
+        manifest = _work_out(sequence)
+    elif path.is_dir():
+        sequence = _listed(path, manifest)
+    else:
+        sequence = open_frames(path)
+        if [frame.name for frame in sequence.frames] != [frame.name for frame in manifest.frames]:
+            raise InputError(
+                f"{path} holds {len(sequence)} frames, no longer the {len(manifest.frames)} that "
+                "were split into training and validation; put the former file back, or start "
+                "anew in another folder."
+            )
+    return CuratedDataset(path, sequence, manifest)
+
+
+def _listed(path: Path, manifest: Manifest) -> ImageFiles:
+    """Open the files that a manifest lists."""
+    root = root_of(path)
+    files = [
+        (frame.name, root / frame.image, None if frame.mask is None else root / frame.mask)
+        for frame in manifest.frames
+    ]
+    return ImageFiles(path, manifest.name, files)
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    """Refuse links out of a dataset that may come from anywhere, and images listed twice."""
+    inside = folder.resolve()
+    listed: set[Path] = set()
+    for frame in manifest.frames:
+        for file in filter(None, (frame.image, frame.mask)):
+            try:
+                found = (folder / file).resolve()
+            except (OSError, RuntimeError) as error:
+                raise InputError(
+                    f"{folder / file} is a link that leads nowhere; take it out of the manifest."
+                ) from error
+            if not found.is_relative_to(inside):
+                raise InputError(
+                    f"{folder / file} is a link out of the dataset, to {found}; "
+                    "copy the file into the dataset instead."
+                )
+            if file == frame.image and found in listed:
+                raise InputError(
+                    f"{folder / MANIFEST_NAME} lists {file} for two frames; keep one of them."
+                )
+            listed.add(found)
+
+
+def _work_out(sequence: FrameSequence) -> Manifest:
+    """Make the manifest of frames that come without one."""
+    root = root_of(sequence.path)
+    masks = sequence.mask_files if isinstance(sequence, ImageFiles) else [None] * len(sequence)
+    opened_negatives = is_named_as_negatives(root.name)
+    negative = [
+        mask is None
+        and (
+            opened_negatives
+            or any(is_named_as_negatives(part) for part in PurePosixPath(frame.name).parts[:-1])
+        )
+        for frame, mask in zip(sequence.frames, masks, strict=True)
+    ]
+    groups = find_groups(sequence)
+    with_masks = {group for group, mask in zip(groups, masks, strict=True) if mask is not None}
+    with_negatives = {group for group, known in zip(groups, negative, strict=True) if known}
+    splits = split_groups(set(groups), with_masks, with_negatives - with_masks)
+    hashes = _hash_files([frame.source for frame in sequence.frames] + [m for m in masks if m])
+    try:
+        frames = [
+            FrameRecord(
+                name=frame.name,
+                image=frame.source.relative_to(root).as_posix(),
+                mask=None if mask is None else mask.relative_to(root).as_posix(),
+                negative=known_negative,
+                group=group,
+                split=splits[group],
+                source=sequence.name,
+                image_sha256=hashes[frame.source],
+                mask_sha256=None if mask is None else hashes[mask],
+            )
+            for frame, mask, known_negative, group in zip(
+                sequence.frames, masks, negative, groups, strict=True
+            )
+        ]
+        return Manifest(name=sequence.name, frames=tuple(frames))
+    except ValidationError as error:
+        raise InputError(
+            f"{sequence.path} cannot be used as a dataset ({first_problem(error)}); rename it."
+        ) from error
+
+
+def _hash_files(paths: Sequence[Path]) -> dict[Path, str | None]:
+    """Hash files by their content, in hexadecimal; None for one that cannot be read."""
+
+    def hash_file(path: Path) -> str | None:
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return None
+
+    unique = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(unique, pool.map(hash_file, unique), strict=True))

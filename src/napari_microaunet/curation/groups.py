@@ -1,0 +1,265 @@
+"""Which frames resemble each other, so that no split may come between them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.field_of_view import ANALYSIS_SIDE, FieldOfView
+from napari_microaunet.frames.folder import LAYOUTS
+from napari_microaunet.frames.images import IMAGE_SUFFIXES, read_rgb
+from napari_microaunet.frames.sequence import UnreadableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_microaunet.frames.sequence import Frame, FrameSequence
+
+SEQUENCES_TABLE = "sequences.csv"
+
+# The outline of the picture, text and the panel of the scope's position are the same in frames
+# of one scope whatever they show, so only the middle of the field of view counts.
+_MIDDLE = 0.85
+_SIDE = 32
+# What is no brighter than this of 255 is border, and must not count as a likeness either.
+_DARKEST_LIT = 32
+# Length, in gray levels, of the differences of a thumbnail that are mere rounding.
+_FLAT = 1e-6
+# The lowest frequencies of the cosine transform that make the hash: 8 x 8, one bit each.
+_FREQUENCIES = 8
+# Calibrated by looking at the pairs that they link. 800 frames of Kvasir-SEG: 15, of which 14
+# show one polyp twice, some with another zoom or with a panel burnt in, and one does not.
+# CVC-ClinicDB: 185 of 486 frames, none across sequences. PolypGen's negative sequences: 383
+# of 500 frames, and one pair of sequences by mistake. A hash alone, with 8 bits, links 14 pairs
+# in the first and only 72 frames in the second.
+_MOST_BITS = 16
+_CORRELATION = 0.86
+_BLOCK = 256
+
+
+def find_groups(sequence: FrameSequence) -> list[str]:
+    """Group the frames of a sequence.
+
+    A table ``sequences.csv`` with the columns ``frame`` and ``sequence`` decides, in the
+    folder opened or nearer to the frames; else the folder that holds a frame inside the one
+    opened (a folder named as negatives does not count, see `is_named_as_negatives`); all
+    frames of a video or stack are one group; else every frame is a group of its own. Groups that
+    hold near-duplicates of each other are then merged, under the name of the first.
+
+    Parameters
+    ----------
+    sequence : FrameSequence
+        From `open_frames`.
+
+    Returns
+    -------
+    list of str
+        The name of each frame's group.
+
+    Raises
+    ------
+    InputError
+        If a table of sequences cannot be read.
+    """
+    frames = sequence.frames
+    if len(frames) > 1 and len({frame.source for frame in frames}) == 1:
+        return [sequence.name] * len(frames)
+    tables: dict[Path, dict[str, str]] = {}
+    groups = [_stated_group(frame, root_of(sequence.path), tables) for frame in frames]
+    if len(set(groups)) == 1:
+        return groups
+    _, labels = np.unique(np.array(groups), return_inverse=True)
+    merged = merge_near_duplicates(_thumbnails(sequence), labels)
+    _, first = np.unique(merged, return_index=True)
+    names = {merged[index]: groups[index] for index in first}
+    return [names[label] for label in merged]
+
+
+def is_named_as_negatives(folder: str) -> bool:
+    """Tell whether a folder's name says that its frames show no polyp.
+
+    Parameters
+    ----------
+    folder : str
+        "negative", "negatives", "no polyp" or "no polyps", in any case, also with hyphens or
+        underscores.
+    """
+    plain = "".join(letter for letter in folder.casefold() if letter not in " _-")
+    return plain in {"negative", "negatives", "nopolyp", "nopolyps"}
+
+
+def root_of(path: Path) -> Path:
+    """Find the folder that everything of a sequence lies below.
+
+    Parameters
+    ----------
+    path : Path
+        What was opened: a folder, also ``images`` with ``masks`` beside it, or a file.
+    """
+    return path if path.is_dir() and path.name.lower() not in LAYOUTS else path.parent
+
+
+def thumbnail(image: NDArray[np.uint8], field: FieldOfView) -> NDArray[np.float32]:
+    """Reduce a frame to what near-duplicates have in common.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (height, width, 3)
+        RGB, of any size.
+    field : FieldOfView
+        Its field of view.
+
+    Returns
+    -------
+    float32 array, shape (32, 32)
+        The gray middle of the field of view, with mean 0 and length 1; zeros where it is
+        without any contrast.
+    """
+    down = (field.bottom - field.top) * (1 - _MIDDLE) / 2
+    across = (field.right - field.left) * (1 - _MIDDLE) / 2
+    box = (field.left + across, field.top + down, field.right - across, field.bottom - down)
+    middle = Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BOX, box=box)
+    gray = np.asarray(middle.convert("L"), np.float64)  # of a flat frame, nothing is to remain
+    lit = np.asarray(middle).max(axis=2) > _DARKEST_LIT
+    if lit.any():
+        gray = np.where(lit, gray, gray[lit].mean())
+    gray -= gray.mean()
+    length = np.linalg.norm(gray)
+    return np.asarray(gray / length if length > _FLAT else np.zeros_like(gray), np.float32)
+
+
+def perceptual_hashes(thumbnails: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Hash thumbnails so that alike ones differ in few bits.
+
+    Every bit says whether one of the low frequencies of the cosine transform is above their
+    median ("pHash": Zauner, Implementation and benchmarking of perceptual image hash
+    functions, 2010).
+
+    Parameters
+    ----------
+    thumbnails : float32 array, shape (n, 32, 32)
+        From `thumbnail`.
+
+    Returns
+    -------
+    uint64 array, shape (n,)
+    """
+    from scipy.fft import dctn  # late: opening a video does not need it
+
+    waves = dctn(thumbnails, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
+    flat = waves.reshape(len(thumbnails), -1)
+    # The first one is the mean, which is 0.
+    bits = flat > np.median(flat[:, 1:], axis=1, keepdims=True)
+    bits[:, 0] = False
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+
+
+def merge_near_duplicates(
+    thumbnails: NDArray[np.float32], groups: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Merge groups that hold near-duplicates of each other.
+
+    Two frames are near-duplicates if their hashes differ in 16 bits at the most and their
+    thumbnails have a correlation of more than 0.86.
+
+    Parameters
+    ----------
+    thumbnails : float32 array, shape (n, 32, 32)
+        From `thumbnail`; zeros are like nothing else.
+    groups : int array, shape (n,)
+        The group of each frame, numbered from 0.
+
+    Returns
+    -------
+    int array, shape (n,)
+        The group of each frame, numbered anew.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    hashes = perceptual_hashes(thumbnails)
+    flat = thumbnails.reshape(len(thumbnails), -1)
+    for start in range(0, len(flat), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        later = slice(start, None)
+        near = np.bitwise_count(hashes[rows, None] ^ hashes[None, later]) <= _MOST_BITS
+        near &= groups[rows, None] != groups[None, later]
+        some_rows, some_columns = near.any(axis=1), near.any(axis=0)
+        likeness = flat[rows][some_rows] @ flat[later][some_columns].T
+        alike = near[np.ix_(some_rows, some_columns)] & (likeness > _CORRELATION)
+        one, other = np.nonzero(alike)
+        links = groups[rows][some_rows][one], groups[later][some_columns][other]
+        graph = coo_array((np.ones(len(one), bool), links), shape=(len(flat), len(flat)))
+        groups = connected_components(graph, directed=False)[1][groups]
+    return groups
+
+
+def _stated_group(frame: Frame, root: Path, tables: dict[Path, dict[str, str]]) -> str:
+    """Return the group that a table or a folder gives to a frame."""
+    for folder in frame.source.parents:
+        if not folder.is_relative_to(root):
+            break
+        if folder not in tables:
+            tables[folder] = _read_table(folder / SEQUENCES_TABLE)
+        inside = frame.source.relative_to(folder).with_suffix("")
+        if inside.parts[0].lower() in LAYOUTS:
+            inside = inside.relative_to(inside.parts[0])
+        sequence = tables[folder].get(inside.as_posix())
+        if sequence is not None:
+            return (folder.relative_to(root) / f"sequence {sequence}").as_posix()
+    inside_of = PurePosixPath(frame.name).parent
+    if all(is_named_as_negatives(part) for part in inside_of.parts):
+        return frame.name
+    return inside_of.as_posix()
+
+
+def _read_table(path: Path) -> dict[str, str]:
+    """Read a table of sequences, by names of frames without extension; none is an empty one."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [(row["frame"], row["sequence"]) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table ({error}); correct it.") from error
+    except KeyError as error:
+        raise InputError(
+            f"{path} has no column {error}; the columns frame and sequence are needed."
+        ) from error
+    return {_without_extension(frame): sequence for frame, sequence in rows if frame and sequence}
+
+
+def _without_extension(frame: str) -> str:
+    path = PurePosixPath(frame.replace("\\", "/"))
+    return (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix()
+
+
+def _thumbnails(sequence: FrameSequence) -> NDArray[np.float32]:
+    """Look at all frames of image files; what cannot be read looks like nothing else."""
+
+    def look(index: int) -> NDArray[np.float32]:
+        frame = sequence.frames[index]
+        try:
+            # Reduced while it is decoded, where the format allows.
+            image = read_rgb(frame.source, ANALYSIS_SIDE)
+        except UnreadableError as error:
+            sequence.problems[index] = str(error)
+            return np.zeros((_SIDE, _SIDE), np.float32)
+        down, across = image.shape[0] / frame.height, image.shape[1] / frame.width
+        top, left, bottom, right = sequence.field_of_view(index)
+        field = FieldOfView(
+            int(top * down), int(left * across), round(bottom * down), round(right * across)
+        )
+        return thumbnail(image, field)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.stack(list(pool.map(look, range(len(sequence)))))

@@ -1,0 +1,56 @@
+"""Which group of frames trains and which validates."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from napari_microaunet.curation.manifest import Split
+
+# Groups out of a hundred that validate, as a share.
+VALIDATION_SHARE = 0.2
+
+
+def split_groups(groups: Iterable[str], *needed: Collection[str]) -> dict[str, Split]:
+    """Choose a split for every group, by its name alone.
+
+    A group validates if the hash of its name falls into the first fifth, so groups that come
+    later move no other. The exception keeps small datasets usable: of every collection in
+    ``needed`` with at least two groups, both splits get one. Where hashes alone would put all
+    on one side, the group whose hash is nearest to the other side changes over. (No rule
+    that looks at names alone could do that: of any three groups two share a side.)
+
+    Parameters
+    ----------
+    groups : iterable of str
+        Names of the groups.
+    *needed : collection of str
+        Groups of which both splits need at least one, such as those with masks. A group is in
+        one collection at most.
+
+    Returns
+    -------
+    dict of str to {"training", "validation"}
+        The split of every group.
+    """
+    splits: dict[str, Split] = {
+        group: "validation" if _place(group) < VALIDATION_SHARE else "training" for group in groups
+    }
+    for members in needed:
+        if len(members) < 2:
+            continue
+        on_one_side = {splits[group] for group in members}
+        if on_one_side == {"training"}:
+            splits[min(members, key=_place)] = "validation"
+        elif on_one_side == {"validation"}:
+            splits[max(members, key=_place)] = "training"
+    return splits
+
+
+def _place(group: str) -> float:
+    """Spread names evenly over [0, 1), on any machine alike (Python's own hash is salted)."""
+    digest = hashlib.sha256(group.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

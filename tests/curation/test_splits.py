@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_microaunet.curation.splits import split_groups
+
+group_names = st.sets(st.text(max_size=8), max_size=20)
+
+
+def test_the_split_is_that_of_the_hash():
+    # sha256("a") starts with ca, "b" with 3e, "c" with 2e: 0.79, 0.24 and 0.18 of the way.
+    assert split_groups("abc") == {"a": "training", "b": "training", "c": "validation"}
+
+
+def test_about_a_fifth_validates():
+    splits = split_groups(f"case {number}" for number in range(5000))
+    assert 900 < list(splits.values()).count("validation") < 1100
+
+
+@given(group_names, group_names)
+def test_groups_that_are_added_move_no_other(groups, more):
+    before, after = split_groups(groups), split_groups(groups | more)
+    assert {group: after[group] for group in groups} == before
+
+
+@given(group_names, group_names, group_names)
+def test_both_splits_get_one_of_what_they_need(masked, negative, others):
+    negative -= masked
+    splits = split_groups(masked | negative | others, masked, negative)
+    assert splits.keys() == masked | negative | others
+    for needed in (masked, negative):
+        if len(needed) > 1:
+            assert {splits[group] for group in needed} == {"training", "validation"}
+        elif not needed:
+            continue
+        else:
+            assert {splits[group] for group in needed} == set(split_groups(needed).values())
+
+
+@given(group_names, group_names)
+def test_what_has_both_sides_already_is_moved_by_nothing(needed, more):
+    before = split_groups(needed)
+    if len(set(before.values())) == 2:
+        after = split_groups(needed | more, needed | more)
+        assert {group: after[group] for group in needed} == before
+
+
+def test_the_group_nearest_to_the_other_side_changes_over():
+    # "d" (18) and "c" (2e) validate by their hash, "a" (ca) and "b" (3e) train.
+    assert split_groups("ab", "ab") == {"a": "training", "b": "validation"}
+    assert split_groups("cd", "cd") == {"c": "training", "d": "validation"}
+    assert split_groups("a", "a") == {"a": "training"}
