@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage, stats
 
-from napari_microaunet.distillation.scores import IGNORE
 from napari_microaunet.frames import FrameSequence, open_frames
+from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.networks.library import find_model
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from

@@ -6,9 +6,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import stats
 
-from napari_microaunet.distillation.evaluation import bootstrap_interval, evaluate, summarise
+from napari_microaunet.distillation.evaluation import evaluate, no_polyps, summarise
 from napari_microaunet.distillation.scores import FrameScore, score_frame
 from napari_microaunet.frames import open_frames
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
@@ -41,9 +40,9 @@ def test_means_shares_and_global_scores_by_hand():
     # 150 pixels in common, 300 marked, 500 polyp; the false alarm is no part of it.
     assert summary.global_dice == pytest.approx(2 * 150 / 800)
     assert summary.global_iou == pytest.approx(150 / 650)
-    assert summary.positives_found == 2 / 4
-    assert summary.positives_flagged == 3 / 4
-    assert summary.negatives_flagged == 1 / 3
+    assert summary.positives_found.mean == 2 / 4
+    assert summary.positives_flagged.mean == 3 / 4
+    assert summary.negatives_flagged.mean == pytest.approx(1 / 3)
     # Two frames tie at Dice 0: ranks 4, 3, 1.5, 1.5 against 4, 3, 2, 1.
     assert summary.confidence_rank_correlation == pytest.approx(
         np.corrcoef([4, 3, 1.5, 1.5], [4, 3, 2, 1])[0, 1]
@@ -54,24 +53,28 @@ def test_only_negative_frames_have_no_overlap_to_report():
     summary = summarise([score("quiet", polyp=0, marked=0, common=0)])
     assert summary.dice is summary.iou is summary.global_dice is None
     assert summary.positives_found is summary.confidence_rank_correlation is None
-    assert summary.negatives_flagged == 0
+    assert summary.negatives_flagged.mean == 0
 
 
-def test_the_interval_is_that_of_the_mean():
-    values = np.random.default_rng(3).normal(0.7, 0.2, 400)
-    interval = bootstrap_interval(values)
-    low, high = stats.norm.interval(0.95, values.mean(), values.std() / np.sqrt(values.size))
-    assert interval.mean == pytest.approx(values.mean())
-    assert interval.low == pytest.approx(low, abs=0.002)
-    assert interval.high == pytest.approx(high, abs=0.002)
-    assert bootstrap_interval(values) == interval
-
-
-def test_intervals_of_one_value_and_of_equal_values_are_that_value():
-    for values in ([0.25], [0.25] * 9):
-        interval = bootstrap_interval(np.array(values))
-        assert (interval.mean, interval.low, interval.high) == (0.25, 0.25, 0.25)
-    assert bootstrap_interval(np.array([])) is None
+def test_sizes_are_shares_of_the_picture():
+    scores = [
+        score("small", polyp=49, marked=49, common=49),  # Dice 1
+        score("just medium", polyp=50, marked=50, common=25),  # Dice 0.5
+        score("still medium", polyp=149, marked=0, common=0),  # Dice 0
+        score("large", polyp=150, marked=150, common=150),
+        score("all of it", polyp=1000, marked=1000, common=1000),
+        score("quiet", polyp=0, marked=0, common=0),
+    ]
+    by_size = summarise(scores).by_size
+    assert {size: part.frames for size, part in by_size.items()} == {
+        "small": 1,
+        "medium": 2,
+        "large": 2,
+    }
+    assert by_size["medium"].dice.mean == 0.25
+    assert by_size["medium"].found.mean == 0.5
+    assert by_size["large"].dice.mean == 1
+    assert summarise(scores[:1]).by_size["large"].dice is None
 
 
 @pytest.fixture
@@ -102,20 +105,70 @@ def test_a_model_scored_against_its_own_masks_is_perfect(model, labelled_frames)
     assert [frame.name for frame in result.frames] == ["0", "1", "3", "5"]
     assert set(result.problems) == {"2", "4"}
     assert result.summary.positives == 4
-    assert result.summary.dice.mean == result.summary.surface_dice.mean == 1
+    assert result.summary.dice.mean == result.summary.boundary_f.mean == 1
     assert result.summary.hausdorff95.mean == 0
     text = json.dumps(asdict(result))
     assert json.loads(text)["frames"][3]["dice"] == 1
 
 
 def test_frames_known_to_be_without_polyps_need_no_masks(model, labelled_frames):
+    sequence = open_frames(labelled_frames / "images")
     result = evaluate(
         Predictor(model),
-        open_frames(labelled_frames / "images"),
+        sequence,
         MaskSettings(model.card.threshold),
         [0, 3],
-        without_polyps=True,
+        reference=no_polyps(sequence),
     )
     assert result.summary.negatives == 2
     assert result.summary.positives == 0
-    assert result.summary.negatives_flagged == 1
+    assert result.summary.negatives_flagged.mean == 1
+
+
+def test_the_curve_is_what_each_threshold_would_come_to_and_runs_the_network_once(
+    model, labelled_frames, monkeypatch
+):
+    sequence = open_frames(labelled_frames)
+    predictor = Predictor(model, batch=1)
+    thresholds = (0.02, 0.5, 0.98)
+    expected = [
+        evaluate(predictor, sequence, MaskSettings(threshold)).summary for threshold in thresholds
+    ]
+    runs = []
+    run = predictor.backend.run
+    monkeypatch.setattr(predictor.backend, "run", lambda batch: runs.append(1) or run(batch))
+    settings = MaskSettings(model.card.threshold)
+    result = evaluate(predictor, sequence, settings, thresholds=thresholds)
+    assert len(runs) == 6
+    for point, summary in zip(result.curve, expected, strict=True):
+        assert point.dice == pytest.approx(summary.dice.mean)
+        assert point.positives_found == summary.positives_found.mean
+        assert point.negatives_flagged is None
+    assert evaluate(predictor, sequence, settings).curve == ()
+
+
+def test_probabilities_are_held_against_the_masks(model, labelled_frames):
+    sequence = open_frames(labelled_frames)
+    predictor, settings = Predictor(model), MaskSettings(model.card.threshold)
+    right = evaluate(predictor, sequence, settings).calibration
+    empty = no_polyps(sequence)
+    nothing_there = evaluate(predictor, sequence, settings, reference=empty).calibration
+    assert sum(part.pixels for part in right.bins) == 6 * 256 * 256
+    assert right.brier < nothing_there.brier
+    marked = right.bins[-1]
+    assert marked.polyp_share == 1
+    assert nothing_there.bins[-1].polyp_share == 0
+
+
+def test_groups_are_what_intervals_are_over(model, labelled_frames):
+    sequence = open_frames(labelled_frames)
+    predictor, settings = Predictor(model), MaskSettings(0.98)
+    groups = {str(i): "first clip" if i < 3 else "second clip" for i in range(6)}
+    result = evaluate(predictor, sequence, settings, groups=groups)
+    assert [frame.group for frame in result.frames] == list(groups.values())
+    assert result.summary.groups == 2
+    dice = [frame.dice for frame in result.frames]
+    ends = sorted((np.mean(dice[:3]), np.mean(dice[3:])))
+    assert (result.summary.dice.low, result.summary.dice.high) == pytest.approx(ends)
+    with pytest.raises(KeyError):
+        evaluate(predictor, sequence, settings, groups={"0": "first clip"})

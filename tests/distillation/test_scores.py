@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_microaunet.distillation.scores import hausdorff95, score_frame, surface_dice
+from napari_microaunet.distillation.scores import boundary_f, hausdorff95, score_frame
+from napari_microaunet.frames import FieldOfView
 
 
 def boxes(shape, *corners):
@@ -29,7 +30,7 @@ def test_numbers_of_polyps_do_not_matter():
     reference = boxes((30, 30), (0, 0, 10, 10), (20, 20, 25, 25))
     predicted = boxes((30, 30), (20, 20, 25, 25), (0, 0, 10, 10))
     score = score_frame("frame", 0.5, predicted, reference)
-    assert score.dice == score.iou == score.surface_dice == 1
+    assert score.dice == score.iou == score.boundary_f == 1
     assert score.hausdorff95 == 0
 
 
@@ -53,7 +54,7 @@ def test_a_polyp_that_is_ignored_altogether_makes_no_positive_frame():
 
 def test_a_missed_polyp_scores_nothing_and_the_frames_diagonal():
     score = score_frame("f", 0.9, np.zeros((30, 40), np.uint8), boxes((30, 40), (3, 3, 9, 9)))
-    assert score.dice == score.iou == score.surface_dice == 0
+    assert score.dice == score.iou == score.boundary_f == 0
     assert score.hausdorff95 == pytest.approx(50)
     assert score.positive
     assert not score.flagged
@@ -75,7 +76,7 @@ def test_a_frame_without_polyp_is_flagged_or_not_and_has_no_overlap():
     assert (quiet.flagged, alarm.flagged) == (False, True)
     for score in (quiet, alarm):
         assert not score.positive
-        assert score.dice is score.iou is score.hausdorff95 is score.surface_dice is None
+        assert score.dice is score.iou is score.hausdorff95 is score.boundary_f is None
 
 
 def test_hausdorff_distance_of_shifted_boxes_is_the_shift():
@@ -92,24 +93,44 @@ def test_hausdorff95_leaves_out_the_farthest_twentieth_of_the_outline():
     assert hausdorff95(with_speck, disc) == 0
 
 
-def test_surface_dice_by_hand():
-    # In a frame of 256 x 256 the tolerance is two pixels.
-    one = boxes((256, 256), (50, 50, 51, 150)) > 0  # lines are their own outline
-    for shift, within in ((2, 1.0), (3, 0.0)):
-        other = boxes((256, 256), (50 + shift, 50, 51 + shift, 150)) > 0
-        assert surface_dice(one, other) == within
-    longer = boxes((256, 256), (50, 50, 51, 200)) > 0
-    # 100 pixels of the one, 102 of the other's 150 lie within two pixels.
-    assert surface_dice(one, longer) == pytest.approx(202 / 250)
+def line(row, columns, shape=(300, 400)):
+    """Draw a line, which is its own outline; the frame's diagonal is 500, the tolerance 3.75."""
+    return boxes(shape, (row, 50, row + 1, 50 + columns)) > 0
 
 
-def test_surface_tolerance_grows_with_the_frame_along_each_side():
-    across = boxes((512, 1024), (100, 100, 101, 500)) > 0
-    assert surface_dice(across, np.roll(across, 4, axis=0)) == 1
-    assert surface_dice(across, np.roll(across, 5, axis=0)) == 0
-    down = boxes((512, 1024), (100, 100, 300, 101)) > 0
-    assert surface_dice(down, np.roll(down, 8, axis=1)) == 1
-    assert surface_dice(down, np.roll(down, 9, axis=1)) == 0
+def test_boundary_f_by_hand():
+    assert boundary_f(line(100, 100), line(103, 100)) == 1
+    assert boundary_f(line(100, 100), line(104, 100)) == 0
+    # All of the prediction is right; of the reference's 150 pixels 100 are met and 3 are close.
+    recall = 103 / 150
+    assert boundary_f(line(100, 100), line(100, 150)) == pytest.approx(2 * recall / (1 + recall))
+    # Half of what is predicted is far off, and so are a third of the reference's pixels.
+    half_wrong = line(100, 100) | line(200, 100)
+    two_thirds_found = line(100, 100) | line(20, 50)
+    assert boundary_f(half_wrong, two_thirds_found) == pytest.approx(
+        2 * (1 / 2) * (2 / 3) / (1 / 2 + 2 / 3)
+    )
+
+
+def test_boundary_tolerance_grows_with_the_frame():
+    one, other = (line(row, 100, shape=(600, 800)) for row in (100, 107))  # tolerance 7.5
+    assert boundary_f(one, other) == 1
+    assert boundary_f(one, line(108, 100, shape=(600, 800))) == 0
+
+
+def test_a_polyps_share_is_that_of_the_picture_without_its_border():
+    reference = boxes((20, 20), (5, 5, 10, 9))  # 20 pixels
+    reference[0] = 255
+    assert score_frame("f", 0.5, reference, reference).polyp_share == pytest.approx(20 / 400)
+    field = FieldOfView(0, 0, 10, 20)
+    score = score_frame("f", 0.5, reference, reference, field=field)
+    assert score.polyp_share == pytest.approx(20 / 200)
+
+
+def test_a_frame_is_a_group_of_its_own_unless_one_is_named():
+    mask = boxes((20, 20), (5, 5, 10, 9))
+    assert score_frame("frame", 0.5, mask, mask).group == "frame"
+    assert score_frame("frame", 0.5, mask, mask, group="clip").group == "clip"
 
 
 def test_masks_of_different_sizes_are_refused():

@@ -1,0 +1,117 @@
+"""Whether one model is better than another on the same frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from napari_microaunet.distillation.bootstrap import (
+    Interval,
+    bootstrap_interval,
+    group_numbers,
+)
+from napari_microaunet.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_microaunet.distillation.scores import FrameScore
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first model minus the second, frame by frame.
+
+    Attributes
+    ----------
+    positives, negatives : int
+        Frames with and without a polyp in their reference mask.
+    dice : Interval or None
+        Mean difference of Dice over the positive frames, above 0 where the first
+        model is better. An interval that excludes 0 is a difference that other
+        frames of this kind would show again. None when there is no positive frame.
+    dice_p_value : float or None
+        Two-sided Wilcoxon signed-rank test of those differences; of the mean
+        differences of the groups, where frames come in groups, because the test
+        wants observations that do not depend on one another. 1 when nothing differs.
+    negatives_flagged : Interval or None
+        Difference of the shares of negative frames flagged, below 0 where the
+        first model is better. None when there is no negative frame.
+    """
+
+    positives: int
+    negatives: int
+    dice: Interval | None
+    dice_p_value: float | None
+    negatives_flagged: Interval | None
+
+
+def compare(first: Sequence[FrameScore], second: Sequence[FrameScore]) -> Comparison:
+    """Compare two models by their scores of the same frames.
+
+    Each resample of the bootstrap draws pairs, so that what is hard about a
+    frame is hard for both and cancels out. Groups are drawn whole where frames
+    have one; see `bootstrap_interval`.
+
+    Parameters
+    ----------
+    first, second : sequence of FrameScore
+        Of the same frames in any order; matched by name, groups are those of `first`.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    InputError
+        If a frame is missing on one side, or was scored against another mask.
+    """
+    other_of = {score.name: score for score in second}
+    unpaired = sorted({score.name for score in first} ^ other_of.keys())
+    if unpaired:
+        raise InputError(
+            f'Only one of the two models was scored on frame "{unpaired[0]}" '
+            f"({len(unpaired)} such in all): a paired comparison needs both models on every frame."
+        )
+    pairs = [(score, other_of[score.name]) for score in first]
+    for one, other in pairs:
+        if _polyp_pixels(one) != _polyp_pixels(other):
+            raise InputError(
+                f'Frame "{one.name}" was scored against two different reference masks: '
+                "score both models against the same."
+            )
+    positives = [pair for pair in pairs if pair[0].positive]
+    negatives = [pair for pair in pairs if not pair[0].positive]
+    dice = _differences("dice", positives)
+    groups = [one.group for one, _ in positives]
+    return Comparison(
+        positives=len(positives),
+        negatives=len(negatives),
+        dice=bootstrap_interval(dice, groups),
+        dice_p_value=_p_value(dice, groups),
+        negatives_flagged=bootstrap_interval(
+            _differences("flagged", negatives), [one.group for one, _ in negatives]
+        ),
+    )
+
+
+def _differences(score: str, pairs: Sequence[tuple[FrameScore, FrameScore]]) -> NDArray[np.float64]:
+    return np.array([getattr(one, score) - getattr(other, score) for one, other in pairs], float)
+
+
+def _polyp_pixels(score: FrameScore) -> int:
+    return score.true_positive + score.false_negative
+
+
+def _p_value(differences: NDArray[np.float64], groups: Sequence[str]) -> float | None:
+    if differences.size == 0:
+        return None
+    group_of = group_numbers(groups)
+    means = np.bincount(group_of, differences) / np.bincount(group_of)
+    return float(stats.wilcoxon(means).pvalue) if means.any() else 1.0

@@ -1,0 +1,250 @@
+"""Fine-tuning on a user's own frames: teacher first if wanted, both stages, before and after.
+
+::
+
+    OUT/
+    ├── teacher/               the run that adapts the teacher, where that was asked for
+    ├── student/               the run of the model that is fine-tuned
+    ├── model.safetensors      the new model with its card
+    └── report.json            before and after, on held-out frames and on a reference set
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from concurrent.futures import CancelledError
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_microaunet.atomic import replacing
+from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.distillation.comparison import Comparison, compare
+from napari_microaunet.distillation.model_file import Scorer, held_out_indices, write_model
+from napari_microaunet.distillation.recipe import Budget, Recipe, Teacher
+from napari_microaunet.distillation.run_folder import RunFolder
+from napari_microaunet.distillation.trainer import Outcome, train
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.sample_data import sample_data_folder
+from napari_microaunet.networks.library import Model, find_model
+from napari_microaunet.prelabel.backends import torch_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_microaunet.distillation.evaluation import Evaluation, Summary
+    from napari_microaunet.distillation.trainer import Event
+
+RECIPE = Path(__file__).parent / "recipes" / "finetune.toml"
+_TEACHER_SHARE = 0.4  # of the budget, where the teacher is adapted first
+
+
+@dataclass(frozen=True)
+class BeforeAndAfter:
+    """The model that was started from and the new one, on the same frames.
+
+    Attributes
+    ----------
+    before, after : Summary
+        Both at the threshold of the model that was started from: none is chosen on these frames.
+    difference : Comparison
+        New minus old, frame by frame.
+    """
+
+    before: Summary
+    after: Summary
+    difference: Comparison
+
+
+@dataclass(frozen=True)
+class FinetuneReport:
+    """What came of a fine-tuning.
+
+    Attributes
+    ----------
+    model : Path
+        The new model.
+    outcome : Outcome
+        Of the student's training.
+    held_out : BeforeAndAfter
+        On frames of the dataset that no weights were made from: its test split, or the
+        validation split where there is none, on which the best weights were chosen.
+    reference : BeforeAndAfter
+        On frames that have nothing to do with the dataset: what was forgotten.
+    """
+
+    model: Path
+    outcome: Outcome
+    held_out: BeforeAndAfter
+    reference: BeforeAndAfter
+
+
+def finetune(
+    data: Path,
+    out: Path,
+    budget: Budget,
+    *,
+    start: str = "student",
+    teacher: str | None = "expert",
+    adapt_teacher: bool = False,
+    reference: Path | None = None,
+    seed: int = 1,
+    device: str = "auto",
+    report: Callable[[Event], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> FinetuneReport | None:
+    """Fine-tune a model, or go on with it where it was stopped.
+
+    Parameters
+    ----------
+    data : Path
+        A curated dataset, or another folder with masks.
+    out : Path
+        Folder of the runs, the model and the report.
+    budget : Budget
+        Of the whole; where the teacher is adapted first it gets two fifths.
+    start : str
+        Model to start from: a name in the library, or a file.
+    teacher : str or None
+        Model that teaches; None for labels alone.
+    adapt_teacher : bool
+        Whether the teacher is fine-tuned first, on the labels.
+    reference : Path, optional
+        Frames with masks that show what is forgotten; the package's sample frames by default.
+    seed : int
+        Of everything drawn.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    report, cancelled : callable
+        As for `trainer.train`.
+
+    Returns
+    -------
+    FinetuneReport or None
+        None where it was cancelled.
+
+    Raises
+    ------
+    InputError
+        If the data, a model or the folder cannot be used.
+    TrainingError
+        If the loss stops being a number, or the graphics card's memory is full.
+    """
+    device = torch_device(device)
+    old = find_model(start)
+    reference_frames = open_dataset(
+        sample_data_folder() / "frames" if reference is None else reference
+    )
+    reference_indices = [i for i, frame in enumerate(reference_frames.frames) if frame.labelled]
+    if not reference_indices:
+        raise InputError(
+            f"{reference} holds no frames with masks, so nothing could be scored on them; choose "
+            "other reference frames."
+        )
+    taught_by = None if teacher is None else find_model(teacher)
+    recipes = _recipes(data, out, budget, old, taught_by, adapt_teacher, seed)
+    runs = {part: RunFolder(out / part, recipe) for part, recipe in recipes.items()}
+    dataset = open_dataset(data, next(iter(runs.values())).manifest())
+    scorer = Scorer(device, report, cancelled)
+    for part, run in runs.items():
+        recipe = recipes[part]
+        report({"event": "recipe", "part": part, "recipe": json.loads(recipe.model_dump_json())})
+        outcome = train(
+            recipe,
+            dataset,
+            run,
+            device=device,
+            report=_with_part(report, part),
+            cancelled=cancelled,
+        )
+        if not outcome.finished:
+            return None
+
+    model = out / "model.safetensors"
+    threshold = old.card.threshold
+    try:
+        after = write_model(model, run, dataset, outcome, scorer, threshold)
+        before = scorer.score(old, dataset, held_out_indices(dataset), threshold)
+        remembered, known = (
+            scorer.score(which, reference_frames, reference_indices, threshold)
+            for which in (find_model(str(model)), old)
+        )
+    except CancelledError:
+        return None
+    result = FinetuneReport(
+        model,
+        outcome,
+        _before_and_after(before, after),
+        _before_and_after(known, remembered),
+    )
+    with replacing(out / "report.json") as file:
+        file.write(as_json(result).encode())
+    return result
+
+
+def as_json(report: FinetuneReport) -> str:
+    """Return a report as JSON."""
+    return json.dumps(asdict(report), indent=1, default=str)
+
+
+def _recipes(
+    data: Path,
+    out: Path,
+    budget: Budget,
+    start: Model,
+    teacher: Model | None,
+    adapt_teacher: bool,
+    seed: int,
+) -> dict[str, Recipe]:
+    """Return the recipes of the runs by name, in their order; the student's is the last one."""
+    if teacher is None:
+        return {"student": _recipe(data, start, None, budget, seed)}
+    if not adapt_teacher:
+        taught_by = Teacher(model=str(teacher.path), soft_labels="once")
+        return {"student": _recipe(data, start, taught_by, budget, seed)}
+    first, second = _share(budget, _TEACHER_SHARE), _share(budget, 1 - _TEACHER_SHARE)
+    taught_by = Teacher(model=str(out / "teacher" / "best.safetensors"), soft_labels="once")
+    return {
+        "teacher": _recipe(data, teacher, None, first, seed),
+        "student": _recipe(data, start, taught_by, second, seed),
+    }
+
+
+def _recipe(data: Path, start: Model, teacher: Teacher | None, budget: Budget, seed: int) -> Recipe:
+    """Complete the package's recipe for one model."""
+    height, width = start.card.input_size
+    if height != width:
+        raise InputError(
+            f"{start.path} is for frames of {width} x {height} pixels, and only models for square "
+            "ones can be fine-tuned; choose another model."
+        )
+    settings: dict[str, Any] = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
+    settings |= {
+        "title": f"{start.card.name}, fine-tuned"[:100],
+        "data": data.absolute(),
+        "network": start.card.network,
+        "start": str(start.path),
+        "teacher": teacher,
+        "budget": budget,
+        "seed": seed,
+    }
+    settings["size"] |= {"side": height}
+    return Recipe.model_validate(settings)
+
+
+def _share(budget: Budget, share: float) -> Budget:
+    steps = None if budget.steps is None else max(1, round(budget.steps * share))
+    return Budget(
+        minutes=None if budget.minutes is None else budget.minutes * share,
+        epochs=None if budget.epochs is None else budget.epochs * share,
+        steps=steps,
+    )
+
+
+def _with_part(report: Callable[[Event], None], part: str) -> Callable[[Event], None]:
+    return lambda event: report({**event, "part": part})
+
+
+def _before_and_after(before: Evaluation, after: Evaluation) -> BeforeAndAfter:
+    return BeforeAndAfter(before.summary, after.summary, compare(after.frames, before.frames))

@@ -1,0 +1,186 @@
+"""The model that a training leaves, with a card that says how good it is and on what."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from napari_microaunet.distillation.evaluation import Evaluation, Summary, evaluate
+from napari_microaunet.distillation.thresholds import THRESHOLDS, choose_threshold
+from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
+from napari_microaunet.networks.library import find_model
+from napari_microaunet.prelabel.masks import MaskSettings
+from napari_microaunet.prelabel.predictor import Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from napari_microaunet.curation.dataset import CuratedDataset
+    from napari_microaunet.distillation.run_folder import RunFolder
+    from napari_microaunet.distillation.trainer import Event, Outcome
+    from napari_microaunet.networks.library import Model
+
+MOST_NEGATIVES_FLAGGED = 0.15  # share that a threshold chosen here aims to stay below
+
+
+class Scorer:
+    """Scores models on frames of datasets, at their native size.
+
+    Parameters
+    ----------
+    device : str
+        As PyTorch names it, or "auto".
+    report : callable
+        Called with events about the progress.
+    cancelled : callable
+        Asked now and then.
+    """
+
+    def __init__(
+        self, device: str, report: Callable[[Event], None], cancelled: Callable[[], bool]
+    ) -> None:
+        self._device = device
+        self._report = report
+        self._cancelled = cancelled
+
+    def score(
+        self,
+        model: Model,
+        dataset: CuratedDataset,
+        indices: Sequence[int],
+        threshold: float = 0.5,
+        thresholds: Sequence[float] = (),
+    ) -> Evaluation:
+        """Score a model.
+
+        Parameters
+        ----------
+        model : Model
+            From the model library.
+        dataset : CuratedDataset
+            Its masks are the reference, its groups those of the intervals.
+        indices : sequence of int
+            Which frames.
+        threshold : float
+            Probability from which on a pixel is polyp.
+        thresholds : sequence of float, optional
+            For the curve; see `evaluate`.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        CancelledError
+            If it was cancelled.
+        """
+        result = evaluate(
+            Predictor(model, backend="torch", device=self._device),
+            dataset.sequence,
+            MaskSettings(threshold),
+            indices,
+            reference=dataset.mask,
+            groups=dataset.groups,
+            thresholds=thresholds,
+            progress=lambda done, total: self._report(
+                {"event": "scoring", "done": done, "total": total}
+            ),
+            cancelled=self._cancelled,
+        )
+        if self._cancelled():
+            raise CancelledError
+        return result
+
+
+def write_model(
+    path: Path,
+    run: RunFolder,
+    dataset: CuratedDataset,
+    outcome: Outcome,
+    scorer: Scorer,
+    threshold: float | None = None,
+) -> Evaluation:
+    """Write the best weights of a finished run with a complete card.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write.
+    run : RunFolder
+        Of the training.
+    dataset : CuratedDataset
+        What it was trained on; the card's figures are from its held-out frames at their
+        native size.
+    outcome : Outcome
+        How the training ended.
+    scorer : Scorer
+        Of these frames.
+    threshold : float, optional
+        The model's threshold; chosen on the validation frames by default.
+
+    Returns
+    -------
+    Evaluation
+        On the held-out frames, at that threshold.
+
+    Raises
+    ------
+    CancelledError
+        If the scoring was cancelled.
+    """
+    network, card = load_checkpoint(run.best_file)
+    model = find_model(str(run.best_file))
+    if threshold is None:
+        validation = dataset.indices("validation", labelled=True)
+        curve = scorer.score(model, dataset, validation, thresholds=THRESHOLDS).curve
+        threshold = choose_threshold([curve], MOST_NEGATIVES_FLAGGED)
+    held_out = held_out_indices(dataset)
+    scores = scorer.score(model, dataset, held_out, threshold)
+    chosen_on = (
+        "" if dataset.frames[held_out[0]].split == "test" else ", by which the weights were chosen"
+    )
+    card = card.model_copy(
+        update={
+            "threshold": threshold,
+            "training_data": {dataset.name: dataset.content_hash("training")},
+            "metrics": card_metrics(dataset.name, scores.summary),
+            "description": f"{outcome.steps} steps in {outcome.minutes:.0f} minutes; figures are "
+            f"from {len(scores.frames)} held-out frames of {dataset.name}{chosen_on}.",
+            "created": datetime.now(UTC).date().isoformat(),
+        }
+    )
+    save_checkpoint(path, network, card)
+    return scores
+
+
+def card_metrics(title: str, summary: Summary) -> dict[str, float]:
+    """Return the figures of a model card, rounded, each with its 95 % interval.
+
+    Parameters
+    ----------
+    title : str
+        What the frames are.
+    summary : Summary
+        Of a model on them.
+    """
+    figures = {
+        "mean Dice": summary.dice,
+        "mean IoU": summary.iou,
+        "polyps found": summary.positives_found,
+        "negatives flagged": summary.negatives_flagged,
+    } | {f"mean Dice, {size} polyps": of.dice for size, of in summary.by_size.items()}
+    metrics = {}
+    for figure, interval in figures.items():
+        if interval is not None:
+            metrics[f"{title} {figure}"] = round(interval.mean, 4)
+            metrics[f"{title} {figure}, 95 % interval, low"] = round(interval.low, 4)
+            metrics[f"{title} {figure}, 95 % interval, high"] = round(interval.high, 4)
+    return metrics
+
+
+def held_out_indices(dataset: CuratedDataset) -> list[int]:
+    """Return the labelled frames of the test split, of the validation split if it has none."""
+    return dataset.indices("test", labelled=True) or dataset.indices("validation", labelled=True)

@@ -1,0 +1,448 @@
+"""The training loop: one recipe, one dataset, one run folder, on any device.
+
+A run that was killed goes on from its last state when it is started again, to the same
+numbers where the budget counts steps or epochs: what a step draws depends on the seed and
+the step's number alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from concurrent.futures import CancelledError
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from napari_microaunet.distillation.augmentation import Augmentation
+from napari_microaunet.distillation.curriculum import learning_rate_factor
+from napari_microaunet.distillation.curves import draw_curves
+from napari_microaunet.distillation.learner import (
+    Learner,
+    Normalised,
+    load_start,
+    load_teacher,
+    parameter_groups,
+)
+from napari_microaunet.distillation.objective import stage_at, weighted_losses
+from napari_microaunet.distillation.processes import count_chunks, start_fabric
+from napari_microaunet.distillation.soft_labels import soft_labels
+from napari_microaunet.distillation.training_frames import Batches, load_split
+from napari_microaunet.distillation.training_state import Facts, load_state, save_state
+from napari_microaunet.distillation.validation import Validation, validate
+from napari_microaunet.distillation.views import Views
+from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightning_fabric import Fabric
+
+    from napari_microaunet.curation.dataset import CuratedDataset
+    from napari_microaunet.distillation.recipe import Recipe
+    from napari_microaunet.distillation.run_folder import RunFolder
+    from napari_microaunet.networks.segmentation_network import SegmentationNetwork
+
+_HEADROOM = 1.25
+_SAVE_EVERY = 60.0  # seconds
+_TELL_EVERY = 1.0  # seconds
+_METRICS_LINES = 200  # lines about steps in the course of a budget
+
+Event = dict[str, Any]
+
+
+class TrainingError(Exception):
+    """The training went wrong in a way that its user can do something about."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes
+    ----------
+    finished : bool
+        Whether the budget was used up, or early stopping ended it; False where it was cancelled
+        and can be resumed.
+    steps : int
+        Steps taken, over all resumptions.
+    minutes : float
+        Time in the training loop, over all resumptions.
+    best : Validation or None
+        The best validation, whose weights are in the run folder's ``best.safetensors``; a
+        finished training has one.
+    """
+
+    finished: bool
+    steps: int
+    minutes: float
+    best: Validation | None
+
+
+def train(
+    recipe: Recipe,
+    dataset: CuratedDataset,
+    run: RunFolder,
+    *,
+    device: str = "auto",
+    report: Callable[[Event], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Train a network, or go on with it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to do.
+    dataset : CuratedDataset
+        Frames, masks, groups and split.
+    run : RunFolder
+        Where everything goes; a state in it is resumed.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1", "mps". Under ``torchrun`` all its processes share the
+        work, each on a graphics card of its own where "cuda" is used.
+    report : callable, optional
+        Called with events, at most one about steps a second.
+    cancelled : callable, optional
+        Asked before every step; True saves the state and ends.
+
+    Raises
+    ------
+    InputError
+        If the device is missing, there are too few frames, start or teacher cannot be used, or
+        another process is training in the same folder.
+    TrainingError
+        If the loss stops being a number, or the graphics card's memory is full.
+    """
+    fabric = start_fabric(device)
+    try:
+        with run.locked() if fabric.is_global_zero else nullcontext():
+            return _Training(recipe, dataset, run, fabric, report, cancelled).run_to_end()
+    except CancelledError:
+        return Outcome(False, 0, 0.0, None)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "The memory of the graphics card is full: close other programs that use it, choose a "
+            "smaller batch.chunk in the recipe, or train on the CPU."
+        ) from error
+
+
+class _Training:
+    """State of one training in one process."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: CuratedDataset,
+        run: RunFolder,
+        fabric: Fabric,
+        report: Callable[[Event], None],
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self.recipe = recipe
+        self.run = run
+        self.fabric = fabric
+        self.report = report if fabric.is_global_zero else lambda _: None
+        self.cancelled = cancelled
+
+        self.chunks = count_chunks(recipe.batch, fabric.world_size)
+        torch.manual_seed(recipe.seed)
+        self.parent, network = load_start(recipe)
+        taught_by = load_teacher(recipe)
+        kept = recipe.size.kept or round(recipe.size.side * _HEADROOM)
+        self.frames, held_out = load_split(
+            dataset, kept, progress=self._tell_of("reading"), cancelled=cancelled
+        )
+        self.held_out = held_out.spread(recipe.validation.frames)
+        # Their video or folder is held out, for which they lack a mask.
+        self.unused = sum(
+            frame.split != "training" and not frame.labelled for frame in dataset.frames
+        )
+        batch = recipe.batch
+        batches = Batches(
+            self.frames,
+            batch.size,
+            recipe.seed,
+            negatives=batch.negatives,
+            unlabelled=batch.unlabelled if recipe.teacher else 0.0,
+            source_weights=batch.source_weights,
+        )
+        self.teacher, soft = self._prepare_teacher(taught_by)
+        self.views = Views(
+            self.frames,
+            soft,
+            batches,
+            Augmentation(recipe.augmentation),
+            seed=recipe.seed,
+            chunks=self.chunks,
+            echo=batch.echo,
+            device=fabric.device,
+        )
+        contrasted = recipe.imitation.share < 1 and recipe.preference.contrast > 0
+        learner = Learner(
+            Normalised(network, self.parent),
+            self.teacher.network.skip_widths
+            if self.teacher is not None and recipe.imitation.features > 0
+            else None,
+            recipe.preference.dimensions if contrasted else None,
+        )
+        optimiser = torch.optim.AdamW(
+            parameter_groups(learner, recipe), weight_decay=recipe.optimiser.weight_decay
+        )
+        self.learner, self.optimiser = fabric.setup(learner, optimiser)
+        self.averaged = torch.optim.swa_utils.AveragedModel(
+            self.learner.module.normalised, avg_fn=self._average, use_buffers=True
+        )
+
+        self.step = 0
+        self.spent = 0.0  # seconds of earlier starts
+        self.validated = 0
+        self.since_best = 0
+        self.best: Validation | None = None
+        self.losses: defaultdict[str, list[float]] = defaultdict(list)
+        if run.state_file.is_file():
+            self._resume()
+        if fabric.is_global_zero:
+            run.begin(dataset.manifest)
+            run.forget_metrics_after(self.step)
+        self.started = self.saved = self.told = time.monotonic()
+
+    def _prepare_teacher(
+        self, model: tuple[ModelCard, SegmentationNetwork] | None
+    ) -> tuple[Normalised | None, Tensor | None]:
+        """Return the teacher that looks at every view, or the labels that it gave once."""
+        if self.recipe.teacher is None or model is None:
+            return None, None
+        card, network = model
+        teacher = Normalised(network, card)
+        self.fabric.to_device(teacher.eval().requires_grad_(False))
+        if self.recipe.teacher.soft_labels == "each view":
+            return teacher, None
+        with self.fabric.rank_zero_first():  # the others read the file that the first one writes
+            return None, soft_labels(
+                teacher,
+                card,
+                self.frames,
+                self.run.path.parent,
+                progress=self._tell_of("soft labels"),
+                cancelled=self.cancelled,
+            )
+
+    def _tell_of(self, name: str) -> Callable[[int, int], None]:
+        """Return what reports the progress of a preparation, at most once a second."""
+        told = 0.0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if time.monotonic() - told > _TELL_EVERY or done == total:
+                told = time.monotonic()
+                self.report({"event": name, "done": done, "total": total})
+
+        return tell
+
+    # --- the loop -------------------------------------------------------------------------
+
+    def run_to_end(self) -> Outcome:
+        """Take steps until the budget is used up, the patience ends, or it is cancelled."""
+        self.report(
+            {
+                "event": "started",
+                "step": self.step,
+                "training_frames": len(self.frames),
+                "validation_frames": len(self.held_out),
+                "unused_frames": self.unused,
+                "problems": self.frames.problems | self.held_out.problems,
+            }
+        )
+        while True:
+            progress = self._progress()
+            self._validate_if_due(progress)
+            finished = progress >= 1 or self.since_best >= self.recipe.validation.patience
+            if finished or self.fabric.broadcast(self.cancelled()):
+                break
+            # Never between a step and its validation, which a resumed run would repeat.
+            if time.monotonic() - self.saved > _SAVE_EVERY:
+                self._save()
+            self._take_step(progress)
+        self._save()
+        outcome = Outcome(finished, self.step, self._seconds() / 60, self.best)
+        self.report({"event": "finished" if finished else "cancelled", "step": self.step})
+        return outcome
+
+    def _seconds(self) -> float:
+        return self.spent + time.monotonic() - self.started
+
+    def _progress(self) -> float:
+        """Share of the budget that is used up, the same in all processes."""
+        budget = self.recipe.budget
+        if budget.steps is not None:
+            return self.step / budget.steps
+        if budget.epochs is not None:
+            return self.step * self.recipe.batch.size / (budget.epochs * len(self.frames))
+        assert budget.minutes is not None  # noqa: S101 - one of the three is set
+        return float(self.fabric.broadcast(self._seconds() / (budget.minutes * 60)))
+
+    def _take_step(self, progress: float) -> None:
+        settings = self.recipe.optimiser
+        factor = learning_rate_factor(progress, settings.warm_up, settings.last)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * factor
+        size = self.recipe.size
+        side = size.first if progress < size.first_share else size.side
+        mine = range(self.fabric.global_rank, self.chunks, self.fabric.world_size)
+        for number in mine:
+            waits = number != mine[-1]
+            with self.fabric.no_backward_sync(self.learner, enabled=waits):
+                terms = self._losses(progress, number, side)
+                loss = torch.stack(list(terms.values())).sum()
+                self.fabric.backward(loss / len(mine))
+            for name, term in (terms | {"loss": loss}).items():
+                self.losses[name].append(float(term.detach()))
+        norm = self.fabric.clip_gradients(
+            self.learner, self.optimiser, max_norm=settings.clip, error_if_nonfinite=False
+        )
+        if norm is None or not norm.isfinite():
+            best = "" if self.best is None else f" The best weights are in {self.run.best_file}."
+            raise TrainingError(
+                f"The loss or its gradient stopped being a number at step {self.step + 1}; try "
+                f"half the learning rate.{best}"
+            )
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.averaged.update_parameters(self.learner.module.normalised)
+        self.step += 1
+        self._tell(progress, side)
+
+    def _losses(self, progress: float, number: int, side: int) -> dict[str, Tensor]:
+        """Make one part of the step's batch and return its losses."""
+        frames, labels, probabilities = self.views.at(self.step, number, side)
+        teacher_skips = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                taught = self.teacher(frames)
+            probabilities, teacher_skips = torch.sigmoid(taught.logits), taught.skips
+        first = stage_at(self.recipe, progress) == "imitation"
+        outputs = self.learner(frames, adapt=first, embed=not first)
+        return weighted_losses(self.recipe, progress, outputs, labels, probabilities, teacher_skips)
+
+    def _average(self, averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        """Move the average of the weights, faster while few steps have been taken."""
+        decay = min(self.recipe.optimiser.average, float((1 + count) / (10 + count)))
+        return torch.lerp(current.float(), averaged.float(), decay).to(averaged.dtype)
+
+    @property
+    def _kept(self) -> Normalised:
+        """The network with averaged weights."""
+        return cast("Normalised", self.averaged.module)
+
+    def _tell(self, progress: float, side: int) -> None:
+        """Report the step at most once a second, and keep a few lines of metrics."""
+        line = {
+            "event": "step",
+            "step": self.step,
+            "progress": progress,
+            "stage": stage_at(self.recipe, progress),
+            "side": side,
+            "minutes": self._seconds() / 60,
+            "learning_rate": self.optimiser.param_groups[-1]["lr"],
+        }
+        now = time.monotonic()
+        if now - self.told > _TELL_EVERY:
+            self.told = now
+            self.report(
+                line | {"losses": {name: values[-1] for name, values in self.losses.items()}}
+            )
+        if self._lines(self._progress()) > self._lines(progress):
+            means = {name: sum(values) / len(values) for name, values in self.losses.items()}
+            self.losses.clear()
+            of_all = cast("Tensor", self.fabric.all_reduce(torch.tensor(list(means.values()))))
+            if self.fabric.is_global_zero:
+                self.run.add_metrics(
+                    line | {"losses": dict(zip(means, of_all.tolist(), strict=True))}
+                )
+
+    def _lines(self, progress: float) -> int:
+        return int(progress * _METRICS_LINES)
+
+    # --- validation -----------------------------------------------------------------------
+
+    def _validate_if_due(self, progress: float) -> None:
+        due = min(1.0, progress) * self.recipe.validation.times
+        if int(due) <= self.validated:
+            return
+        self.validated = int(due)
+        # One process judges for all, so that all of them end at the same step.
+        mine = (
+            validate(self._kept, self.held_out, self.recipe.size.side)
+            if self.fabric.is_global_zero
+            else None
+        )
+        found = cast("Validation", self.fabric.broadcast(mine))
+        self.since_best += 1
+        if self.best is None or found.score > self.best.score:
+            self.best, self.since_best = found, 0
+            if self.fabric.is_global_zero:
+                self._keep_best()
+        line = {
+            "event": "validation",
+            "step": self.step,
+            "progress": progress,
+            "minutes": self._seconds() / 60,
+            "best": self.since_best == 0,
+            **asdict(found),
+        }
+        self.report(line)
+        if self.fabric.is_global_zero:
+            self.run.add_metrics(line)
+            draw_curves(self.run.metrics(), self.run.curves_file)
+            self._save()
+
+    def _keep_best(self) -> None:
+        network = self._kept.network
+        card = ModelCard(
+            name=self.recipe.title,
+            network=self.recipe.network,
+            widths=network.widths,
+            input_size=(self.recipe.size.side, self.recipe.size.side),
+            mean=self.parent.mean,
+            std=self.parent.std,
+            parent=self.parent.sha256,
+            licence=self.parent.licence,
+            description=f"Weights of step {self.step}, not finished.",
+        )
+        save_checkpoint(self.run.best_file, network, card)
+
+    # --- going on after a kill ------------------------------------------------------------
+
+    def _save(self) -> None:
+        self.saved = time.monotonic()
+        if not self.fabric.is_global_zero:
+            return
+        save_state(
+            self.run.state_file,
+            self.learner.module,
+            self.averaged,
+            self.optimiser,
+            Facts(
+                step=self.step,
+                seconds=self._seconds(),
+                validated=self.validated,
+                since_best=self.since_best,
+                best=self.best,
+                losses=self.losses,
+            ),
+        )
+
+    def _resume(self) -> None:
+        facts = load_state(self.run.state_file, self.learner.module, self.averaged, self.optimiser)
+        self.step = facts.step
+        self.spent = facts.seconds
+        self.losses.update(facts.losses)
+        if facts.best is not None and not self.run.best_file.is_file():
+            return  # the present weights are validated again at once, and are the best
+        self.validated = facts.validated
+        self.since_best = facts.since_best
+        self.best = facts.best

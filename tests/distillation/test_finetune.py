@@ -1,0 +1,213 @@
+"""Fine-tuning from the command line on small frames: what a lab member gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from small_training import write_frames
+from typer.testing import CliRunner
+
+from napari_microaunet.cli import app, main
+from napari_microaunet.distillation import trainer
+from napari_microaunet.distillation.finetune import finetune
+from napari_microaunet.distillation.recipe import Budget
+from napari_microaunet.networks import build
+from napari_microaunet.networks.checkpoint import ModelCard, read_card, save_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_curves() -> Iterator[None]:
+    """Save the second that each picture takes; test_curves.py draws one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "draw_curves", lambda *_: None)
+        yield
+
+
+def save_model(path: Path, network: str, size: tuple[int, int]) -> None:
+    untrained = build(network)
+    card = ModelCard(
+        name=f"small {path.stem}",
+        network=network,
+        widths=untrained.widths,
+        input_size=size,
+        threshold=0.4,
+    )
+    save_checkpoint(path, untrained, card)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with frames, a student of 64 x 64 pixels and a teacher of 96 x 96.
+
+    One of the frames cannot be read.
+    """
+    folder = tmp_path_factory.mktemp("finetuning")
+    write_frames(folder / "frames")
+    (folder / "frames" / "unlabelled" / "broken.png").write_bytes(b"no image")
+    torch.manual_seed(0)
+    save_model(folder / "student.safetensors", "microaunet", (64, 64))
+    save_model(folder / "teacher.safetensors", "malunet", (96, 96))
+    return folder
+
+
+def command(folder: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *("finetune", str(folder / "frames"), "--out", str(out), "--device", "cpu"),
+        *("--from", str(folder / "student.safetensors")),
+        *("--teacher", str(folder / "teacher.safetensors"), *more),
+    ]
+
+
+FINISHED = ("--epochs", "3", "--adapt-teacher")
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path) -> tuple[Path, list[dict]]:
+    out = folder / "out"
+    result = CliRunner().invoke(app, command(folder, out, *FINISHED, "--events"))
+    assert result.exit_code == 0, result.output
+    return out, [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_events_tell_the_whole_story(done) -> None:
+    _, events = done
+    assert {event.get("part") for event in events} >= {"teacher", "student"}
+    names = [event["event"] for event in events]
+    for expected in ("recipe", "reading", "started", "soft labels", "step", "validation"):
+        assert expected in names
+    assert names[-2:] == ["scoring", "report"]
+
+
+def test_the_new_model_knows_where_it_comes_from(done, folder: Path) -> None:
+    out, _ = done
+    card, parent = (
+        read_card(p) for p in (out / "model.safetensors", folder / "student.safetensors")
+    )
+    assert card.parent == parent.sha256
+    assert card.threshold == parent.threshold
+    assert card.training_data.keys() == {"frames"}
+    assert "frames mean Dice" in card.metrics
+
+
+def test_before_and_after_are_on_frames_that_took_no_part(done) -> None:
+    out, _ = done
+    report = json.loads((out / "report.json").read_text())
+    manifest = json.loads((out / "student" / "manifest.json").read_text())
+    held_out = [f for f in manifest["frames"] if f["split"] == "validation" and f["mask"]]
+    assert report["held_out"]["after"]["positives"] == len(held_out) > 0
+    assert report["reference"]["before"]["positives"] == 10
+    change = (
+        report["held_out"]["after"]["dice"]["mean"] - report["held_out"]["before"]["dice"]["mean"]
+    )
+    assert report["held_out"]["difference"]["dice"]["mean"] == pytest.approx(change)
+
+
+def test_the_same_command_again_changes_nothing(done, folder: Path) -> None:
+    out, _ = done
+    weights = read_card(out / "model.safetensors").sha256
+    more = [folder / "frames" / kind / "more.png" for kind in ("images", "masks")]
+    for file in more:  # the split is frozen
+        shutil.copy(file.with_name("0.png"), file)
+    result = CliRunner().invoke(app, command(folder, out, *FINISHED))
+    for file in more:
+        file.unlink()
+    assert result.exit_code == 0, result.output
+    assert read_card(out / "model.safetensors").sha256 == weights
+    assert "Dice per frame" in result.stdout
+    assert "left out: Frame unlabelled/broken" in result.stderr
+
+
+def test_it_can_be_stopped_while_it_scores(done, folder: Path) -> None:
+    out, _ = done
+    (out / "report.json").unlink()
+    events: list[dict] = []
+    result = finetune(
+        folder / "frames",
+        out,
+        Budget(epochs=3),
+        start=str(folder / "student.safetensors"),
+        teacher=str(folder / "teacher.safetensors"),
+        adapt_teacher=True,
+        device="cpu",
+        report=events.append,
+        cancelled=lambda: events[-1]["event"] == "scoring",
+    )
+    assert result is None
+    assert not (out / "report.json").exists()
+
+
+def test_a_terminated_command_goes_on(folder: Path, tmp_path: Path) -> None:
+    arguments = command(folder, tmp_path / "out", "--epochs", "3", "--events")
+    metrics = tmp_path / "out" / "student" / "metrics.jsonl"
+    over = False
+
+    def terminate() -> None:
+        while not (metrics.is_file() and metrics.stat().st_size) and not over:
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # Should the command not listen to the signal, that must not end the tests.
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    thread = Thread(target=terminate)
+    thread.start()
+    result = CliRunner().invoke(app, arguments)
+    over = True
+    thread.join()
+    signal.signal(signal.SIGTERM, before)
+    assert result.exit_code == 130
+    assert "goes on" in result.stderr
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    started = next(json.loads(x) for x in result.stdout.splitlines() if '"started"' in x)
+    assert started["step"] > 0
+    assert "unlabelled/broken" in started["problems"]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--out", "{folder}/frames/run"), "among the frames"),
+        (("--from", "{folder}/wide.safetensors"), "96 x 64 pixels"),
+        (("--teacher", "nobody"), "no model named 'nobody'"),
+        (("--device", "quantum"), 'no device "quantum"'),
+        (("--reference", "{folder}/frames/unlabelled"), "holds no frames with masks"),
+        (("--reference", "{folder}/nowhere"), "does not exist"),
+        (("--epochs", "1", "--minutes", "1"), "either --minutes or --epochs"),
+        (("--out", "{folder}/out", "--minutes", "7"), "differs in teacher and budget"),
+        (("--out", "{folder}/few/out", "--seed", "3"), "training frames with a polyp"),
+    ],
+)
+def test_refusals_are_one_sentence_and_leave_nothing(
+    folder: Path,
+    done,
+    more: tuple[str, ...],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_model(folder / "wide.safetensors", "microaunet", (64, 96))
+    arguments = command(folder, folder / "none", *(m.format(folder=folder) for m in more))
+    if "few" in str(arguments):
+        arguments[1] = str(write_frames(folder / "five", polyps=5))
+    before = {path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    monkeypatch.setattr(sys, "argv", ["microaunet", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    sentence = capsys.readouterr().err.strip().splitlines()[-1]
+    assert says in sentence
+    assert before == {p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
