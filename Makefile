@@ -1,17 +1,24 @@
 # make demo [FRAMES=folder-or-video]   pre-label frames and show them in napari
 # make test                            every check
-# Both do all the set-up on a fresh Debian machine that has python3, make and git.
+# make weights [DATA=folder]           train the bundled models anew (hours; see training/README.md)
+# make table [DATA=folder]             compare ways to teach the student (hours)
+# All do the set-up on a fresh Debian machine that has python3, make and git; the last two go on
+# where they were stopped.
 
 PYTHON ?= python3
 FRAMES ?= sample_data/frames
 OUT ?= demo_output
+DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # A virtual screen where there is no real one; 24 bits of colour, as OpenGL needs.
 SCREEN = $(if $(DISPLAY)$(WAYLAND_DISPLAY),,xvfb-run -a -s "-screen 0 1600x1000x24")
 
-.PHONY: demo test lint system clean
+UV_INSTALL = UV_FIND_LINKS="$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)" \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
+
+.PHONY: demo test lint weights table clean
 
 demo: $(INSTALLED)
 	$(BIN)/microaunet prelabel "$(FRAMES)" --out "$(OUT)" --overlay --overwrite
@@ -29,13 +36,45 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/npe2 validate napari-microaunet
 
+DATASET := training/cache/dataset/manifest.json
+IMAGENET := training/cache/imagenet-expert.safetensors
+RUNS := training/runs
+BUNDLED := src/napari_microaunet/weights
+
+weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED)/expert.safetensors
+
+$(BUNDLED)/student.safetensors: $(RUNS)/student/model.safetensors
+$(BUNDLED)/teacher.safetensors: $(RUNS)/malunet/model.safetensors
+$(BUNDLED)/expert.safetensors: $(RUNS)/expert-again/model.safetensors
+$(BUNDLED)/%.safetensors:
+	$(BIN)/python training/bundle.py "$(DATA)" $*
+
+# What follows a bar must be there, however old: a finished run is not trained again.
+$(RUNS)/student/model.safetensors $(RUNS)/malunet/model.safetensors: \
+	| $(RUNS)/expert-again/model.safetensors
+$(RUNS)/expert-again/model.safetensors: | $(RUNS)/expert/model.safetensors
+$(RUNS)/expert/model.safetensors: | $(IMAGENET)
+$(RUNS)/%/model.safetensors: training/recipes/%.toml | $(DATASET)
+	$(BIN)/microaunet train $< --out $(@D)
+
+$(DATASET): | $(INSTALLED)
+	$(BIN)/python training/pack.py "$(DATA)"
+
+$(IMAGENET): | $(INSTALLED)
+	$(UV_INSTALL) -e ".[dev,training]"
+	$(BIN)/python training/imagenet_expert.py
+
+# Needs the expert and, for one of its rows, the MALUNet of `make weights`.
+table: $(DATASET)
+	$(BIN)/python training/table.py run
+	$(BIN)/python training/table.py score "$(DATA)"
+
 # uv takes seconds where pip takes minutes; it is told of local wheels where pip knows any.
 $(INSTALLED): pyproject.toml constraints.txt scripts/system_packages.sh
 	sh scripts/system_packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	UV_FIND_LINKS="$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)" \
-		$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	$(UV_INSTALL) -e ".[dev]"
 	touch $@
 
 clean:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,16 @@ from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import Model, find_model, user_models
 from napari_microaunet.networks.onnx_export import onnx_file, onnx_name
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Real frames for development; they are not part of the project."""
+    if not DATA.is_dir():
+        pytest.skip("no real frames on this machine")
+    return DATA
 
 
 @pytest.fixture(scope="session", autouse=True)

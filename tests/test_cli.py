@@ -14,6 +14,7 @@ from PIL import Image
 
 from napari_microaunet import cli
 from napari_microaunet.frames import open_frames
+from napari_microaunet.networks.library import BUNDLED_NAMES
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.predictor import Predictor
 
@@ -229,6 +230,61 @@ def test_evaluate_wants_masks_or_the_word_that_there_is_nothing(microaunet, labe
     assert "100.0 %" in stdout
 
 
+def test_evaluate_compares_two_models_frame_by_frame(microaunet, labelled, tmp_path):
+    file = tmp_path / "scores.json"
+    command = ["evaluate", "--data", labelled, "--model", "mine", "--compare", "student"]
+    code, stdout, _ = microaunet(*command, "--json", file)
+    assert code == 0
+    assert "Wilcoxon" in stdout
+    content = json.loads(file.read_text())
+    other = content["compare"]
+    assert other["model"]["name"] == "student"
+    assert other["settings"]["threshold"] > content["settings"]["threshold"]
+    difference = content["difference"]["dice"]["mean"]
+    assert difference == pytest.approx(1 - other["summary"]["dice"]["mean"])
+    assert difference > 0
+    assert f"{difference:+.3f}" in stdout
+
+
+def test_evaluate_shows_every_threshold(microaunet, labelled, tmp_path):
+    command = ["evaluate", "--data", labelled, "--model", "mine"]
+    assert "false alarms" not in microaunet(*command)[1].split("frames without a polyp")[0]
+    file = tmp_path / "scores.json"
+    code, stdout, _ = microaunet(*command, "--curve", "--json", file)
+    assert code == 0
+    curve = json.loads(file.read_text())["curve"]
+    assert [point["threshold"] for point in curve] == [i / 20 for i in range(1, 20)]
+    for point in curve:
+        row = next(
+            line.split("│")
+            for line in stdout.splitlines()
+            if f"│ {point['threshold']:.2f} " in line
+        )
+        assert row[2].strip() == f"{point['dice']:.3f}"
+        assert row[4].strip() == "-"
+
+
+def test_intervals_are_over_groups_of_frames_that_resemble_each_other(
+    microaunet, labelled, tmp_path
+):
+    file = tmp_path / "scores.json"
+    command = ["evaluate", "--data", labelled, "--model", "mine", "--json", file]
+    table = "frame,sequence\na.png,1\nb.v1.jpg,1\nc.png,2\ncase 2/a.png,2\n"
+    (labelled / "sequences.csv").write_text(table)
+    code, stdout, _ = microaunet(*command)
+    assert code == 0
+    assert "intervals over 2 groups" in stdout
+    groups = [frame["group"] for frame in json.loads(file.read_text())["frames"]]
+    assert groups[0] == groups[1] != groups[2] == groups[3]
+
+    (labelled / "sequences.csv").write_text("frame,clip\na.png,1\n")
+    code, stdout, stderr = microaunet(*command)
+    assert code == 2
+    assert stdout == ""
+    assert "sequences.csv" in stderr
+    assert len(stderr.strip().splitlines()) == 1
+
+
 def test_models_are_listed(microaunet):
     code, stdout, _ = microaunet("models")
     assert code == 0
@@ -281,14 +337,14 @@ def test_ctrl_c_ends_with_code_130_and_the_table_lists_what_is_there(tmp_path, m
     assert 3 < len(masks) < 2000
 
 
-def test_bench_measures_both_networks_the_pipeline_and_memory(microaunet, tmp_path):
+def test_bench_measures_all_networks_the_pipeline_and_memory(microaunet, tmp_path):
     file = tmp_path / "figures/bench.json"
     code, stdout, _ = microaunet("bench", "--quick", "--json", file)
     assert code == 0
     assert "times as fast" in stdout
     report = json.loads(file.read_text())
     measured = {(cost["network"], cost["backend"]) for cost in report["networks"]}
-    assert measured >= {(name, b) for name in ("student", "teacher") for b in ("onnx", "torch")}
+    assert measured >= {(name, b) for name in BUNDLED_NAMES for b in ("onnx", "torch")}
     for cost in report["networks"]:
         assert cost["latency_ms"] > 0
         assert cost["frames_per_second"] > 0

@@ -1,51 +1,78 @@
-"""Turn finished runs into bundled models: ``python training/bundle.py DATA [student|teacher]``.
+"""Turn runs into bundled models: ``python training/bundle.py DATA [student|teacher|expert]``.
 
-Takes the averaged weights of ``training/runs/NETWORK/last.pt``, chooses the threshold on the
-validation frames, measures the card's figures there at native size, and writes the checkpoint
-and its ONNX graph to ``src/napari_microaunet/weights/``.
+Takes the best weights of a run in ``training/runs/``, chooses the threshold on the validation
+frames, measures the card's figures there at native size, and writes the checkpoint and its
+ONNX graph to ``src/napari_microaunet/weights/``, and the run's recipe and metrics to
+``training/logs/``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import shutil
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from napari_microaunet.distillation.evaluation import evaluate
+from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.curation.groups import find_groups
+from napari_microaunet.distillation.evaluation import Evaluation, evaluate, no_polyps
+from napari_microaunet.distillation.model_file import MOST_NEGATIVES_FLAGGED, card_metrics
+from napari_microaunet.distillation.thresholds import THRESHOLDS, choose_threshold
 from napari_microaunet.frames import open_frames
-from napari_microaunet.networks import Network, build
-from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
+from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import BUNDLED, find_model
 from napari_microaunet.networks.onnx_export import export_onnx, onnx_name
-from napari_microaunet.prelabel.masks import MaskSettings, mask_from
+from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.prelabel.predictor import Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_microaunet.distillation.scores import FrameScore
     from napari_microaunet.frames import FrameSequence
 
 HERE = Path(__file__).parent
-MODELS: dict[str, Network] = {"student": "microaunet", "teacher": "malunet"}
-TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher"}
-THRESHOLDS = np.arange(0.3, 0.75, 0.05)
+RUNS = {"student": "student", "teacher": "malunet", "expert": "expert-again"}
+TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher", "expert": "Expert"}
 LICENCE = (
     "Research and education only: trained on Kvasir-SEG and CVC-ClinicDB, whose terms allow no "
     "other use, and on PolypGen (CC BY 4.0)."
 )
-RENDERED = "rendered frames (frames/rendered.py)"
 
 
-def listed(sequence: FrameSequence, split: str) -> list[int]:
+@dataclass(frozen=True)
+class ValidationSet:
+    """Frames of one frozen list, and which of them resemble each other."""
+
+    title: str
+    frames: FrameSequence
+    indices: list[int]
+    groups: dict[str, str]
+    without_polyps: bool
+
+
+def validation_set(title: str, path: Path, split: str, without_polyps: bool) -> ValidationSet:
+    """Open the validation frames of one data set."""
+    sequence = open_frames(path)
+    names = [frame.name for frame in sequence.frames]
+    groups = dict(zip(names, find_groups(sequence), strict=True))
+    return ValidationSet(title, sequence, listed(sequence, split), groups, without_polyps)
+
+
+def validation_sets(data: Path) -> list[ValidationSet]:
+    """Open the frames that models are chosen and measured on."""
+    return [
+        validation_set("Kvasir-SEG", data / "kvasir-seg", "kvasir-seg", False),
+        validation_set("CVC", data / "cvc-clinicdb", "cvc-clinicdb", False),
+        validation_set("PolypGen", data / "polypgen" / "negative", "polypgen-negative", True),
+    ]
+
+
+def listed(sequence: FrameSequence, name: str) -> list[int]:
     """Return the indices of frames that a frozen list names, or whose folder it names."""
-    names = set((HERE / "splits" / f"{split}.txt").read_text(encoding="utf-8").split())
+    names = set((HERE / "splits" / f"{name}-validation.txt").read_text(encoding="utf-8").split())
     return [
         index
         for index, frame in enumerate(sequence.frames)
@@ -53,119 +80,87 @@ def listed(sequence: FrameSequence, split: str) -> list[int]:
     ]
 
 
-def best_threshold(predictor: Predictor, sets: Sequence[tuple[FrameSequence, list[int]]]) -> float:
-    """Return the threshold with the best mean Dice, averaged over the validation sets."""
-    means = []
-    for sequence, indices in sets:
-        scores = []
-        for prediction in predictor.predict(sequence, indices):
-            reference = sequence.read_mask(prediction.index)
-            if prediction.map is None or reference is None:
-                raise RuntimeError(f"{sequence.frames[prediction.index].name} cannot be scored")
-            real = reference > 0
-            row = []
-            for threshold in THRESHOLDS:
-                found = mask_from(prediction.map, MaskSettings(float(threshold))) > 0
-                row.append(2 * (found & real).sum() / max(1, found.sum() + real.sum()))
-            scores.append(row)
-        means.append(np.mean(scores, axis=0))
-    return round(float(THRESHOLDS[np.argmax(np.mean(means, axis=0))]), 2)
+def score(
+    predictor: Predictor,
+    part: ValidationSet,
+    settings: MaskSettings,
+    thresholds: Sequence[float] = (),
+) -> Evaluation:
+    """Score a model on one set."""
+    return evaluate(
+        predictor,
+        part.frames,
+        settings,
+        part.indices,
+        reference=no_polyps(part.frames) if part.without_polyps else None,
+        groups=part.groups,
+        thresholds=thresholds,
+    )
 
 
-def dice_by_size(scores: Sequence[FrameScore], sequence: FrameSequence) -> tuple[float, float]:
-    """Return the mean Dice of the smallest and of the largest third of polyps."""
-    area_of = {frame.name: frame.height * frame.width for frame in sequence.frames}
-    ordered = sorted(
-        scores, key=lambda score: (score.true_positive + score.false_negative) / area_of[score.name]
+def describe(run: Path) -> str:
+    """Say in two sentences how a run was trained."""
+    recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    teacher = recipe["teacher"]
+    taught = (
+        "on labels alone" if teacher is None else f"taught by {Path(teacher['model']).parent.name}"
     )
-    third = len(ordered) // 3
-    small, large = (
-        round(float(np.mean([score.dice for score in part])), 4)
-        for part in (ordered[:third], ordered[-third:])
+    return (
+        f"Trained {taught}: {last['step']} steps of {recipe['batch']['size']} frames, "
+        f"{last['minutes']:.0f} minutes, one run (training/logs/)."
     )
-    return small, large
 
 
 def main(data: Path, chosen: Sequence[str]) -> None:
     """Bundle the chosen models."""
     BUNDLED.mkdir(exist_ok=True)
-    stills, clips = open_frames(data / "kvasir-seg"), open_frames(data / "cvc-clinicdb")
-    negatives = open_frames(data / "polypgen" / "negative")
+    validation = validation_sets(data)
+    dataset = open_dataset(HERE / "cache" / "dataset")
     for name in chosen:
-        run = HERE / "runs" / MODELS[name]
-        state = torch.load(run / "last.pt", weights_only=True)
-        network = build(MODELS[name]).eval()
-        network.load_state_dict(
-            {
-                key.removeprefix("module."): value.contiguous()
-                for key, value in state["averaged"].items()
-                if key != "n_averaged"
-            }
-        )
-        recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-        packs = [pack.removesuffix("-training") for pack in recipe["packs"]]
-        card = ModelCard(
-            name=TITLES[name],
-            network=MODELS[name],
-            widths=network.widths,  # type: ignore[arg-type]
-            training_data={
-                RENDERED if pack == "rendered" else pack: "seeds 1000 to 1299"
-                if pack == "rendered"
-                else hashlib.sha256(
-                    (HERE / "splits" / f"{pack}-training.txt").read_bytes()
-                ).hexdigest()
-                for pack in packs
-            },
-            licence=LICENCE,
-            created=datetime.now(UTC).date().isoformat(),
-        )
+        run = HERE / "runs" / RUNS[name]
+        network, card = load_checkpoint(run / "best.safetensors")
         path = BUNDLED / f"{name}.safetensors"
-        save_checkpoint(path, network, card)
+        save_checkpoint(path, network, card, half=name == "expert")
+        network, card = load_checkpoint(path)  # rounded, where it is stored in half precision
         predictor = Predictor(find_model(str(path)), backend="torch", device="cpu")
-        validation = [
-            (stills, listed(stills, "kvasir-seg-validation")),
-            (clips, listed(clips, "cvc-clinicdb-validation")),
-        ]
-        threshold = best_threshold(predictor, validation)
-        settings = MaskSettings(threshold)
+        curves = [score(predictor, part, MaskSettings(), THRESHOLDS).curve for part in validation]
+        threshold = choose_threshold(curves, MOST_NEGATIVES_FLAGGED)
         metrics: dict[str, float] = {}
-        for title, (sequence, indices) in zip(("Kvasir-SEG", "CVC"), validation, strict=True):
-            evaluation = evaluate(predictor, sequence, settings, indices)
-            summary = evaluation.summary
-            small, large = dice_by_size(evaluation.frames, sequence)
-            assert summary.dice is not None  # every validation frame shows a polyp
-            metrics |= {
-                f"{title} mean Dice": round(summary.dice.mean, 4),
-                f"{title} mean Dice, 95 % interval, low": round(summary.dice.low, 4),
-                f"{title} mean Dice, 95 % interval, high": round(summary.dice.high, 4),
-                f"{title} polyps found": round(summary.positives_found or 0, 4),
-                f"{title} mean Dice, smallest third of polyps": small,
-                f"{title} mean Dice, largest third of polyps": large,
-            }
-        flagged = evaluate(
-            predictor,
-            negatives,
-            settings,
-            listed(negatives, "polypgen-negative-validation"),
-            without_polyps=True,
-        ).summary.negatives_flagged
-        metrics["PolypGen negatives flagged"] = round(flagged or 0, 4)
-        description = (
-            f"Plain training on hard labels, no distillation: {state['step']} steps of "
-            f"{recipe['batch']} frames ({state['spent'] / 60:.0f} minutes on one shared CPU core). "
-            "Figures are on this project's frozen validation split, at native size. Weak on small "
-            f"polyps, and marks something in {100 * (flagged or 0):.0f} % of frames without any."
+        for part in validation:
+            metrics |= card_metrics(
+                part.title, score(predictor, part, MaskSettings(threshold)).summary
+            )
+        small, flagged = (
+            metrics[figure]
+            for figure in ("Kvasir-SEG mean Dice, small polyps", "PolypGen negatives flagged")
         )
         card = card.model_copy(
-            update={"threshold": threshold, "metrics": metrics, "description": description}
+            update={
+                "name": TITLES[name],
+                "threshold": threshold,
+                "metrics": metrics,
+                "description": f"{describe(run)} Figures are on the frozen validation split, at "
+                f"native size. Weak on small polyps (Dice {small:.2f}); marks something in "
+                f"{100 * flagged:.0f} % of frames without any.",
+                "training_data": {
+                    "Kvasir-SEG, CVC-ClinicDB, PolypGen, rendered frames": dataset.content_hash(
+                        "training"
+                    )
+                },
+                "licence": LICENCE,
+                "created": datetime.now(UTC).date().isoformat(),
+            }
         )
         for old in BUNDLED.glob(f"{name}-*.onnx"):
             old.unlink()
-        save_checkpoint(path, network, card)
+        save_checkpoint(path, network, card, half=name == "expert")
         model = find_model(str(path))
         export_onnx(network, BUNDLED / onnx_name(model))
+        for file in ("recipe.json", "metrics.jsonl", "curves.png"):
+            shutil.copy(run / file, HERE / "logs" / f"{name}-{file}")
         print(model.card.model_dump_json(indent=1))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:] or list(MODELS))
+    main(Path(sys.argv[1]), sys.argv[2:] or list(RUNS))

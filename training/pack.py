@@ -1,101 +1,113 @@
-"""Pack the shared frames at training size into one file per split: ``training/cache/*.npz``.
+"""Pack all frames that the bundled models learn from into one small curated dataset.
 
-``python training/pack.py DATA`` reads every frame as pre-labelling does (field of view,
-Pillow's antialiased resizing) and keeps it with its mask at 320x320, from which the training
-cuts its views.
+``python training/pack.py DATA`` reads every frame as pre-labelling does (field of view, Pillow's
+antialiased resizing) and writes it at 320x320, with its mask, to ``training/cache/dataset/``.
+The split is the frozen one of ``splits/*.txt``; training frames that have a near-duplicate among
+the validation frames are left out. The whole stays under 64 MiB, so that it is easily moved to
+a machine with a GPU.
 """
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
-from napari_microaunet.frames import find_field_of_view, open_frames
+from napari_microaunet.curation import FrameRecord, Manifest, open_dataset, write_manifest
+from napari_microaunet.distillation.training_frames import TrainingFrames
+from napari_microaunet.frames.masks import write_mask_file
 from napari_microaunet.frames.rendered import render_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator
 
-    from numpy.typing import NDArray
-
-    from napari_microaunet.frames import FieldOfView, FrameSequence
+    from napari_microaunet.curation.manifest import Split
 
 HERE = Path(__file__).parent
-CACHE = HERE / "cache"
+DATASET = HERE / "cache" / "dataset"
 SIDE = 320
+QUALITY = 88  # of the JPEG files; the whole takes 49 MiB
 RENDERED_SEEDS = range(1000, 1300)  # seeds below 1000 belong to sample_data and to tests
-BILINEAR = Image.Resampling.BILINEAR
-
-Arrays = dict[str, "NDArray[np.generic]"]
 
 
-def names(split: str) -> list[str]:
-    """Return the names in one frozen list."""
-    return (HERE / "splits" / f"{split}.txt").read_text(encoding="utf-8").split()
+def split_of(source: str) -> Callable[[str], Split]:
+    """Return what tells the frozen split of a frame, or of its folder, by the name."""
+    lists: dict[str, Split] = {}
+    for split in ("training", "validation"):
+        names = (HERE / "splits" / f"{source}-{split}.txt").read_text(encoding="utf-8").split()
+        lists |= dict.fromkeys(names, split)
+    return lambda name: lists[name.split("/")[0]]
 
 
-def shrink(
-    frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None, field: FieldOfView
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Return a frame's field of view and its mask at training size."""
-    box = (field.left, field.top, field.right, field.bottom)
-    small = np.asarray(Image.fromarray(frame).resize((SIDE, SIDE), BILINEAR, box=box))
-    if mask is None:
-        return small, np.zeros((SIDE, SIDE), bool)
-    polyp = Image.fromarray(((mask > 0) * 255).astype(np.uint8))
-    return small, np.asarray(polyp.resize((SIDE, SIDE), BILINEAR, box=box)) > 127
+def pack(folder: Path, source: str, split: Callable[[str], Split]) -> Iterator[FrameRecord]:
+    """Write the frames of one set, and yield what the manifest says of them."""
+    dataset = open_dataset(folder)
+    frames = TrainingFrames.load(dataset, range(len(dataset.frames)), SIDE)
+    if frames.problems:
+        raise SystemExit("\n".join(frames.problems.values()))
+    splits = [split(name) for name in frames.names]
+    validating = {g for g, s in zip(frames.groups, splits, strict=True) if s == "validation"}
+    left_out = 0
+    for index, (name, group) in enumerate(zip(frames.names, frames.groups, strict=True)):
+        if splits[index] == "training" and group in validating:
+            left_out += 1
+            continue
+        image = DATASET / "images" / source / f"{name}.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        pixels = frames.images[index].permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(image, quality=QUALITY)
+        mask = None
+        if frames.kinds[index] == "polyp":
+            mask = DATASET / "masks" / source / f"{name}.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            write_mask_file(mask, frames.labels[index, 0].numpy())
+        yield FrameRecord(
+            name=f"{source}/{name}",
+            image=image.relative_to(DATASET).as_posix(),
+            mask=None if mask is None else mask.relative_to(DATASET).as_posix(),
+            negative=frames.kinds[index] == "negative",
+            group=f"{source}/{group}",
+            split=splits[index],
+            source=source,
+            image_sha256=hashlib.sha256(image.read_bytes()).hexdigest(),
+            mask_sha256=None if mask is None else hashlib.sha256(mask.read_bytes()).hexdigest(),
+        )
+    print(f"{source}: {len(frames) - left_out} frames, {left_out} near-duplicates left out")
 
 
-def pack(sequence: FrameSequence, chosen: Sequence[int]) -> Arrays:
-    """Return ``images`` uint8 (n, side, side, 3), ``masks`` bool (n, side, side), ``names``."""
-    pairs = [
-        shrink(sequence.read(i), sequence.read_mask(i), sequence.field_of_view(i)) for i in chosen
-    ]
-    return {
-        "images": np.stack([image for image, _ in pairs]),
-        "masks": np.stack([mask for _, mask in pairs]),
-        "names": np.array([sequence.frames[i].name for i in chosen]),
-    }
-
-
-def render() -> Arrays:
-    """Return the rendered training frames in the same form."""
-    pairs = []
-    for seed in RENDERED_SEEDS:
-        frame, mask = render_frame(seed, height=288, width=360, polyps=int(seed % 4 != 0))
-        pairs.append(shrink(frame, mask, find_field_of_view([frame])))
-    return {
-        "images": np.stack([image for image, _ in pairs]),
-        "masks": np.stack([mask for _, mask in pairs]),
-        "names": np.array([str(seed) for seed in RENDERED_SEEDS]),
-    }
-
-
-def save(split: str, arrays: Arrays) -> None:
-    """Write one pack."""
-    np.savez(CACHE / f"{split}.npz", allow_pickle=False, **arrays)
+def render(folder: Path, seed: int) -> None:
+    """Write one rendered frame with its mask."""
+    frame, mask = render_frame(seed, height=288, width=360, polyps=int(seed % 4 != 0))
+    Image.fromarray(frame).save(folder / "images" / f"{seed}.png", compress_level=1)
+    write_mask_file(folder / "masks" / f"{seed}.png", mask)
 
 
 def main(data: Path) -> None:
-    """Write every pack."""
-    CACHE.mkdir(exist_ok=True)
-    save("rendered-training", render())
-    for split in ("training", "validation"):
-        for dataset in ("kvasir-seg", "cvc-clinicdb"):
-            sequence = open_frames(data / dataset)
-            wanted = set(names(f"{dataset}-{split}"))
-            chosen = [i for i, frame in enumerate(sequence.frames) if frame.name in wanted]
-            save(f"{dataset}-{split}", pack(sequence, chosen))
-        parts = []
-        for name in names(f"polypgen-negative-{split}"):
-            sequence = open_frames(data / "polypgen" / "negative" / name)
-            parts.append(pack(sequence, range(len(sequence))))
-        together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        save(f"polypgen-negative-{split}", together)
+    """Write the dataset anew."""
+    shutil.rmtree(DATASET, ignore_errors=True)
+    records: list[FrameRecord] = []
+    for source in ("kvasir-seg", "cvc-clinicdb"):
+        records += pack(data / source, source, split_of(source))
+    negatives = data / "polypgen" / "negative"
+    records += pack(negatives, "polypgen-negative", split_of("polypgen-negative"))
+    positives = data / "polypgen" / "positive"
+    records += pack(positives, "polypgen-positive", lambda _: "training")
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in ("images", "masks"):
+            (folder / name).mkdir()
+        with ProcessPoolExecutor() as pool:
+            list(pool.map(render, [folder] * len(RENDERED_SEEDS), RENDERED_SEEDS, chunksize=10))
+        records += pack(folder, "rendered", lambda _: "training")
+    write_manifest(DATASET / "manifest.json", Manifest(name="training", frames=tuple(records)))
+    size = sum(file.stat().st_size for file in DATASET.rglob("*") if file.is_file())
+    print(f"{len(records)} frames, {size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tasks without a window: ``microaunet prelabel | evaluate | models | bench``.
+"""The tasks without a window; those of `cli_training` have exit codes of their own.
 
 Exit codes: 0 when every readable frame was done (others are named), 1 when some
 frame could not be scored, 2 when the request itself cannot be met (one sentence
@@ -18,13 +18,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from napari_microaunet import cli_training
 from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from napari_microaunet.distillation.evaluation import Interval, Summary
+    from napari_microaunet.distillation.bootstrap import Interval
+    from napari_microaunet.distillation.comparison import Comparison
+    from napari_microaunet.distillation.evaluation import Evaluation
+    from napari_microaunet.distillation.thresholds import OperatingPoint
     from napari_microaunet.frames.sequence import FrameSequence
     from napari_microaunet.networks.library import Model
 
@@ -140,6 +144,10 @@ def prelabel(
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder with images/ and masks/.")],
     model: ModelName = "student",
+    compare: Annotated[
+        str | None,
+        typer.Option(help="Another model, scored on the same frames; shows how the two differ."),
+    ] = None,
     frames_from: Annotated[
         Path | None,
         typer.Option(help="Text file with the names of the frames, or of their folders, to take."),
@@ -156,49 +164,75 @@ def evaluate(
     smallest_area: SmallestArea = 0.001,
     fill_holes: FillHoles = True,
     largest_only: LargestOnly = False,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Show what every other threshold would come to.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write every score to this file.")
     ] = None,
 ) -> None:
-    """Score a model against reference masks, at the native size of the frames."""
+    """Score a model against reference masks, at the native size of the frames.
+
+    Frames of one clip resemble each other, so intervals are over groups: the folders of
+    frames, or a table sequences.csv with columns frame and sequence in DATA.
+    """
     from dataclasses import asdict
 
-    from napari_microaunet.distillation import evaluation
+    from napari_microaunet.curation.groups import find_groups
+    from napari_microaunet.distillation import comparison, evaluation
+    from napari_microaunet.distillation.thresholds import THRESHOLDS
     from napari_microaunet.frames import open_frames
     from napari_microaunet.networks.library import find_model
     from napari_microaunet.prelabel.masks import MaskSettings
     from napari_microaunet.prelabel.predictor import Predictor
 
-    chosen = find_model(model)
+    chosen = [find_model(name) for name in (model, compare) if name is not None]
     sequence = open_frames(data)
     if not sequence.has_masks and not no_polyps:
         raise InputError(
             f"{data} holds no masks to score against: put them in masks/ beside images/, "
             "or say that there is no polyp in any frame (--no-polyps)."
         )
-    indices = None if frames_from is None else _listed(sequence, frames_from)
-    settings = MaskSettings(
-        chosen.card.threshold if threshold is None else threshold,
-        smallest_area,
-        fill_holes,
-        largest_only,
-    )
-    predictor = Predictor(chosen, backend, device, batch, augment)
-    with _progress("Scoring") as report:
-        result = evaluation.evaluate(
-            predictor, sequence, settings, indices, without_polyps=no_polyps, progress=report
+    indices = range(len(sequence)) if frames_from is None else _listed(sequence, frames_from)
+    with Console(stderr=True).status("Looking for frames that resemble each other"):
+        names = [frame.name for frame in sequence.frames]
+        groups = dict(zip(names, find_groups(sequence), strict=True))
+    console = Console()
+    results = []
+    reports: list[dict[str, Any]] = []
+    for one in chosen:
+        settings = MaskSettings(
+            one.card.threshold if threshold is None else threshold,
+            smallest_area,
+            fill_holes,
+            largest_only,
         )
+        predictor = Predictor(one, backend, device, batch, augment)
+        with _progress(f"Scoring {one.name}") as report:
+            result = evaluation.evaluate(
+                predictor,
+                sequence,
+                settings,
+                indices,
+                reference=evaluation.no_polyps(sequence) if no_polyps else None,
+                groups=groups,
+                thresholds=THRESHOLDS if curve or json_file is not None else (),
+                progress=report,
+            )
+        results.append(result)
+        reports.append({"model": _identity(one), "settings": asdict(settings)} | asdict(result))
+        console.print(_scores(one.name, result))
+        if curve:
+            console.print(_curve(one.name, result.curve))
+    content = {"data": str(data), "augment": augment} | reports[0]
+    if compare is not None:
+        difference = comparison.compare(results[0].frames, results[1].frames)
+        console.print(_difference(f"{chosen[0].name} - {chosen[1].name}", difference))
+        content |= {"compare": reports[1], "difference": asdict(difference)}
     if json_file is not None:
-        about = {
-            "data": str(data),
-            "model": _identity(chosen),
-            "settings": asdict(settings),
-            "augment": augment,
-        }
-        _write_json(json_file, about | asdict(result))
-    Console().print(_scores(chosen.name, result.summary))
-    _name_problems(result.problems)
-    raise typer.Exit(1 if result.problems else 0)
+        _write_json(json_file, content)
+    _name_problems(results[0].problems)
+    raise typer.Exit(1 if results[0].problems else 0)
 
 
 @app.command()
@@ -260,6 +294,10 @@ def bench(
     )
     for memory in report.memory:
         console.print(f"peak memory for {memory.frames} frames: {memory.peak_mb:.0f} MB")
+
+
+app.command()(cli_training.train)
+app.command()(cli_training.finetune)
 
 
 def main() -> None:
@@ -349,37 +387,86 @@ def _listed(sequence: FrameSequence, path: Path) -> list[int]:
     return indices
 
 
-def _scores(title: str, summary: Summary) -> Table:
+def _scores(title: str, result: Evaluation) -> Table:
     """Show what there is a figure for."""
+    from napari_microaunet.distillation.evaluation import POLYP_SIZES
 
-    def mean(interval: Interval | None, digits: int = 3) -> str | None:
-        if interval is None:
-            return None
-        low, high = f"{interval.low:.{digits}f}", f"{interval.high:.{digits}f}"
-        return f"{interval.mean:.{digits}f}  ({low} to {high})"
-
-    def share(value: float | None) -> str | None:
-        return None if value is None else f"{100 * value:.1f} %"
-
-    def number(value: float | None) -> str | None:
-        return None if value is None else f"{value:.3f}"
-
+    summary, calibration = result.summary, result.calibration
     rows = {
         "frames with a polyp": str(summary.positives),
-        "  Dice per frame": mean(summary.dice),
-        "  IoU per frame": mean(summary.iou),
-        "  surface Dice, 2 px of 256": mean(summary.surface_dice),
-        "  Hausdorff 95, native px": mean(summary.hausdorff95, 1),
-        "  Dice over all pixels": number(summary.global_dice),
-        "  IoU over all pixels": number(summary.global_iou),
-        "  found (mask meets the polyp)": share(summary.positives_found),
-        "  flagged (mask not empty)": share(summary.positives_flagged),
-        "  rank correlation of confidence and Dice": number(summary.confidence_rank_correlation),
-        "frames without a polyp": str(summary.negatives),
-        "  flagged (false alarms)": share(summary.negatives_flagged),
+        "  Dice per frame": _mean(summary.dice, _decimal),
+        "  IoU per frame": _mean(summary.iou, _decimal),
+        "  boundary F, 0.75 % of the diagonal": _mean(summary.boundary_f, _decimal),
+        "  Hausdorff 95, native px": _mean(summary.hausdorff95, "{:.1f}".format),
+        "  Dice over all pixels": _shown(summary.global_dice, _decimal),
+        "  IoU over all pixels": _shown(summary.global_iou, _decimal),
+        "  found (mask meets the polyp)": _mean(summary.positives_found, _percent),
+        "  flagged (mask not empty)": _mean(summary.positives_flagged, _percent),
+        "  rank correlation of confidence and Dice": _shown(
+            summary.confidence_rank_correlation, _decimal
+        ),
     }
+    for size, part in summary.by_size.items():
+        least = f" (≥ {100 * POLYP_SIZES[size]:.0f} %)" if POLYP_SIZES[size] else ""
+        rows[f"  Dice, {size} polyps{least}, {part.frames} frames"] = _mean(part.dice, _decimal)
+    rows |= {
+        "frames without a polyp": str(summary.negatives),
+        "  flagged (false alarms)": _mean(summary.negatives_flagged, _percent),
+    }
+    if calibration is not None:
+        rows |= {
+            "pixels: expected calibration error": _decimal(calibration.expected_error),
+            "pixels: Brier score": _decimal(calibration.brier),
+        }
+    alone = summary.groups in (1, summary.positives + summary.negatives)
+    over = "frames" if alone else f"{summary.groups} groups"
+    return _table(f"{title}, intervals over {over}", rows)
+
+
+def _curve(title: str, points: Sequence[OperatingPoint]) -> Table:
+    """Show every threshold; a dash where there is no such frame."""
+    table = Table("threshold", "Dice per frame", "found", "false alarms", title=title)
+    for point in points:
+        table.add_row(
+            f"{point.threshold:.2f}",
+            _shown(point.dice, _decimal) or "-",
+            _shown(point.positives_found, _percent) or "-",
+            _shown(point.negatives_flagged, _percent) or "-",
+        )
+    return table
+
+
+def _difference(title: str, difference: Comparison) -> Table:
+    """Show what there is a figure for."""
+    rows = {
+        "Dice per frame": _mean(difference.dice, "{:+.3f}".format),
+        "  Wilcoxon signed-rank test, p": _shown(difference.dice_p_value, "{:.2g}".format),
+        "false alarms": _mean(difference.negatives_flagged, lambda share: f"{100 * share:+.1f} %"),
+    }
+    return _table(title, rows)
+
+
+def _table(title: str, rows: dict[str, str | None]) -> Table:
     table = Table("score", "value (95 % interval)", title=title)
     for name, value in rows.items():
         if value is not None:
             table.add_row(name, value)
     return table
+
+
+def _mean(interval: Interval | None, show: Callable[[float], str]) -> str | None:
+    if interval is None:
+        return None
+    return f"{show(interval.mean)}  ({show(interval.low)} to {show(interval.high)})"
+
+
+def _shown(value: float | None, show: Callable[[float], str]) -> str | None:
+    return None if value is None else show(value)
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,85 @@
+"""The table of variants: every row can be trained, and rows are compared frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_microaunet.distillation.scores import FrameScore, score_frame
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+TRAINING = Path(__file__).parents[2] / "training"
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    monkeypatch.syspath_prepend(str(TRAINING))
+    module = import_module("table")
+    monkeypatch.setattr(module, "TABLE", tmp_path)
+    return module
+
+
+def test_every_variant_is_a_training_of_the_same_steps(table: ModuleType) -> None:
+    recipes = {
+        name: table.recipe_of(
+            variant, 2, variant.teacher and Path(f"{variant.teacher}.safetensors")
+        )
+        for name, variant in table.VARIANTS.items()
+    }
+    assert recipes["expert-fresh-views"].batch.echo == 1
+    for section in ("budget", "size", "augmentation", "optimiser"):
+        assert len({repr(getattr(recipe, section)) for recipe in recipes.values()}) == 1
+    assert {recipe.seed for recipe in recipes.values()} == {2}
+    assert recipes["plain"].teacher is None
+    assert recipes["plain"].imitation.share == 1
+    assert recipes["expert-boundary"].imitation.boundary > 0
+    assert recipes["expert"].imitation.boundary == 0
+    for name, variant in table.VARIANTS.items():
+        assert variant.without in {"", *table.VARIANTS}, name
+        assert variant.teacher is None or variant.teacher in table.TEACHERS, name
+
+
+def test_all_runs_have_the_teacher_of_the_first(
+    table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "trained.safetensors"
+    monkeypatch.setitem(table.TEACHERS, "expert", (tmp_path / "none.safetensors", file))
+    assert table.kept_teacher("expert") is None
+    file.write_bytes(b"first")
+    table.kept_teacher("expert")
+    file.write_bytes(b"second")
+    assert table.kept_teacher("expert").read_bytes() == b"first"
+
+
+def test_the_bundled_malunet_teaches_only_while_it_is_the_one_of_labels_alone(
+    table: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "LABELS_ALONE", "another")
+    assert table.kept_teacher("malunet") is None
+
+
+def test_difference_pairs_frames_and_seeds(table: ModuleType) -> None:
+    mask = np.ones((4, 4), np.uint8)
+    frame = score_frame("frame", 1.0, mask, mask)
+
+    def run(*dice: float) -> dict[str, list[FrameScore]]:
+        kvasir, cvc = (
+            [replace(frame, group=f"{number}", dice=value) for number, value in enumerate(part)]
+            for part in (dice[:2], dice[2:])
+        )
+        return {table.KVASIR: kvasir, table.CVC: cvc}
+
+    first = {1: run(0.9, 0.8, 0.7), 2: run(0.5, 0.6, 0.7), 3: run(0.0, 0.0, 0.0)}
+    second = {1: run(0.8, 0.8, 0.5), 2: run(0.6, 0.3, 0.6), 4: run(0.0, 0.0, 0.0)}
+    # Means over the two common seeds: (0.1 - 0.1) / 2, (0 + 0.3) / 2, (0.2 + 0.1) / 2.
+    found = table.difference(first, second)
+    assert found.mean == pytest.approx((0 + 0.15 + 0.15) / 3)
+    assert (found.low, found.high) == (pytest.approx(0), pytest.approx(0.15))
+    assert table.difference({3: first[3]}, second) is None

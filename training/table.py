@@ -1,0 +1,379 @@
+"""Compare ways to teach the student: the same steps for each, several seeds.
+
+``python training/table.py run [--only VARIANT] [--seeds 1 2 3]`` trains what is not finished, in
+``training/runs/table/VARIANT-SEED/``. A run that was killed goes on; two such commands beside
+each other divide the work. ``python training/table.py score DATA`` scores the finished runs on
+the validation frames at native size and writes ``training/logs/table.json`` and ``table.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from bundle import score, validation_sets
+from filelock import FileLock, Timeout
+
+from napari_microaunet.atomic import replacing
+from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.distillation.bootstrap import bootstrap_interval
+from napari_microaunet.distillation.recipe import Recipe, read_recipe
+from napari_microaunet.distillation.run_folder import RunFolder
+from napari_microaunet.distillation.scores import FrameScore
+from napari_microaunet.distillation.trainer import TrainingError, train
+from napari_microaunet.errors import InputError
+from napari_microaunet.networks.checkpoint import read_card
+from napari_microaunet.networks.library import BUNDLED, find_model
+from napari_microaunet.prelabel.masks import MaskSettings
+from napari_microaunet.prelabel.predictor import Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bundle import ValidationSet
+    from numpy.typing import NDArray
+
+    from napari_microaunet.distillation.bootstrap import Interval
+
+HERE = Path(__file__).parent
+BASE = HERE / "recipes" / "table.toml"
+RUNS = HERE / "runs"
+TABLE = RUNS / "table"
+LOGS = HERE / "logs"
+# One threshold for all: one chosen per run on the frames that score it would reward the choice.
+SETTINGS = MaskSettings(threshold=0.5)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table.
+
+    Attributes
+    ----------
+    title : str
+        What the table calls it.
+    teacher : str or None
+        A key of `TEACHERS`; None for labels alone.
+    changes : dict of str to value
+        What differs from the base recipe, by section and field.
+    without : str
+        The variant that lacks this one's last part only; empty where there is none.
+    """
+
+    title: str
+    teacher: str | None
+    changes: dict[str, float | str]
+    without: str = ""
+
+
+ONE_STAGE: dict[str, float | str] = {"imitation.share": 1.0}
+BOUNDARY: dict[str, float | str] = {"imitation.boundary": 0.2, "preference.boundary": 0.2}
+FEATURES: dict[str, float | str] = {"imitation.features": 1.0, "teacher.soft_labels": "each view"}
+VARIANTS = {
+    "plain": Variant("labels alone", None, ONE_STAGE),
+    "plain-boundary": Variant("labels alone, boundary", None, ONE_STAGE | BOUNDARY, "plain"),
+    "expert-imitation": Variant("expert, imitation only", "expert", ONE_STAGE, "plain"),
+    "expert": Variant("expert, both stages", "expert", {}, "expert-imitation"),
+    "expert-boundary": Variant("expert, both stages, boundary", "expert", BOUNDARY, "expert"),
+    "expert-fresh-views": Variant(
+        "expert, both stages, every view used once", "expert", {"batch.echo": 1}, "expert"
+    ),
+    "malunet": Variant("MALUNet, both stages", "malunet", {}),
+    "malunet-features-imitation": Variant(
+        "MALUNet with its features, imitation only", "malunet", ONE_STAGE | FEATURES
+    ),
+    "malunet-features": Variant(
+        "MALUNet with its features, both stages", "malunet", FEATURES, "malunet-features-imitation"
+    ),
+    "expert-malunet": Variant(
+        "MALUNet that the expert taught, both stages", "expert-malunet", {}, "malunet"
+    ),
+}
+
+# The first file that is there is copied beside the runs: all of them have the same teacher,
+# whatever is trained and bundled meanwhile.
+TEACHERS = {
+    "expert": (RUNS / "expert-again" / "model.safetensors", BUNDLED / "expert.safetensors"),
+    "malunet": (BUNDLED / "teacher.safetensors",),
+    "expert-malunet": (RUNS / "malunet" / "model.safetensors",),
+}
+# The MALUNet that learned from labels alone was bundled first, and replaced later:
+# git show b5eac72:src/napari_microaunet/weights/teacher.safetensors
+LABELS_ALONE = "bb1c2449efb3a46346db55c6197ac6796306b3287acb3b871e7c7dd8e0014907"
+
+
+# --- training -----------------------------------------------------------------------------
+
+
+def recipe_of(variant: Variant, seed: int, teacher: Path | None) -> Recipe:
+    """Return the base recipe with what makes the variant."""
+    content = read_recipe(BASE).model_dump() | {"seed": seed}
+    content["teacher"] = None if teacher is None else content["teacher"] | {"model": str(teacher)}
+    for key, value in variant.changes.items():
+        section, field = key.split(".")
+        content[section][field] = value
+    return Recipe.model_validate(content)
+
+
+def kept_teacher(name: str) -> Path | None:
+    """Return the file of a teacher that all runs share; None where there is none yet."""
+    kept = TABLE / f"{name}.safetensors"
+    if kept.is_file():
+        return kept
+    file = next((path for path in TEACHERS[name] if path.is_file()), None)
+    if file is None or (name == "malunet" and read_card(file).sha256 != LABELS_ALONE):
+        return None
+    with replacing(kept) as copy:
+        copy.write(file.read_bytes())
+    return kept
+
+
+def finished(folder: Path) -> bool:
+    """Tell whether a run is over: these validate once, in the end."""
+    return (folder / "best.safetensors").is_file()
+
+
+def train_one(name: str, seed: int, device: str) -> None:
+    """Train one variant with one seed, or go on with it, unless it is finished."""
+    variant, folder = VARIANTS[name], TABLE / f"{name}-{seed}"
+    if finished(folder):
+        return
+    teacher = None if variant.teacher is None else kept_teacher(variant.teacher)
+    if variant.teacher is not None and teacher is None:
+        print(f"{folder.name}: left out, its teacher is missing (TEACHERS in {__file__})")
+        return
+    recipe = recipe_of(variant, seed, teacher)
+    run = RunFolder(folder, recipe)
+    print(f"{folder.name}: training", flush=True)
+    try:
+        outcome = train(recipe, open_dataset(recipe.data, run.manifest()), run, device=device)
+    except TrainingError as error:  # the others may fare better
+        print(f"{folder.name}: {error}")
+        return
+    print(f"{folder.name}: finished, {outcome.minutes:.1f} minutes", flush=True)
+
+
+def train_all(names: Sequence[str], seeds: Sequence[int], device: str) -> None:
+    """Train every variant with the first seed, then with the next one."""
+    TABLE.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        for name in names:
+            try:
+                with FileLock(TABLE / f"{name}-{seed}.lock", timeout=0):
+                    train_one(name, seed, device)
+            except Timeout:
+                print(f"{name}-{seed}: another process is at it")
+
+
+# --- scoring ------------------------------------------------------------------------------
+
+Scores = dict[str, list[FrameScore]]  # of one run, by validation set
+KVASIR, CVC, NEGATIVES = "Kvasir-SEG", "CVC", "PolypGen"
+FIGURES = ("Kvasir-SEG Dice", "CVC Dice", "negatives flagged", "positives found")
+
+
+def score_run(folder: Path, parts: Sequence[ValidationSet]) -> None:
+    """Score a finished run and keep what comes out, frame by frame."""
+    model = find_model(str(folder / "best.safetensors"))
+    predictor = Predictor(model, backend="torch", device="cpu")
+    scores = {}
+    for part in parts:
+        evaluation = score(predictor, part, SETTINGS)
+        if evaluation.problems:
+            raise SystemExit("\n".join(evaluation.problems.values()))
+        scores[part.title] = [asdict(frame) for frame in evaluation.frames]
+    with replacing(folder / "scores.json") as file:
+        file.write(json.dumps(scores).encode())
+    print(f"{folder.name}: scored", flush=True)
+
+
+def read_scores(folder: Path) -> Scores:
+    """Read the scores of a run."""
+    content = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    return {part: [FrameScore(**frame) for frame in frames] for part, frames in content.items()}
+
+
+def figures(scores: Scores) -> dict[str, float]:
+    """Return the means over the frames of one run, as `FIGURES` names them."""
+    values = (
+        float(_dice(scores[KVASIR]).mean()),
+        float(_dice(scores[CVC]).mean()),
+        fmean(frame.flagged for frame in scores[NEGATIVES]),
+        fmean(frame.found for frame in scores[KVASIR] + scores[CVC]),
+    )
+    return dict(zip(FIGURES, values, strict=True))
+
+
+def difference(first: Mapping[int, Scores], second: Mapping[int, Scores]) -> Interval | None:
+    """Compare two variants by the Dice of the same frames, with the same seeds.
+
+    Parameters
+    ----------
+    first, second : mapping of int to Scores
+        By seed.
+
+    Returns
+    -------
+    Interval or None
+        Mean of first minus second over all frames with a polyp, each frame's averaged over the
+        seeds that both have; the interval is over groups of frames. None without such a seed.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    differences = [
+        np.concatenate([_dice(first[s][part]) - _dice(second[s][part]) for part in (KVASIR, CVC)])
+        for s in seeds
+    ]
+    any_run = first[seeds[0]]
+    groups = [f"{part} {frame.group}" for part in (KVASIR, CVC) for frame in any_run[part]]
+    return bootstrap_interval(np.mean(differences, axis=0), groups)
+
+
+def _dice(frames: Sequence[FrameScore]) -> NDArray[np.float64]:
+    """Return the Dice of every frame; the frames of all runs come in the same order."""
+    return np.array([frame.dice for frame in frames], np.float64)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the finished runs of a variant come to.
+
+    Attributes
+    ----------
+    variant : str
+        A key of `VARIANTS`.
+    figures : dict of str to dict of int to float
+        By figure and seed.
+    more_than_plain, more_than_without : Interval or None
+        Difference of Dice to labels alone, and to the variant without the last part.
+    """
+
+    variant: str
+    figures: dict[str, dict[int, float]]
+    more_than_plain: Interval | None
+    more_than_without: Interval | None
+
+
+def rows_of(scores: Mapping[str, Mapping[int, Scores]]) -> list[Row]:
+    """Bring the scores of all runs together, by variant and seed."""
+    rows = []
+    for name, by_seed in scores.items():
+        each = {seed: figures(of_run) for seed, of_run in by_seed.items()}
+        by_figure = {
+            figure: {seed: of_run[figure] for seed, of_run in each.items()} for figure in FIGURES
+        }
+        plain, without = (
+            None if other == name else difference(by_seed, scores.get(other, {}))
+            for other in ("plain", VARIANTS[name].without)
+        )
+        rows.append(Row(name, by_figure, plain, without))
+    return rows
+
+
+def as_markdown(rows: Sequence[Row], recipe: Recipe) -> str:
+    """Show the rows as a table."""
+    head = [
+        "taught by",
+        "seeds",
+        *FIGURES,
+        "Dice more than labels alone",
+        "Dice more than without its last part",
+    ]
+    lines = [
+        f"{recipe.budget.steps} steps of {recipe.batch.size} frames each; "
+        f"{100 * recipe.size.first_share:.0f} % of the steps on frames of {recipe.size.first} "
+        f"pixels, the others of {recipe.size.side}. The last weights are scored on the frozen "
+        f"validation split, at native size and threshold {SETTINGS.threshold}. Means over the "
+        "seeds (lowest and highest seed); differences of Dice over the same frames of both sets, "
+        "averaged over the seeds that both have, with 95 % bootstrap intervals over groups of "
+        "frames: they tell of other frames, not of other seeds. Made by `make table`; every "
+        "seed's figures are in `table.json`.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|---" * len(head) + "|",
+    ]
+    for row in rows:
+        variant = VARIANTS[row.variant]
+        without = _signed(row.more_than_without)
+        if row.more_than_without is not None:
+            without += f" than {VARIANTS[variant.without].title}"
+        seeds = len(row.figures[FIGURES[0]])
+        values = [_over_seeds(list(row.figures[figure].values())) for figure in FIGURES]
+        cells = [variant.title, str(seeds), *values, _signed(row.more_than_plain), without]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def _signed(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval.mean:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+
+
+def write_table(data: Path) -> None:
+    """Score what is finished, and write the table of it."""
+    parts: list[ValidationSet] = []
+    scores: dict[str, dict[int, Scores]] = {}
+    for name in VARIANTS:
+        for folder in sorted(TABLE.glob(f"{name}-[0-9]*")):
+            if not finished(folder):
+                continue
+            if not (folder / "scores.json").is_file():
+                parts = parts or validation_sets(data)
+                score_run(folder, parts)
+            seed = int(folder.name.removeprefix(f"{name}-"))
+            scores.setdefault(name, {})[seed] = read_scores(folder)
+    recipe = read_recipe(BASE)
+    rows = rows_of(scores)
+    teachers = {
+        name: read_card(kept).model_dump(include={"name", "sha256", "description"})
+        for name in TEACHERS
+        if (kept := TABLE / f"{name}.safetensors").is_file()
+    }
+    content = {
+        "recipe": recipe.model_dump(mode="json", exclude={"title", "data", "teacher", "seed"}),
+        "teachers": teachers,
+        "rows": [asdict(row) for row in rows],
+    }
+    with replacing(LOGS / "table.json") as file:
+        file.write(json.dumps(content, indent=1).encode())
+    with replacing(LOGS / "table.md") as file:
+        file.write(as_markdown(rows, recipe).encode())
+    print(f"{LOGS / 'table.md'}: {len(rows)} of {len(VARIANTS)} variants")
+
+
+def main() -> None:
+    """Train or score."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run")
+    run.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    run.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    run.add_argument("--threads", type=int, default=1, help="processor cores of this process")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    scoring = commands.add_parser("score")
+    scoring.add_argument("data", type=Path)
+    options = parser.parse_args()
+    try:
+        if options.command == "score":
+            write_table(options.data)
+        else:
+            torch.set_num_threads(options.threads)
+            train_all(options.only, options.seeds, options.device)
+    except InputError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
