@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from napari_microaunet.cli import app
 from napari_microaunet.curation.dataset import open_dataset
-from napari_microaunet.distillation import trainer
+from napari_microaunet.distillation import trainer, training_state
 from napari_microaunet.distillation.run_folder import RunFolder, load_tensors, save_tensors
 from napari_microaunet.distillation.trainer import TrainingError, train
 from napari_microaunet.errors import InputError
@@ -160,7 +160,7 @@ def test_a_run_that_dies_between_metrics_and_state_repeats_neither(
 
     monkeypatch.setattr(trainer, "_SAVE_EVERY", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "save_tensors", die)
+        patch.setattr(training_state, "save_tensors", die)
         with pytest.raises(KeyboardInterrupt):
             run(small_recipe(data), tmp_path / "run")
     assert '"validation"' in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
