@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,9 +12,6 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
 
     from napari_microaunet.frames.sequence import FrameSequence
-
-# Of Zstandard: the fastest; masks are mostly runs of equal values.
-_LEVEL = 1
 
 
 def mask_canvas(sequence: FrameSequence) -> zarr.Array[Any]:
@@ -36,46 +31,35 @@ def mask_canvas(sequence: FrameSequence) -> zarr.Array[Any]:
     zarr.Array of uint8, shape (frames, height, width)
         0 background, 1..n polyps, 255 ignore; in memory, one chunk per frame.
     """
-    import zarr.codecs
-    import zarr.storage
+    # Zarr takes long to import, and most readers of frames do without masks.
+    from napari_microaunet.frames.mask_chunks import chunk_array
 
-    height, width = sequence.canvas_shape
-    return zarr.create_array(
-        store=zarr.storage.MemoryStore(_MaskChunks(sequence)),
-        shape=(len(sequence), height, width),
-        chunks=(1, height, width),
-        dtype=np.uint8,
-        fill_value=0,
-        compressors=zarr.codecs.ZstdCodec(level=_LEVEL),
-    )
+    return chunk_array(_ReadWhenLookedAt(sequence), len(sequence), sequence.canvas_shape)
 
 
-class _MaskChunks(dict[str, "Buffer"]):
-    """The contents of the Zarr store: chunks appear when they are looked up the first time."""
+class _ReadWhenLookedAt(dict[int, "Buffer"]):
+    """Chunks that appear when they are looked up the first time."""
 
     def __init__(self, sequence: FrameSequence) -> None:
         self._sequence = sequence
-        # Chunks whose mask file counts: not those that were read, painted on or emptied since.
-        self._unread = {f"c/{i}/0/0": i for i in range(len(sequence))} if sequence.has_masks else {}
+        # Frames whose mask file counts: not those that were read, painted on or emptied since.
+        self._unread = set(range(len(sequence))) if sequence.has_masks else set()
 
-    def __missing__(self, key: str) -> Buffer:
-        from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
-        from zarr.core.buffer import default_buffer_prototype
+    def __missing__(self, index: int) -> Buffer:
+        from napari_microaunet.frames.mask_chunks import encode_chunk
 
-        index = self._unread.pop(key)
+        self._unread.remove(index)
         try:
             mask = self._sequence.read_mask(index)
         except InputError as error:
             warnings.warn(str(error), stacklevel=2)
             mask = None
-        if mask is None:
-            raise KeyError(key)
-        padded = np.zeros(self._sequence.canvas_shape, np.uint8)
-        padded[: mask.shape[0], : mask.shape[1]] = mask
-        encoded = default_buffer_prototype().buffer.from_bytes(Zstd(level=_LEVEL).encode(padded))
-        self[key] = encoded
-        return encoded
+        chunk = None if mask is None else encode_chunk(mask, self._sequence.canvas_shape)
+        if chunk is None:
+            raise KeyError(index)
+        self[index] = chunk
+        return chunk
 
-    def __delitem__(self, key: str) -> None:
-        self._unread.pop(key, None)
-        super().__delitem__(key)
+    def __delitem__(self, index: int) -> None:
+        self._unread.discard(index)
+        super().__delitem__(index)

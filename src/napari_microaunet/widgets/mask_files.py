@@ -12,11 +12,11 @@ from qtpy.QtCore import QTimer
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
+from napari_microaunet.frames.mask_chunks import MaskChunks
 from napari_microaunet.frames.masks import read_mask_file, write_mask_file
 from napari_microaunet.frames.sequence import UnreadableError
 from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.widgets.jobs import Job
-from napari_microaunet.widgets.mask_chunks import MaskChunks
 from napari_microaunet.widgets.mask_layer import MaskState
 
 if TYPE_CHECKING:

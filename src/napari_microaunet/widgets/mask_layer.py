@@ -18,8 +18,8 @@ import numpy as np
 from napari.utils import DirectLabelColormap
 from qtpy.QtCore import QObject, Signal
 
+from napari_microaunet.frames.mask_chunks import MaskChunks
 from napari_microaunet.frames.masks import IGNORE
-from napari_microaunet.widgets.mask_chunks import MaskChunks
 from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE
 
 if TYPE_CHECKING:

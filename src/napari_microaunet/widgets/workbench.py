@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari.types import LayerData
     from napari.utils.events import Event
 
-    from napari_microaunet.widgets.mask_chunks import MaskChunks
+    from napari_microaunet.frames.mask_chunks import MaskChunks
 
 
 class Work(QObject):
