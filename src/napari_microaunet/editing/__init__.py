@@ -1,0 +1,1 @@
+"""Corrections of masks and outlines: pure functions on arrays."""

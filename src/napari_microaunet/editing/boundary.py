@@ -1,0 +1,431 @@
+"""Boundaries: a mask to polygons that a hand can edit, and back.
+
+Coordinates are (row, column) as floats; the centre of pixel (r, c) is (r, c),
+so that a frame reaches from -0.5 to its size minus 0.5, as in napari.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from scipy import ndimage
+from skimage.measure import find_contours
+
+from napari_microaunet.editing.labels import boxes_of, parts_of, pixels_of, polyps_in
+from napari_microaunet.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from napari_microaunet.editing.labels import Mask, Region
+
+    Ring = NDArray[np.float64]
+
+# The tolerances that are tried, as shares of the one asked for, until the mask comes back well.
+_TOLERANCES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+# How far chords may miss a ring, in tolerances. Edges run in the middle of what a chord leaves
+# out, so they miss it by less; how much less depends on the ring, so the largest that fits counts.
+_DEVIATIONS = (1.7, 1.6, 1.5, 1.4, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8)
+# Area of a part may change by this share, or by one pixel in parts of less than 100.
+_AREA_CHANGE = 0.01
+# Pixels that a part may not gain because they are this near to another part: the gap stays open.
+_GAP = 2
+# Keeps corners between nearly parallel edges from running away along them.
+_STEADY = 0.001
+
+
+@dataclass(frozen=True, eq=False)
+class Polygon:
+    """An outline: one ring around, and one around every hole.
+
+    A ring is a float array of shape (n, 2) of rows and columns, n at least 3,
+    whose last vertex is joined to its first. It may cross itself.
+
+    Attributes
+    ----------
+    exterior : float array, shape (n, 2)
+        The ring around.
+    holes : tuple of float arrays, each of shape (n, 2)
+        What is left out of it.
+    """
+
+    exterior: Ring
+    holes: tuple[Ring, ...] = ()
+
+
+def polygons_of(mask: Mask, label: int, tolerance: float = 1.0) -> list[Polygon]:
+    """Outline a polyp with few vertices.
+
+    With tolerance 0 the outline runs half way between the centres of pixels
+    inside and outside, and `fill_polygons` gives back exactly the polyp. With
+    a tolerance up to 1 pixel, for every connected part of the polyp:
+
+    - no point of the outline is further than the tolerance from the exact one;
+    - filled again, it has no pixel that is further than 1 pixel from the part,
+      and the part none that is further than 1 pixel from it; the same holds
+      for what is outside of them, and so for their rims: their Hausdorff
+      distance is at most 1 pixel;
+    - it is connected and has as many holes;
+    - its area is within 1 %, or 1 pixel in a part of less than 100 pixels;
+    - it takes no pixel of another part or polyp, and gaps between them stay.
+
+    Parameters
+    ----------
+    mask : uint8 array, shape (height, width)
+        0 background, 1 to 254 polyps, 255 ignore.
+    label : int
+        Number of the polyp.
+    tolerance : float
+        In pixels, 0 to 1.
+
+    Returns
+    -------
+    list of Polygon
+        One for each connected part, the largest first; pixels that touch at a
+        corner are connected. Empty where there is no polyp of that number.
+    """
+    polygons: list[Polygon] = []
+    # Room for the outline, and for neighbours that keep it from closing a gap.
+    for _, (rows, columns) in boxes_of(mask, label, _GAP + 2):
+        near = mask[rows, columns]
+        parts, areas = parts_of(near == label)
+        polyps = polyps_in(near)
+        corner = np.array([rows.start, columns.start], float)
+        edges = np.array([[0, 0], mask.shape], float) - 0.5 - corner
+        for number in np.argsort(-areas, kind="stable") + 1:
+            part = parts == number
+            taken = ndimage.binary_dilation(polyps & ~part, iterations=_GAP)
+            polygon = _few_vertices(part, taken, tolerance, edges)
+            polygons.append(
+                Polygon(polygon.exterior + corner, tuple(hole + corner for hole in polygon.holes))
+            )
+    return polygons
+
+
+def fill_polygons(polygons: Iterable[Polygon], shape: tuple[int, int]) -> Region:
+    """Mark the pixels inside polygons.
+
+    A pixel is inside a ring where its centre is, by the even-odd rule: what a
+    ring that crosses itself encloses twice is outside. A centre on the ring is
+    inside where the ring's inside lies below it or, on a vertical stretch, to
+    the right (the top-left rule of graphics: of two rings that share an edge
+    exactly one has the pixel). A polygon is what lies inside its exterior and
+    inside none of its holes.
+
+    Parameters
+    ----------
+    polygons : iterable of Polygon
+        May reach out of the frame.
+    shape : (int, int)
+        Height and width of the frame.
+
+    Returns
+    -------
+    bool array, shape (height, width)
+        True inside any of the polygons.
+    """
+    region = np.zeros(shape, bool)
+    for polygon in polygons:
+        inside = _inside(polygon.exterior, shape)
+        for hole in polygon.holes:
+            inside &= ~_inside(hole, shape)
+        region |= inside
+    return region
+
+
+def write_polygons(mask: Mask, label: int, polygons: Iterable[Polygon]) -> Mask:
+    """Make a polyp what polygons enclose.
+
+    Parameters
+    ----------
+    mask : uint8 array, shape (height, width)
+        Stays as it is.
+    label : int
+        Number of the polyp, which may be new.
+    polygons : iterable of Polygon
+        Its outline.
+
+    Returns
+    -------
+    uint8 array, shape (height, width)
+        Other polyps and ignore as they were, also inside the polygons.
+    """
+    free = pixels_of(mask, label) | (mask == 0)
+    region = fill_polygons(polygons, (mask.shape[0], mask.shape[1]))
+    return np.where(free, region * np.uint8(label), mask)
+
+
+def simplify(polygon: Polygon, tolerance: float) -> Polygon:
+    """Leave out vertices, so that the outline moves by no more than a tolerance.
+
+    Old vertices are joined by chords as long as possible; then every chord is
+    moved to the middle of the vertices that it leaves out, which halves what
+    it misses them by. A ring that does not cross itself still does not.
+
+    Parameters
+    ----------
+    polygon : Polygon
+        Stays as it is.
+    tolerance : float
+        Hausdorff distance of old and new outline in pixels, at least 0.
+
+    Returns
+    -------
+    Polygon
+        Every ring has at least three vertices.
+    """
+    return _simplify(polygon, tolerance, np.array([[-np.inf], [np.inf]]))
+
+
+def add_vertex(ring: Ring, point: tuple[float, float]) -> tuple[Ring, int]:
+    """Add a vertex to the edge that is nearest to a point, which leaves the outline as it is.
+
+    Parameters
+    ----------
+    ring : float array, shape (n, 2)
+        Stays as it is.
+    point : (float, float)
+        Row and column, such as a click.
+
+    Returns
+    -------
+    float array, shape (n + 1, 2)
+        With the new vertex where the edge is nearest to the point.
+    int
+        Its index. To keep other arrays in step, insert there.
+    """
+    ends = np.roll(ring, -1, axis=0)
+    along = ends - ring
+    length = (along**2).sum(axis=1)
+    share = ((point - ring) * along).sum(axis=1) / np.where(length > 0, length, 1)
+    feet = ring + np.clip(share, 0, 1)[:, None] * along
+    edge = int(((feet - point) ** 2).sum(axis=1).argmin())
+    return np.insert(ring, edge + 1, feet[edge], axis=0), edge + 1
+
+
+def remove_vertex(ring: Ring, index: int) -> Ring:
+    """Take a vertex away.
+
+    Parameters
+    ----------
+    ring : float array, shape (n, 2)
+        Stays as it is.
+    index : int
+        Which vertex.
+
+    Returns
+    -------
+    float array, shape (n - 1, 2)
+
+    Raises
+    ------
+    InputError
+        If the ring has but three vertices.
+    """
+    if len(ring) <= 3:
+        raise InputError(
+            "This outline has only three vertices left: delete the polyp or the hole instead."
+        )
+    return np.delete(ring, index, axis=0)
+
+
+def move_vertex(
+    ring: Ring,
+    index: int,
+    to: tuple[float, float],
+    reach: float = 0.0,
+    locked: NDArray[np.bool_] | None = None,
+) -> Ring:
+    """Drag a vertex, and its neighbours with it.
+
+    Parameters
+    ----------
+    ring : float array, shape (n, 2)
+        Stays as it is.
+    index : int
+        Which vertex.
+    to : (float, float)
+        Row and column of its new place.
+    reach : float
+        Vertices nearer than this, in pixels along the ring, follow: the less
+        the further, by a raised cosine. 0 moves one vertex alone.
+    locked : bool array, shape (n,), optional
+        Vertices that stay where they are. The drag ends there: what lies
+        behind them does not follow either.
+
+    Returns
+    -------
+    float array, shape (n, 2)
+    """
+    locked = np.zeros(len(ring), bool) if locked is None else locked
+    follows = np.zeros(len(ring))
+    for step in (1, -1) if reach > 0 else ():
+        order = np.arange(index, index + step * len(ring), step) % len(ring)
+        lengths = np.linalg.norm(np.diff(ring[order], axis=0), axis=1)
+        share = np.minimum(np.concatenate([[0.0], np.cumsum(lengths)]) / reach, 1)
+        share[np.logical_or.accumulate(locked[order])] = 1
+        follows[order] = np.maximum(follows[order], 0.5 + 0.5 * np.cos(np.pi * share))
+    follows[index] = not locked[index]
+    moved: Ring = ring + follows[:, None] * (np.asarray(to) - ring[index])
+    return moved
+
+
+def _few_vertices(part: Region, taken: Region, tolerance: float, edges: Ring) -> Polygon:
+    """Outline a connected region, as coarsely as the promises of `polygons_of` allow."""
+    exact = simplify(_exact(part), 0.0)
+    for share in _TOLERANCES if tolerance > 0 else ():
+        simple = _simplify(exact, share * tolerance, edges)
+        if _is_like(fill_polygons([simple], part.shape), part, taken):
+            return simple
+    return exact
+
+
+def _exact(part: Region) -> Polygon:
+    """Outline a connected region half way between inside and outside."""
+    rings = [
+        ring[:-1] - 1
+        for ring in find_contours(np.pad(part, 1).astype(np.uint8), 0.5, fully_connected="high")
+    ]
+    rings.sort(key=lambda ring: -abs(_signed_area(ring)))
+    return Polygon(rings[0], tuple(rings[1:]))
+
+
+def _is_like(new: Region, old: Region, taken: Region) -> bool:
+    change = abs(np.count_nonzero(new) - np.count_nonzero(old))
+    return bool(
+        change <= max(1, _AREA_CHANGE * np.count_nonzero(old))
+        and not (new & ~old & taken).any()
+        and not (new & ~_beside(old)).any()
+        and not (old & ~_beside(new)).any()
+        and not (~new & ~_beside(~old)).any()
+        and not (~old & ~_beside(~new)).any()
+        and len(parts_of(new)[1]) == 1
+        and ndimage.label(np.pad(~new, 1, constant_values=True))[1]
+        == ndimage.label(np.pad(~old, 1, constant_values=True))[1]
+    )
+
+
+def _simplify(polygon: Polygon, tolerance: float, edges: Ring) -> Polygon:
+    """Simplify a polygon that does not leave a frame, and shall not, given by two corners."""
+    return Polygon(
+        _simplified(polygon.exterior, tolerance, edges),
+        tuple(_simplified(hole, tolerance, edges) for hole in polygon.holes),
+    )
+
+
+def _simplified(ring: Ring, tolerance: float, edges: Ring) -> Ring:
+    outline = shapely.LinearRing(ring)
+    for deviation in _DEVIATIONS if tolerance > 0 else ():
+        stops = _stops(ring, deviation * tolerance)
+        if len(stops) < 3:
+            continue
+        few = shapely.LinearRing(np.clip(_edges_amid(ring, stops), *edges))
+        near = shapely.hausdorff_distance(few, outline) <= tolerance
+        if near and few.is_simple >= outline.is_simple:
+            return _vertices(few)
+    return _vertices(outline.simplify(tolerance))
+
+
+def _vertices(ring: shapely.LinearRing) -> Ring:
+    return np.asarray(ring.coords, float)[:-1]
+
+
+def _stops(ring: Ring, deviation: float) -> NDArray[np.intp]:
+    """Choose vertices from the furthest one on, each as far along as a chord can go.
+
+    A chord may pass every vertex that it leaves out at this distance at most
+    (Sklansky & Gonzalez, Pattern Recognition 12, 1980): the directions that
+    pass a vertex are a cone, and a chord may end where its own direction lies
+    in all cones so far.
+    """
+    start = int(((ring - ring.mean(axis=0)) ** 2).sum(axis=1).argmax())
+    points = np.roll(ring, -start, axis=0)
+    points = np.concatenate([points, points[:1]])
+    stops = [0]
+    while stops[-1] < len(ring):
+        ahead = points[stops[-1] + 1 :] - points[stops[-1]]
+        distance = np.hypot(ahead[:, 0], ahead[:, 1])
+        far = distance > deviation
+        angle = np.arctan2(ahead[:, 0], ahead[:, 1])
+        # Relative to the first cone, which is less than a half turn wide.
+        angle = (angle - angle[far.argmax()] + np.pi) % (2 * np.pi) - np.pi
+        half = np.arcsin(np.divide(deviation, distance, out=np.ones_like(distance), where=far))
+        half[~far] = np.inf
+        lowest = np.maximum.accumulate(angle - half)
+        highest = np.minimum.accumulate(angle + half)
+        possible = (lowest <= angle) & (angle <= highest)
+        # The first cone that misses the others ends the search.
+        closed = lowest > highest
+        end = int(closed.argmax()) if closed.any() else len(possible)
+        stops.append(stops[-1] + 1 + int(np.flatnonzero(possible[:end])[-1]))
+    return (np.array(stops[:-1]) + start) % len(ring)
+
+
+def _edges_amid(ring: Ring, stops: NDArray[np.intp]) -> Ring:
+    """Join stops by edges that have as much of the ring on one side as on the other."""
+    ring = np.roll(ring, -stops[0], axis=0)
+    stops = (stops - stops[0]) % len(ring)
+    here = ring[stops]
+    along = np.roll(here, -1, axis=0) - here
+    normal = np.stack([along[:, 1], -along[:, 0]], axis=1)
+    # Of no length where the ring passes one point twice.
+    normal /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]
+    arc = np.repeat(np.arange(len(stops)), np.diff(np.append(stops, len(ring))))
+    aside = ((ring - here[arc]) * normal[arc]).sum(axis=1)
+    # The arc's ends lie on the chord, 0 aside; each arc here begins with one of them.
+    middle = (np.maximum.reduceat(aside, stops) + np.minimum.reduceat(aside, stops)) / 2
+    # Every corner goes to where its two edges meet once they are moved; where they are nearly
+    # parallel, to a place that fits both about equally.
+    before, middle_before = np.roll(normal, 1, axis=0), np.roll(middle, 1)
+    both = _outer(normal) + _outer(before) + _STEADY * np.eye(2)
+    wanted = normal * middle[:, None] + before * middle_before[:, None]
+    return here + np.linalg.solve(both, wanted[:, :, None])[:, :, 0]
+
+
+def _cross(one: Ring, other: Ring) -> Ring:
+    return np.asarray(one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0])
+
+
+def _outer(vectors: Ring) -> NDArray[np.float64]:
+    return vectors[:, :, None] * vectors[:, None, :]
+
+
+def _signed_area(ring: Ring) -> float:
+    return float(_cross(ring, np.roll(ring, -1, axis=0)).sum() / 2)
+
+
+def _beside(region: Region) -> Region:
+    """Add the pixels that share a side with a region."""
+    wide = region.copy()
+    wide[1:] |= region[:-1]
+    wide[:-1] |= region[1:]
+    wide[:, 1:] |= region[:, :-1]
+    wide[:, :-1] |= region[:, 1:]
+    return wide
+
+
+def _inside(ring: Ring, shape: tuple[int, int]) -> Region:
+    """Fill a ring row by row: a pixel is inside where an odd number of edges lies left of it."""
+    height, width = shape
+    start, end = ring, np.roll(ring, -1, axis=0)
+    # Each edge from its upper end, so that rings on both sides of it find the same crossings.
+    swap = start[:, 0] > end[:, 0]
+    upper, lower = np.where(swap[:, None], end, start), np.where(swap[:, None], start, end)
+    first = np.clip(np.ceil(upper[:, 0]), 0, height).astype(int)
+    last = np.clip(np.ceil(lower[:, 0]), 0, height).astype(int)
+    rows_of_edge = last - first
+    edge = np.repeat(np.arange(len(ring)), rows_of_edge)
+    row = np.arange(len(edge)) - np.repeat(
+        np.cumsum(rows_of_edge) - rows_of_edge - first, rows_of_edge
+    )
+    slope = (lower - upper)[edge]
+    crossing = upper[edge, 1] + (row - upper[edge, 0]) * slope[:, 1] / slope[:, 0]
+    column = np.clip(np.ceil(crossing), 0, width).astype(int)
+    crossings = np.zeros((height, width + 1), bool)
+    np.logical_xor.at(crossings, (row, column), True)
+    return np.logical_xor.accumulate(crossings, axis=1)[:, :-1]
