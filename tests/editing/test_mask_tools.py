@@ -406,8 +406,7 @@ def test_any_line_keeps_polyp_polyp(data, mask):
     point = st.tuples(st.floats(-50, 90), st.floats(-50, 90))
     divided = split_along(mask, 5, data.draw(st.lists(point, max_size=5)))
     np.testing.assert_array_equal(divided == 0, mask == 0)
-    np.testing.assert_array_equal(divided == 3, mask == 3)
-    np.testing.assert_array_equal(divided == IGNORE, mask == IGNORE)
+    np.testing.assert_array_equal(divided[mask != 5], mask[mask != 5])
 
 
 def test_a_polyp_takes_over_its_nearest_neighbour():

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
-from skimage.measure import block_reduce
 
 from napari_microaunet.editing.labels import (
     WITH_DIAGONALS,
@@ -132,7 +131,9 @@ def _ground(mask: Mask, label: int, probability: NDArray[np.uint8]) -> tuple[Reg
         return own, np.ones(mask.shape, bool)
     step = -(-max(mask.shape) // _GRID)
     # The polyp itself wins a cell that it shares.
-    coarse = block_reduce(np.where(own, 2, others).astype(np.uint8), step, np.max)
+    coarse = np.where(own, np.uint8(2), others.view(np.uint8))
+    for axis, length in enumerate(mask.shape):
+        coarse = np.maximum.reduceat(coarse, np.arange(0, length, step), axis=axis)
     nearest = ndimage.distance_transform_edt(
         coarse == 0, return_distances=False, return_indices=True
     )

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 # longer bar it leaves erf(0.5 / (sqrt(2) sigma)), which is 0.5 for this value.
 _SIGMA_FOR_WIDTH = 1 / 1.349
 _GAUSSIAN_REACH = 3.0
+# Against division by zero, deep inside ignored regions.
+_LEAST_KNOWN = 1e-6
 # How much longer than the gap the way over a pixel of a bridge may be. Between discs of radius r,
 # the bridge is then about 2 sqrt(2 r) wide.
 _BRIDGE_SLACK = 2.0
@@ -148,17 +150,13 @@ def smooth(mask: Mask, label: int | None, width: float) -> Mask:
     """
     smoothed = mask.copy()
     sigma = width * _SIGMA_FOR_WIDTH
-    # Twice the reach, so that the share of known pixels is right wherever the blurred polyp is.
-    for number, box in boxes_of(mask, label, 2 * ceil(_GAUSSIAN_REACH * sigma)):
+    for number, box in boxes_of(mask, label, ceil(_GAUSSIAN_REACH * sigma)):
         part = smoothed[box]
         own = part == number
-        blurred, known = (
-            ndimage.gaussian_filter(
-                region.astype(np.float32), sigma, mode="constant", truncate=_GAUSSIAN_REACH
-            )
-            for region in (own, part != IGNORE)
-        )
-        share = np.where(own | (part == 0), blurred / np.maximum(known, 1e-6), 0)
+        share = _blurred(own, sigma)
+        if (part == IGNORE).any():
+            share /= np.maximum(_blurred(part != IGNORE, sigma), _LEAST_KNOWN)
+        share[~own & (part != 0)] = 0
         area = np.count_nonzero(own)
         least = np.partition(share, -area, axis=None)[-area]
         part[own] = 0
@@ -325,10 +323,11 @@ def merge(mask: Mask, label: int | None, gap: float) -> Mask:
         return merge_polyps(mask, labels_of(mask), gap)
     own = pixels_of(mask, label)
     others = polyps_in(mask) & ~own
-    if not own.any() or not others.any():
+    box = box_of(own | others)
+    if box is None or not own.any() or not others.any():
         return mask.copy()
-    distance = np.where(others, ndimage.distance_transform_edt(~own), np.inf)
-    return merge_polyps(mask, [label, int(mask.flat[distance.argmin()])], gap)
+    distance = np.where(others[box], ndimage.distance_transform_edt(~own[box]), np.inf)
+    return merge_polyps(mask, [label, int(mask[box].flat[distance.argmin()])], gap)
 
 
 def merge_polyps(mask: Mask, labels: Sequence[int], gap: float) -> Mask:
@@ -341,19 +340,33 @@ def merge_polyps(mask: Mask, labels: Sequence[int], gap: float) -> Mask:
     labels : sequence of int
         Their numbers; all take over the first.
     gap : float
-        Where at most this many pixels of background lie between two of them,
-        a bridge is built; 0 for none.
+        The nearest ones of them are joined by bridges where at most this many
+        pixels of background lie between; 0 for no bridges.
 
     Returns
     -------
     uint8 array, shape (height, width)
     """
     merged = mask.copy()
-    for label in labels[1:]:
-        merged[pixels_of(mask, label)] = labels[0]
-    for index, label in enumerate(labels if gap > 0 else ()):
-        for other in labels[index + 1 :]:
-            _build_bridge(merged, labels[0], pixels_of(mask, label), pixels_of(mask, other), gap)
+    waiting = np.isin(mask, labels)
+    # As far as a bridge may reach; further away it stays infinite.
+    to_merged = np.full(mask.shape, np.inf)
+    reach = ceil(gap + _BRIDGE_SLACK) + 1
+    while waiting.any():
+        rows, columns = np.nonzero(waiting)
+        nearest = to_merged[rows, columns].argmin()
+        shortest = to_merged[rows[nearest], columns[nearest]]
+        label = int(mask[rows[nearest], columns[nearest]])
+        ((_, box),) = boxes_of(mask, label, reach)
+        own = mask[box] == label
+        to_own = ndimage.distance_transform_edt(~own)
+        way = to_own + to_merged[box]
+        # Side by side, centres are one pixel apart and no background lies between.
+        if 1 < shortest <= gap + 1:
+            merged[box][(mask[box] == 0) & (way <= shortest + _BRIDGE_SLACK)] = labels[0]
+        merged[box][own] = labels[0]
+        waiting[box][own] = False
+        to_merged[box] = np.minimum(to_merged[box], to_own)
     return merged
 
 
@@ -513,6 +526,14 @@ def clear_ignore(mask: Mask, region: Region, label: int = 0) -> Mask:
     return np.where(region & (mask == IGNORE), np.uint8(label), mask)
 
 
+def _blurred(region: Region, sigma: float) -> NDArray[np.float32]:
+    """Blur a region, which goes on beyond the frame's edge as it is there."""
+    blurred: NDArray[np.float32] = ndimage.gaussian_filter(
+        region.astype(np.float32), sigma, mode="nearest", truncate=_GAUSSIAN_REACH
+    )
+    return blurred
+
+
 def _chosen(mask: Mask, label: int | None) -> Region:
     return polyps_in(mask) if label is None else pixels_of(mask, label)
 
@@ -523,18 +544,6 @@ def _renamed_parts(
     """Give all parts but the largest a free number, as long as there are any."""
     for part, number in zip(np.argsort(-areas, kind="stable")[1:] + 1, free, strict=False):
         mask[parts == part] = number
-
-
-def _build_bridge(mask: Mask, label: int, one: Region, other: Region, gap: float) -> None:
-    """Join two regions by the background whose way from one to the other is about the shortest."""
-    if not one.any() or not other.any():
-        return
-    to_one = ndimage.distance_transform_edt(~one)
-    shortest = to_one[other].min()
-    # Side by side, centres are one pixel apart and no background lies between.
-    if 1 < shortest <= gap + 1:
-        way = to_one + ndimage.distance_transform_edt(~other)
-        mask[(mask == 0) & (way <= shortest + _BRIDGE_SLACK)] = label
 
 
 def _line(points: Sequence[tuple[float, float]], shape: tuple[int, ...]) -> Region:
