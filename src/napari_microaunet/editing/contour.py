@@ -131,9 +131,12 @@ def _ground(mask: Mask, label: int, probability: NDArray[np.uint8]) -> tuple[Reg
         return own, np.ones(mask.shape, bool)
     step = -(-max(mask.shape) // _GRID)
     # The polyp itself wins a cell that it shares.
-    coarse = np.where(own, np.uint8(2), others.view(np.uint8))
-    for axis, length in enumerate(mask.shape):
-        coarse = np.maximum.reduceat(coarse, np.arange(0, length, step), axis=axis)
+    fine = np.pad(
+        np.where(own, np.uint8(2), others.view(np.uint8)),
+        [(0, -length % step) for length in mask.shape],
+    )
+    strips = np.maximum.reduce([fine[start::step] for start in range(step)])
+    coarse = np.maximum.reduce([strips[:, start::step] for start in range(step)])
     nearest = ndimage.distance_transform_edt(
         coarse == 0, return_distances=False, return_indices=True
     )
@@ -154,7 +157,7 @@ def _believed(
     belongs = np.zeros(count + 1, bool)
     belongs[parts[own[box]]] = True
     belongs[0] = False
-    region = belongs[parts]
+    region = belongs.take(parts)
     inner = box_of(region)
     if inner is None:
         return None

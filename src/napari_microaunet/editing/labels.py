@@ -196,7 +196,7 @@ def filled(region: Region) -> Region:
     for edge in (outside[0], outside[-1], outside[:, 0], outside[:, -1]):
         open_to_edge[edge] = True
     open_to_edge[0] = False
-    return np.asarray(~open_to_edge[outside], bool)
+    return np.asarray(~open_to_edge.take(outside), bool)
 
 
 def _counts(mask: Mask) -> NDArray[np.intp]:
