@@ -1,0 +1,126 @@
+"""The chunks of one Zarr array as files: read when asked for, written when there is time."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from contextlib import suppress
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from napari_microaunet.atomic import replacing
+from napari_microaunet.frames.mask_chunks import METADATA_NAME, array_metadata, chunk_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Of some kilobytes each: more than anybody steps through before the file system forgets them.
+_KEPT = 512
+
+
+class ChunkFiles:
+    """A folder that is a Zarr array, uint8 of shape (slots, height, width), one chunk per slot.
+
+    What is put is in memory until it is saved; of what is on disk, the last
+    chunks that were read are kept. Safe to use from any thread.
+
+    Parameters
+    ----------
+    folder : Path
+        The array; `prepare` makes it.
+    shape : (int, int)
+        Height and width of every chunk.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, int]) -> None:
+        self.folder = folder
+        self.shape = shape
+        self._waiting: dict[int, bytes | None] = {}
+        self._read: OrderedDict[int, bytes | None] = OrderedDict()
+        self._lock = Lock()
+
+    def prepare(self, slots: int) -> None:
+        """Make the folder, or make it longer; costs a moment if nothing is to be done."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file, metadata = self.folder / METADATA_NAME, array_metadata(slots, self.shape)
+        if not file.is_file() or file.read_bytes() != metadata:
+            with replacing(file) as target:
+                target.write(metadata)
+
+    def on_disk(self) -> set[int]:
+        """List the slots that have a file."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []  # noqa: PTH208
+        numbers = (name.removeprefix("c.").removesuffix(".0.0") for name in names)
+        return {int(number) for number in numbers if number.isdecimal()}
+
+    def get(self, slot: int) -> bytes | None:
+        """Return a chunk, compressed; None if there is none.
+
+        Raises
+        ------
+        OSError
+            If there may be one that cannot be read.
+        """
+        with self._lock:
+            for known in (self._waiting, self._read):
+                if slot in known:
+                    chunk = known[slot]
+                    break
+            else:
+                chunk = self._read_file(slot)
+            if slot not in self._waiting:
+                self._keep(slot, chunk)
+            return chunk
+
+    def put(self, slot: int, chunk: bytes | None) -> None:
+        """Give a slot another chunk, or none, in memory."""
+        with self._lock:
+            self._waiting[slot] = chunk
+            self._read.pop(slot, None)
+
+    def waiting(self, slot: int) -> bool:
+        """Tell whether a slot is yet to be saved."""
+        return slot in self._waiting
+
+    def save(self, slot: int) -> None:
+        """Bring a slot that waits to the disk: after a crash, its old chunk is there or the new.
+
+        Raises
+        ------
+        OSError
+            If that cannot be done; it goes on waiting.
+        """
+        with self._lock:
+            chunk = self._waiting[slot]
+        file = self.folder / chunk_name(slot)
+        if chunk is None:
+            file.unlink(missing_ok=True)
+        else:
+            with replacing(file) as target:
+                target.write(chunk)
+        with self._lock:
+            # What has been put in the meantime is yet to be saved.
+            if self._waiting[slot] is chunk:
+                del self._waiting[slot]
+                self._keep(slot, chunk)
+
+    def set_aside(self, slot: int) -> None:
+        """Take a damaged chunk out of the array; its file is kept under another name."""
+        file = self.folder / chunk_name(slot)
+        with self._lock, suppress(OSError):
+            file.replace(file.with_name(f"{file.name}.damaged"))
+            self._read.pop(slot, None)
+
+    def _read_file(self, slot: int) -> bytes | None:
+        try:
+            return (self.folder / chunk_name(slot)).read_bytes()
+        except FileNotFoundError:
+            # A drive that is gone must not look like a frame without a mask.
+            os.stat(self.folder)  # noqa: PTH116
+            return None
+
+    def _keep(self, slot: int, chunk: bytes | None) -> None:
+        self._read[slot] = chunk
+        self._read.move_to_end(slot)
+        while len(self._read) > _KEPT:
+            self._read.popitem(last=False)

@@ -1,0 +1,389 @@
+"""The tables of a session: what is known of its frames, what happened, how it was left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from napari_microaunet.curation.session.states import MapRole, MaskOrigin
+from napari_microaunet.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+DATABASE_NAME = "session.sqlite"
+
+# "MAUN": tells our files from others that SQLite can open.
+_APPLICATION_ID = 0x4D41554E
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE frames (
+    slot INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    height INTEGER NOT NULL,
+    width INTEGER NOT NULL,
+    origin TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    has_start INTEGER NOT NULL,
+    accepted BLOB,
+    accepted_at REAL,
+    reason TEXT,
+    note TEXT NOT NULL,
+    confidence REAL,
+    area INTEGER,
+    polyps INTEGER,
+    changed_pixels INTEGER,
+    seconds REAL NOT NULL,
+    seconds_editing REAL NOT NULL,
+    strokes INTEGER NOT NULL,
+    model TEXT,
+    annotator TEXT,
+    changed_at REAL
+);
+CREATE TABLE maps (
+    slot INTEGER NOT NULL,
+    role TEXT NOT NULL,
+    height INTEGER NOT NULL,
+    width INTEGER NOT NULL,
+    field_top INTEGER NOT NULL,
+    field_left INTEGER NOT NULL,
+    field_bottom INTEGER NOT NULL,
+    field_right INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    card_sha256 TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (slot, role)
+) WITHOUT ROWID;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    time REAL NOT NULL,
+    annotator TEXT NOT NULL,
+    slot INTEGER,
+    what TEXT NOT NULL
+);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+# What leads from one version of the schema to the next, by the version it starts from.
+MIGRATIONS: dict[int, str] = {}
+
+
+@dataclass(slots=True)
+class FrameRow:
+    """One frame in the table, column by column; times in seconds since 1970.
+
+    Attributes
+    ----------
+    slot : int
+        Its number in the session, which stays when frames come and go.
+    name, height, width
+        As in the sequence.
+    origin : MaskOrigin
+        Who made its mask.
+    digest : bytes
+        Of the chunk of its mask; empty for an empty mask.
+    has_start : int
+        1 if the mask that the work by hand began with is kept.
+    accepted : bytes or None
+        Digest of the mask that was accepted.
+    accepted_at : float or None
+        When.
+    """
+
+    slot: int
+    name: str
+    height: int
+    width: int
+    origin: MaskOrigin = MaskOrigin.NONE
+    digest: bytes = b""
+    has_start: int = 0
+    accepted: bytes | None = None
+    accepted_at: float | None = None
+    reason: str | None = None
+    note: str = ""
+    confidence: float | None = None
+    area: int | None = 0
+    polyps: int | None = 0
+    changed_pixels: int | None = 0
+    seconds: float = 0.0
+    seconds_editing: float = 0.0
+    strokes: int = 0
+    model: str | None = None
+    annotator: str | None = None
+    changed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MapRow:
+    """What is known of one probability map besides its values; column by column."""
+
+    slot: int
+    role: MapRole
+    height: int
+    width: int
+    field_top: int
+    field_left: int
+    field_bottom: int
+    field_right: int
+    model: str
+    card_sha256: str
+    digest: bytes
+
+
+class Event(NamedTuple):
+    """Something that happened, of the session as a whole where there is no slot."""
+
+    time: float
+    annotator: str
+    slot: int | None
+    what: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All of a database but its events."""
+
+    facts: dict[str, Any]
+    settings: dict[str, Any]
+    frames: list[FrameRow]
+    maps: list[MapRow]
+
+
+_FRAME_COLUMNS = [field.name for field in fields(FrameRow)]
+_MAP_COLUMNS = [field.name for field in fields(MapRow)]
+_ORIGIN = _FRAME_COLUMNS.index("origin")
+
+
+class Database:
+    """An open database that can be written to, made if it is missing.
+
+    It is in WAL mode, so that another window can read while this one writes,
+    and syncs at every commit: what is committed outlasts a power cut. That costs
+    one sync per transaction, in the writing thread alone. Without it (NORMAL),
+    a power cut would take all transactions since the last checkpoint, which may
+    be minutes of work.
+
+    Parameters
+    ----------
+    path : Path
+        The file, in a folder that exists.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, something else, or newer than this program; it is left as it is.
+    OSError, sqlite3.Error
+        If it cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _named(path):
+            self._connection = sqlite3.connect(path, timeout=1, check_same_thread=False)
+            try:
+                self._prepare()
+                state = path.stat()
+            except BaseException:
+                self._connection.close()
+                raise
+        self._file = state.st_dev, state.st_ino
+
+    def _prepare(self) -> None:
+        version = _checked_version(self._connection, self.path)
+        if version is not None and version < SCHEMA_VERSION:
+            self._migrate(version)
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # Network drives do without; one writer is all that is needed.
+            if error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
+                raise
+        self._connection.execute("PRAGMA synchronous = FULL")
+        if version is None:
+            self._run(
+                f"{_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; "
+                f"PRAGMA user_version = {SCHEMA_VERSION};"
+            )
+
+    def _migrate(self, version: int) -> None:
+        copy = self.path.with_name(f"{self.path.stem}-version-{version}{self.path.suffix}")
+        with closing(sqlite3.connect(copy)) as target:
+            self._connection.backup(target)
+        for step in range(version, SCHEMA_VERSION):
+            self._run(f"{MIGRATIONS[step]} PRAGMA user_version = {step + 1};")
+
+    def _run(self, script: str) -> None:
+        """Run statements, all or none of them."""
+        try:
+            self._connection.executescript(f"BEGIN IMMEDIATE; {script} COMMIT;")
+        except sqlite3.Error:
+            self._connection.rollback()
+            raise
+
+    def check_place(self) -> None:
+        """Notice that the file has been taken away or replaced, which SQLite does not.
+
+        Raises
+        ------
+        OSError
+            If so.
+        """
+        state = self.path.stat()
+        if (state.st_dev, state.st_ino) != self._file:
+            raise FileNotFoundError(2, "another file has taken its place", str(self.path))
+
+    def load(self) -> Contents:
+        """Read everything but the events."""
+        with _named(self.path):
+            return _load(self._connection)
+
+    def save(
+        self,
+        frames: Iterable[FrameRow] = (),
+        maps: Iterable[MapRow] = (),
+        events: Iterable[Event] = (),
+        settings: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write all of this in one transaction; rows of the same frames are replaced."""
+        with self._connection as connection:
+            connection.executemany(
+                _replace("frames", _FRAME_COLUMNS), (_values(row) for row in frames)
+            )
+            connection.executemany(
+                _replace("maps", _MAP_COLUMNS),
+                ([getattr(row, name) for name in _MAP_COLUMNS] for row in maps),
+            )
+            connection.executemany(
+                "INSERT INTO events (time, annotator, slot, what) VALUES (?, ?, ?, ?)", events
+            )
+            for table, values in (("settings", settings), ("facts", facts)):
+                connection.executemany(
+                    _replace(table, ["name", "value"]),
+                    ((name, json.dumps(value)) for name, value in (values or {}).items()),
+                )
+
+    def close(self) -> None:
+        """Put the journal into the file and close it."""
+        self._connection.close()
+
+
+def read_database(path: Path) -> Contents:
+    """Read a database that must not be written to.
+
+    Parameters
+    ----------
+    path : Path
+        The file; another process may be writing to it.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, something else, or of another version of this program.
+    """
+    with _reading(path) as connection:
+        return _load(connection)
+
+
+def read_events(path: Path) -> list[Event]:
+    """Read all that happened, in order; another process may be writing."""
+    with _reading(path) as connection:
+        found = connection.execute("SELECT time, annotator, slot, what FROM events ORDER BY id")
+        return [Event(*row) for row in found]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    with _named(path), tempfile.TemporaryDirectory(prefix="microaunet-") as folder:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            version = _checked_version(connection, path)
+        except sqlite3.OperationalError:
+            # The journal of a folder that cannot be written to cannot be opened; a copy's can.
+            connection.close()
+            for file in (path, path.with_name(f"{path.name}-wal")):
+                if file.exists():
+                    shutil.copy(file, folder)
+            connection = sqlite3.connect(Path(folder) / path.name)
+            version = _checked_version(connection, path)
+        with closing(connection):
+            if version != SCHEMA_VERSION:
+                raise InputError(
+                    f"{path} is of an older version of this program and cannot be brought up to "
+                    "date here; open it where it can be written to."
+                )
+            yield connection
+
+
+def _checked_version(connection: sqlite3.Connection, path: Path) -> int | None:
+    """Find the version of the schema, None if there is none yet; writes nothing."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application == version == tables == 0:
+        return None
+    if application != _APPLICATION_ID:
+        raise InputError(f"{path} belongs to another program; move it away to begin a session.")
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path} was made by a newer version of napari-microaunet; update this one to open it."
+        )
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise _damaged(path, found)
+    return version
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say of a damaged file which one it is."""
+    try:
+        yield
+    except sqlite3.OperationalError:
+        raise
+    except (sqlite3.DatabaseError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{path} is damaged ({reason}); put a copy of it in its place, or move the folder "
+        f"{path.parent.name} away to begin anew: its masks are in the Zarr arrays beside it."
+    )
+
+
+def _load(connection: sqlite3.Connection) -> Contents:
+    def select(table: str, columns: Iterable[str]) -> sqlite3.Cursor:
+        return connection.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY 1")  # noqa: S608
+
+    frames = []
+    for values in select("frames", _FRAME_COLUMNS):
+        row = list(values)
+        row[_ORIGIN] = MaskOrigin(row[_ORIGIN])
+        frames.append(FrameRow(*row))
+    facts, settings = (
+        {name: json.loads(value) for name, value in select(table, ("name", "value"))}
+        for table in ("facts", "settings")
+    )
+    return Contents(facts, settings, frames, [MapRow(*r) for r in select("maps", _MAP_COLUMNS)])
+
+
+def _values(row: FrameRow) -> list[Any]:
+    values = [getattr(row, name) for name in _FRAME_COLUMNS]
+    values[_ORIGIN] = row.origin.value
+    return values
+
+
+def _replace(table: str, columns: list[str]) -> str:
+    places = ", ".join("?" * len(columns))
+    return f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608

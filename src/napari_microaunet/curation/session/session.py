@@ -1,0 +1,1060 @@
+"""One annotator's work on one sequence of frames, in memory and, a moment later, on disk."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import shutil
+import sqlite3
+import time
+from contextlib import contextmanager
+from copy import copy
+from datetime import UTC, datetime
+from threading import RLock
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from napari_microaunet.curation.session.chunk_files import ChunkFiles
+from napari_microaunet.curation.session.database import (
+    DATABASE_NAME,
+    Contents,
+    Database,
+    Event,
+    MapRow,
+    read_database,
+    read_events,
+)
+from napari_microaunet.curation.session.edit_costs import LONGEST_PAUSE_S, EditCost, seconds_left
+from napari_microaunet.curation.session.lock import SessionLock
+from napari_microaunet.curation.session.matching import differences, match_frames
+from napari_microaunet.curation.session.places import (
+    RecentSession,
+    annotator_name,
+    has_no_file,
+    remember,
+    session_folder_for,
+)
+from napari_microaunet.curation.session.review_steps import (
+    Decision,
+    MaskBefore,
+    ReviewChange,
+    ReviewSteps,
+    Step,
+)
+from napari_microaunet.curation.session.states import (
+    FrameStatus,
+    KeptMap,
+    MapRole,
+    MaskOrigin,
+    ReviewState,
+)
+from napari_microaunet.curation.session.writer import Writer
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames import FieldOfView
+from napari_microaunet.frames.mask_chunks import (
+    ChunkStore,
+    MaskChunks,
+    chunk_digest,
+    decode_chunk,
+    encode_chunk,
+    to_chunk,
+)
+from napari_microaunet.frames.masks import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from zarr.core.buffer import Buffer
+
+    from napari_microaunet.curation.session.database import FrameRow
+    from napari_microaunet.frames import FrameSequence
+
+_ROLES: tuple[MapRole, ...] = get_args(MapRole)
+_FRAME_ON_SHOW = "frame on show"
+# Frames whose files are written before it is looked for what matters more.
+_FRAMES_AT_A_TIME = 16
+_BY_MACHINE = (MaskOrigin.MODEL, MaskOrigin.FILE)
+
+
+class Session:
+    """One annotator's work on one sequence.
+
+    Everything that changes it changes memory at once and is on disk within
+    a second; nothing waits for the disk. Safe to use from any thread, but for
+    `step`, `undo_review` and `redo_review`, which belong to one. Never read or
+    write `chunks.array` in a callback.
+
+    Parameters
+    ----------
+    sequence : FrameSequence
+        The frames; they are only read.
+    folder : Path, optional
+        Where it lies; `session_folder_for` the sequence by default.
+    is_stack : bool
+        Whether the array of masks has an axis for frames.
+    annotator : str, optional
+        Who is at work; `annotator_name` by default.
+    on_problem : callable, optional
+        Told, in the thread that writes, `problem` whenever it changes.
+    on_change : callable, optional
+        Told the numbers of frames whose status has changed, in the thread that
+        changed them or in the one that writes.
+
+    Attributes
+    ----------
+    sequence : FrameSequence
+        The frames.
+    folder : Path
+        Where it lies.
+    annotator : str
+        Who is at work.
+    chunks : MaskChunks
+        The masks. What is written to its Zarr array is a change by hand, unless
+        that mask is known, as after an undo.
+    notice : str or None
+        Why the session is read-only; None if it is not.
+    remarks : list of str
+        What was noticed when it was opened, in sentences: how the frames differ
+        from those when it was last open, masks that were damaged.
+
+    Raises
+    ------
+    InputError
+        If the folder is something else, or damaged, or cannot be made; it is
+        left as it is.
+    """
+
+    def __init__(
+        self,
+        sequence: FrameSequence,
+        folder: Path | None = None,
+        *,
+        is_stack: bool = True,
+        annotator: str | None = None,
+        on_problem: Callable[[str | None], None] | None = None,
+        on_change: Callable[[Sequence[int]], None] | None = None,
+    ) -> None:
+        self.sequence = sequence
+        self.folder = session_folder_for(sequence) if folder is None else folder
+        self.annotator = annotator_name() if annotator is None else annotator
+        self._on_change = on_change
+        self._lock = RLock()
+        self._database: Database | None = None
+        self._dirty_rows: dict[int, None] = {}
+        self._dirty_files: dict[int, None] = {}
+        self._dirty_maps: dict[tuple[int, MapRole], MapRow] = {}
+        self._dirty_settings: dict[str, Any] = {}
+        self._events: dict[int | None, list[Event]] = {}
+        self._known: dict[int, dict[bytes, MaskOrigin]] = {}
+        self._map_files: dict[tuple[MapRole, int, int], ChunkFiles] = {}
+        self._steps = ReviewSteps()
+        self._step: Step | None = None
+        self._database_file = self.folder / DATABASE_NAME
+        _check_folder(self.folder)
+        self._session_lock = SessionLock(self.folder)
+        self.notice = self._take_lock()
+        try:
+            self._load(is_stack)
+        except BaseException:
+            self._session_lock.release()
+            raise
+        self._writer: Writer | None = None
+        if not self.read_only:
+            self._writer = Writer(self._save, self._database_file, on_problem)
+            self._log(None, "opened")
+            self._writer.wake()
+            atexit.register(self.close)
+            self._remember()
+
+    # Opening and closing
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be changed; `notice` says why."""
+        return self.notice is not None
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with saving, in a sentence; None while all is well."""
+        return None if self._writer is None else self._writer.problem
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all is on disk; False if it is not, because of a `problem` or the time."""
+        return self._writer is None or self._writer.flush(timeout)
+
+    def close(self) -> bool:
+        """Save what is left and let others have the session; False if that was not possible.
+
+        May be called twice.
+        """
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return True
+        atexit.unregister(self.close)
+        self._log(None, "closed")
+        writer.wake()
+        saved = writer.stop()
+        if self._database is not None:
+            if saved:
+                self._database.save(facts={"clean": True})
+            self._database.close()
+        self._remember()
+        self._session_lock.release()
+        self.notice = f"The session {self.folder} has been closed."
+        return saved
+
+    def _take_lock(self) -> str | None:
+        """Try to become the one who writes; return why that is not possible."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._session_lock.acquire(self.annotator):
+                return None
+        except OSError as error:
+            if not self._database_file.is_file():
+                raise InputError(
+                    f"The session {self.folder} cannot be made ({error.strerror}); make room, "
+                    "or choose a folder that can be written to."
+                ) from error
+            return (
+                f"The session {self.folder} cannot be written to ({error.strerror}): it can be "
+                "looked at, but not changed."
+            )
+        return (
+            f"The session {self.folder} is open {self._session_lock.owner()}: here it can be "
+            "looked at, but not changed."
+        )
+
+    def _load(self, is_stack: bool) -> None:
+        contents = self._open_database()
+        kept, facts = contents.frames, contents.facts
+        match = match_frames(kept, self.sequence)
+        self.remarks = differences(match) if kept else []
+        self._rows = match.rows
+        self._settings = contents.settings
+        canvas = tuple(facts.get("canvas", self.sequence.canvas_shape))
+        self._set_canvas(canvas)
+        changed = [] if self.read_only else self._check_masks(kept, bool(facts.get("clean", True)))
+        wanted = tuple(np.maximum(canvas, self.sequence.canvas_shape).tolist())
+        if wanted != canvas:
+            self._enlarge(kept, wanted)
+        index_of = {row.slot: index for index, row in enumerate(self._rows)}
+        self._maps = {
+            (index_of[row.slot], row.role): row for row in contents.maps if row.slot in index_of
+        }
+        self._slots = len(kept) + len(match.added)
+        self._statuses: list[FrameStatus | None] = [None] * len(self._rows)
+        self.chunks = MaskChunks(self.sequence, is_stack, _Masks(self), wanted)
+        self._first_rows: list[FrameRow] | None = [*match.added, *changed]
+
+    def _open_database(self) -> Contents:
+        if self.read_only:
+            try:
+                return read_database(self._database_file)
+            except (OSError, sqlite3.Error) as error:
+                raise InputError(
+                    f"{self._database_file} cannot be read ({error}); see that its drive is there."
+                ) from error
+        try:
+            self._database = Database(self._database_file)
+            return self._database.load()
+        except (OSError, sqlite3.Error) as error:
+            # Of a new session there is nothing to read, and its first write is tried again.
+            if not self._database_file.is_file() or not self._database_file.stat().st_size:
+                return Contents({}, {}, [], [])
+            raise InputError(
+                f"{self._database_file} cannot be opened ({error}); make room on the disk, or "
+                "see that its drive is there."
+            ) from error
+
+    def _set_canvas(self, canvas: tuple[int, ...]) -> None:
+        height, width = canvas
+        size = f"{width}x{height}.zarr"
+        self._canvas = height, width
+        self._masks = ChunkFiles(self.folder / f"masks-{size}", self._canvas)
+        self._starts = ChunkFiles(self.folder / f"starting-masks-{size}", self._canvas)
+
+    def _check_masks(self, rows: Iterable[FrameRow], closed: bool) -> list[FrameRow]:
+        """Find masks that were written, but not yet entered, when the program was killed."""
+        on_disk = self._masks.on_disk()
+        changed = []
+        for row in rows:
+            if closed and bool(row.digest) == (row.slot in on_disk):
+                continue
+            found = self._masks.get(row.slot) if row.slot in on_disk else None
+            chunk = None if found is None else to_chunk(found)
+            if chunk_digest(chunk) != row.digest:
+                self._take_over(row, chunk)
+                changed.append(row)
+        return changed
+
+    def _take_over(self, row: FrameRow, chunk: Buffer | None) -> Buffer | None:
+        """Believe the file of a mask rather than its row; return the mask if it can be used."""
+        if chunk is not None and not _is_sound(chunk, self._canvas):
+            self._masks.set_aside(row.slot)
+            self.remarks.append(
+                f"The mask of frame {row.name} is damaged: it is empty now, and the file lies in "
+                f"{self._masks.folder} under a name with .damaged."
+            )
+            chunk = None
+        row.digest, row.origin = chunk_digest(chunk), MaskOrigin.HAND
+        row.area = row.polyps = row.changed_pixels = None
+        return chunk
+
+    def _enlarge(self, rows: Iterable[FrameRow], canvas: tuple[int, ...]) -> None:
+        """Write all masks anew because a frame has come that is larger than the others."""
+        if self.read_only or self._database is None:
+            raise InputError(
+                f"The session {self.folder} has no room for the larger frames that have come; "
+                "open it where it can be written to."
+            )
+        old = self._canvas, self._masks, self._starts
+        self._set_canvas(canvas)
+        for files in (self._masks, self._starts):
+            # What is left of a try that was killed.
+            shutil.rmtree(files.folder, ignore_errors=True)
+        by_slot = {row.slot: row for row in rows}
+        try:
+            for before, after in ((old[1], self._masks), (old[2], self._starts)):
+                slots = sorted(before.on_disk())
+                if slots:
+                    after.prepare(len(by_slot))
+                for slot in slots:
+                    values = decode_chunk(to_chunk(before.get(slot) or b""), old[0])
+                    chunk = encode_chunk(values, self._canvas)
+                    after.put(slot, None if chunk is None else chunk.to_bytes())
+                    after.save(slot)
+                    if before is old[1]:
+                        row = by_slot[slot]
+                        accepted = row.accepted == row.digest
+                        row.digest = chunk_digest(chunk)
+                        row.accepted = row.digest if accepted else row.accepted
+            self._database.save(by_slot.values(), facts={"canvas": self._canvas})
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(
+                f"The masks in {self.folder} cannot be written anew for the larger frames that "
+                f"have come ({error}); make room on the disk and open it again."
+            ) from error
+        for files in old[1:]:
+            shutil.rmtree(files.folder, ignore_errors=True)
+
+    def _remember(self) -> None:
+        if has_no_file(self.sequence):
+            return
+        finished = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
+        done = sum(_state(row) in finished for row in self._rows)
+        path, name = self.sequence.path.absolute(), self.sequence.name
+        entry = RecentSession(
+            self.folder.absolute(), path, name, len(self._rows), done, datetime.now(UTC)
+        )
+        try:
+            remember(entry)
+        except OSError:
+            # A list of what was open last is not worth a message.
+            return
+
+    # What is known
+
+    @property
+    def statuses(self) -> list[FrameStatus]:
+        """What is known of every frame, in order; costs little."""
+        with self._lock:
+            return [
+                self._status(index) if status is None else status
+                for index, status in enumerate(self._statuses)
+            ]
+
+    def status(self, index: int) -> FrameStatus:
+        """Tell what is known of a frame."""
+        with self._lock:
+            return self._statuses[index] or self._status(index)
+
+    def origin(self, index: int) -> MaskOrigin:
+        """Tell who made the mask of a frame, as it is now."""
+        return self._rows[index].origin
+
+    def _status(self, index: int) -> FrameStatus:
+        row = self._rows[index]
+        changed = None if row.changed_at is None else datetime.fromtimestamp(row.changed_at, UTC)
+        status = self._statuses[index] = FrameStatus(
+            index,
+            row.name,
+            _state(row),
+            row.origin,
+            row.confidence,
+            row.area,
+            row.polyps,
+            row.reason,
+            row.note,
+            row.seconds,
+            row.seconds_editing,
+            row.strokes,
+            row.changed_pixels,
+            row.model,
+            row.annotator,
+            changed,
+        )
+        return status
+
+    # Masks and maps
+
+    def put_mask(
+        self, index: int, mask: Buffer | NDArray[np.uint8] | None, origin: MaskOrigin
+    ) -> None:
+        """Give a frame another mask.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame.
+        mask : Buffer, uint8 array of shape (height, width), or None
+            As `chunks` encodes it, or at native size; None for an empty one.
+        origin : MaskOrigin
+            Who made it.
+        """
+        chunk = self.chunks.encode(mask) if isinstance(mask, np.ndarray) else mask
+        self._write_mask(index, chunk, origin)
+
+    def set_origin(self, index: int, origin: MaskOrigin) -> None:
+        """Say who made the mask that a frame has now, and has again after an undo."""
+        with self._lock:
+            self._check_writable()
+            row = self._rows[index]
+            if origin is row.origin:
+                return
+            known = self._known.setdefault(index, {})
+            known[row.digest] = origin
+            self._keep_start(row, origin)
+            row.origin = origin
+            row.changed_pixels = None
+            self._touch(index, f"mask: {origin.title}", files=self._starts.waiting(row.slot))
+        self._announce([index])
+
+    def start(self, index: int) -> NDArray[np.uint8]:
+        """Return the mask that the work by hand on a frame began with.
+
+        Returns
+        -------
+        uint8 array, shape (height, width)
+            The pre-label, the mask from a file, or an empty one; the mask as it
+            is where nothing was done by hand.
+        """
+        row = self._rows[index]
+        if row.origin is not MaskOrigin.HAND:
+            return self.chunks.mask(index)
+        start = self._starts.get(row.slot) if row.has_start else None
+        return self.chunks.decode(index, None if start is None else to_chunk(start))
+
+    def put_map(
+        self,
+        index: int,
+        kept: KeptMap,
+        role: MapRole = "model",
+        confidence: float | None = None,
+    ) -> None:
+        """Keep what a model says of a frame.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame.
+        kept : KeptMap
+            Its probability map.
+        role : {"model", "compared"}
+            Which of the maps of the frame it is.
+        confidence : float, optional
+            How far a pre-label from it can be trusted, in [0, 1].
+        """
+        height, width = kept.values.shape
+        # A map without any probability has no chunk, as an empty mask has none.
+        chunk = encode_chunk(kept.values, (height, width))
+        with self._lock:
+            self._check_writable()
+            row, before = self._rows[index], self._maps.get((index, role))
+            field = kept.field
+            entry = MapRow(
+                row.slot,
+                role,
+                height,
+                width,
+                *(field.top, field.left, field.bottom, field.right),
+                kept.model,
+                kept.card_sha256,
+                chunk_digest(chunk),
+            )
+            if before is not None and (before.height, before.width) != (height, width):
+                self._files_of(before).put(row.slot, None)
+            self._files_of(entry).put(row.slot, None if chunk is None else chunk.to_bytes())
+            self._maps[index, role] = self._dirty_maps[index, role] = entry
+            if role == "model":
+                row.model, row.confidence = kept.model, confidence
+            self._touch(index, files=True)
+        self._announce([index])
+
+    def map(self, index: int, role: MapRole = "model") -> KeptMap | None:
+        """Return what a model said of a frame; None if there is nothing.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read.
+        """
+        with self._lock:
+            row = self._maps.get((index, role))
+            if row is None:
+                return None
+            found = self._read(self._files_of(row), row.slot) if row.digest else None
+        chunk = None if found is None else to_chunk(found)
+        if chunk_digest(chunk) != row.digest:
+            # Killed between the two: the values are of another run than what is known of them.
+            return None
+        shape = row.height, row.width
+        values = np.zeros(shape, np.uint8) if chunk is None else decode_chunk(chunk, shape)
+        field = FieldOfView(row.field_top, row.field_left, row.field_bottom, row.field_right)
+        return KeptMap(values, field, row.model, row.card_sha256)
+
+    def has_map(self, index: int, role: MapRole = "model") -> bool:
+        """Tell whether there is a map, without reading it."""
+        return (index, role) in self._maps
+
+    def set_confidence(self, index: int, confidence: float | None) -> None:
+        """Say how far the pre-label of a frame can be trusted, at another threshold."""
+        with self._lock:
+            self._check_writable()
+            if self._rows[index].confidence == confidence:
+                return
+            self._rows[index].confidence = confidence
+            self._touch(index)
+        self._announce([index])
+
+    def _files_of(self, row: MapRow) -> ChunkFiles:
+        key = row.role, row.height, row.width
+        if key not in self._map_files:
+            folder = self.folder / "maps" / f"{row.role}-{row.width}x{row.height}.zarr"
+            self._map_files[key] = ChunkFiles(folder, (row.height, row.width))
+        return self._map_files[key]
+
+    def _read(self, files: ChunkFiles, slot: int) -> bytes | None:
+        try:
+            return files.get(slot)
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or files.folder} cannot be read ({error.strerror}); see that "
+                "its drive and folder are there."
+            ) from error
+
+    def _read_mask(self, index: int) -> Buffer | None:
+        with self._lock:
+            row = self._rows[index]
+            if not row.digest:
+                return None
+            found = self._read(self._masks, row.slot)
+            chunk = None if found is None else to_chunk(found)
+            if chunk_digest(chunk) == row.digest or self.read_only:
+                return chunk
+            # Somebody else has written to the Zarr array.
+            chunk = self._take_over(row, chunk)
+            self._touch(index, "mask: changed by another program")
+        self._announce([index])
+        return chunk
+
+    def _write_mask(
+        self, index: int, chunk: Buffer | None, origin: MaskOrigin | None = None
+    ) -> None:
+        digest = chunk_digest(chunk)
+        with self._lock:
+            self._check_writable()
+            row = self._rows[index]
+            known = self._known.setdefault(index, {})
+            known.setdefault(row.digest, row.origin)
+            if origin is None:
+                origin = known.get(digest, MaskOrigin.HAND)
+            elif origin is not MaskOrigin.HAND or not digest:
+                # Of the many masks that a brush makes none need be known: by hand is the rule.
+                known[digest] = origin
+            if digest == row.digest and origin is row.origin:
+                return
+            if self._step is not None:
+                self._step.before.masks.setdefault(index, self._mask_before(index))
+            self._keep_start(row, origin)
+            if digest != row.digest:
+                self._masks.put(row.slot, None if chunk is None else chunk.to_bytes())
+            what = None if origin is row.origin else f"mask: {origin.title}"
+            row.digest, row.origin = digest, origin
+            row.area = row.polyps = row.changed_pixels = None if digest else 0
+            if not digest and origin is MaskOrigin.HAND:
+                row.changed_pixels = None
+            self._touch(index, what, files=True)
+        self._announce([index])
+
+    def _keep_start(self, row: FrameRow, origin: MaskOrigin) -> None:
+        """Keep the mask that work by hand begins with, as long as there is such work."""
+        if origin is not MaskOrigin.HAND:
+            if row.has_start:
+                row.has_start = 0
+                self._starts.put(row.slot, None)
+        elif row.origin in _BY_MACHINE and row.digest:
+            row.has_start = 1
+            self._starts.put(row.slot, self._read(self._masks, row.slot))
+
+    def _mask_before(self, index: int) -> MaskBefore:
+        chunk, row = self._read_mask(index), self._rows[index]
+        return MaskBefore(chunk, row.digest, row.origin)
+
+    # Review
+
+    def accept(self, indices: Iterable[int]) -> None:
+        """Accept frames with the masks that they have; with an empty one, as negative frames."""
+
+        def decide(row: FrameRow) -> str:
+            row.accepted, row.accepted_at, row.reason = row.digest, time.time(), None
+            return "accepted"
+
+        self._decide(indices, "Accept", decide)
+
+    def unaccept(self, indices: Iterable[int]) -> None:
+        """Take back that frames were accepted."""
+
+        def decide(row: FrameRow) -> str:
+            row.accepted = row.accepted_at = None
+            return "no longer accepted"
+
+        self._decide(indices, "Take back acceptance", decide)
+
+    def exclude(self, indices: Iterable[int], reason: str) -> None:
+        """Leave frames out of everything, for a reason."""
+
+        def decide(row: FrameRow) -> str:
+            row.reason = reason
+            return f"excluded: {reason}"
+
+        self._decide(indices, "Exclude", decide)
+
+    def include(self, indices: Iterable[int]) -> None:
+        """Take back that frames were excluded."""
+
+        def decide(row: FrameRow) -> str:
+            row.reason = None
+            return "no longer excluded"
+
+        self._decide(indices, "Take back exclusion", decide)
+
+    def note(self, indices: Iterable[int], text: str) -> None:
+        """Note something about frames, in place of what was noted before."""
+
+        def decide(row: FrameRow) -> str:
+            row.note = text
+            return f"noted: {text}"
+
+        self._decide(indices, "Note", decide)
+
+    def _decide(
+        self, indices: Iterable[int], title: str, decide: Callable[[FrameRow], str]
+    ) -> None:
+        changed = []
+        with self.step(title) as step, self._lock:
+            self._check_writable()
+            for index in indices:
+                row = self._rows[index]
+                step.before.decisions.setdefault(index, _decision(row))
+                self._touch(index, decide(row))
+                changed.append(index)
+        self._announce(changed)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """Make one step for `undo_review` of all decisions and masks that are put meanwhile.
+
+        Parameters
+        ----------
+        title : str
+            What the step is called, as in "Accept as negative". A step inside
+            another is part of that one.
+        """
+        if self._step is not None:
+            yield self._step
+            return
+        step = self._step = Step(title)
+        try:
+            yield step
+        finally:
+            self._step = None
+            with self._lock:
+                for index in step.before.decisions:
+                    step.after.decisions[index] = _decision(self._rows[index])
+                for index in step.before.masks:
+                    step.after.masks[index] = self._mask_before(index)
+            if step.after != step.before:
+                self._steps.add(step)
+
+    @property
+    def undo_title(self) -> str | None:
+        """Title of the step that `undo_review` takes back; None if there is none."""
+        return self._steps.done[-1].title if self._steps.done else None
+
+    @property
+    def redo_title(self) -> str | None:
+        """Title of the step that `redo_review` takes again; None if there is none."""
+        return self._steps.undone[-1].title if self._steps.undone else None
+
+    def undo_review(
+        self, write: Callable[[int, Buffer | None, MaskOrigin], None] | None = None
+    ) -> ReviewChange | None:
+        """Take back the last step of review.
+
+        Parameters
+        ----------
+        write : callable, optional
+            Exchanges the mask of a frame, as `put_mask` does, which is the default.
+
+        Returns
+        -------
+        ReviewChange or None
+            What has changed; None if there was no step.
+        """
+        self._check_writable()
+        if not self._steps.done:
+            return None
+        step = self._steps.done.pop()
+        self._steps.undone.append(step)
+        return self._return_to(step, undo=True, write=write or self.put_mask)
+
+    def redo_review(
+        self, write: Callable[[int, Buffer | None, MaskOrigin], None] | None = None
+    ) -> ReviewChange | None:
+        """Take a step of review again that was taken back; otherwise like `undo_review`."""
+        self._check_writable()
+        if not self._steps.undone:
+            return None
+        step = self._steps.undone.pop()
+        self._steps.done.append(step)
+        return self._return_to(step, undo=False, write=write or self.put_mask)
+
+    def _return_to(
+        self, step: Step, *, undo: bool, write: Callable[[int, Buffer | None, MaskOrigin], None]
+    ) -> ReviewChange:
+        now, then = (step.after, step.before) if undo else (step.before, step.after)
+        written, kept = [], []
+        for index, mask in then.masks.items():
+            if self._rows[index].digest == now.masks[index].digest:
+                write(index, mask.chunk, mask.origin)
+                written.append(index)
+            else:
+                kept.append(index)
+        with self._lock:
+            for index, decision in then.decisions.items():
+                row = self._rows[index]
+                row.accepted, row.accepted_at = decision.accepted, decision.accepted_at
+                row.reason, row.note = decision.reason, decision.note
+                self._touch(index, f"{'undone' if undo else 'redone'}: {step.title}")
+        self._announce(list(then.decisions))
+        frames = sorted({*then.decisions, *then.masks})
+        return ReviewChange(step.title, tuple(frames), tuple(written), tuple(kept))
+
+    # What the work costs
+
+    def add_time(self, index: int, seconds: float, *, editing: bool = False) -> None:
+        """Count the time since the annotator's last sign of life on a frame.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame.
+        seconds : float
+            More than `LONGEST_PAUSE_S` is a pause and does not count; nor does
+            time on a frame that is accepted.
+        editing : bool
+            Whether the mask was edited meanwhile.
+        """
+        row = self._rows[index]
+        if self.read_only or seconds > LONGEST_PAUSE_S or _state(row) is ReviewState.ACCEPTED:
+            return
+        with self._lock:
+            row.seconds += seconds
+            row.seconds_editing += seconds if editing else 0
+            self._touch(index)
+        self._announce([index])
+
+    def add_stroke(self, index: int, what: str = "stroke") -> None:
+        """Count a stroke or another edit of a mask by hand; `what` goes into the events."""
+        with self._lock:
+            self._check_writable()
+            self._rows[index].strokes += 1
+            self._touch(index, what)
+        self._announce([index])
+
+    def edit_costs(self) -> list[EditCost]:
+        """List what the accepted frames have cost, in their order."""
+        with self._lock:
+            return [
+                EditCost(
+                    row.name,
+                    row.model,
+                    row.annotator,
+                    row.seconds,
+                    row.seconds_editing,
+                    row.strokes,
+                    row.changed_pixels,
+                    None
+                    if row.accepted_at is None
+                    else datetime.fromtimestamp(row.accepted_at, UTC),
+                )
+                for row in self._rows
+                if _state(row) is ReviewState.ACCEPTED
+            ]
+
+    def time_left(self) -> float | None:
+        """Estimate how long the other frames will take, in seconds; None if it is too early."""
+        open_frames = sum(
+            _state(row) not in (ReviewState.ACCEPTED, ReviewState.EXCLUDED) for row in self._rows
+        )
+        return seconds_left(self.edit_costs(), open_frames)
+
+    def events(self) -> list[Event]:
+        """Read all that happened and is on disk, in order."""
+        return read_events(self._database_file)
+
+    # How the session was left
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """Return a setting that `set_setting` has kept."""
+        return self._settings.get(name, default)
+
+    def set_setting(self, name: str, value: Any) -> None:
+        """Keep a setting, anything that JSON can hold, such as the zoom or the model."""
+        with self._lock:
+            if self.read_only or self._settings.get(name) == value:
+                return
+            self._settings[name] = self._dirty_settings[name] = value
+        self._wake()
+
+    @property
+    def shown(self) -> int:
+        """Number of the frame on show, kept by its name; the first one by default."""
+        name = self._settings.get(_FRAME_ON_SHOW)
+        return next((index for index, row in enumerate(self._rows) if row.name == name), 0)
+
+    @shown.setter
+    def shown(self, index: int) -> None:
+        self.set_setting(_FRAME_ON_SHOW, self._rows[index].name)
+
+    # Saving
+
+    def _check_writable(self) -> None:
+        if self.notice is not None:
+            raise InputError(self.notice)
+
+    def _touch(self, index: int, what: str | None = None, *, files: bool = False) -> None:
+        """Take note that a row has changed, and what happened, to save it soon."""
+        row = self._rows[index]
+        row.changed_at, row.annotator = time.time(), self.annotator
+        self._statuses[index] = None
+        if what is not None:
+            self._log(row.slot, what)
+        if files or index in self._dirty_files:
+            self._dirty_files[index] = None
+        else:
+            self._dirty_rows[index] = None
+        self._wake()
+
+    def _log(self, slot: int | None, what: str) -> None:
+        event = Event(time.time(), self.annotator, slot, what)
+        self._events.setdefault(slot, []).append(event)
+
+    def _wake(self) -> None:
+        if self._writer is not None:
+            self._writer.wake()
+
+    def _announce(self, indices: Sequence[int]) -> None:
+        if self._on_change is not None and indices:
+            self._on_change(indices)
+
+    def _save(self) -> bool:
+        """Write some of what waits, in the writer's thread; return whether there is more."""
+        try:
+            return self._save_some(self._connected())
+        except (OSError, sqlite3.Error):
+            # A drive that comes back is another one for a connection that was open meanwhile.
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+            raise
+
+    def _save_some(self, database: Database) -> bool:
+        with self._lock:
+            with_files = sorted(
+                self._dirty_files, key=lambda index: self._rows[index].origin is not MaskOrigin.HAND
+            )[:_FRAMES_AT_A_TIME]
+            without = [index for index in self._dirty_rows if index not in self._dirty_files]
+            settings, self._dirty_settings = self._dirty_settings, {}
+        try:
+            self._commit(database, without, settings, of_session=True)
+        except BaseException:
+            with self._lock:
+                self._dirty_settings = settings | self._dirty_settings
+            raise
+        for index in with_files:
+            self._save_files(index)
+            self._commit(database, [index])
+        with self._lock:
+            return bool(self._dirty_files or self._dirty_rows or self._dirty_settings)
+
+    def _connected(self) -> Database:
+        if self._database is None:
+            if self._first_rows is None and not self._database_file.is_file():
+                raise FileNotFoundError(
+                    errno.ENOENT, "it has been taken away", str(self._database_file)
+                )
+            self._database = Database(self._database_file)
+        database = self._database
+        database.check_place()
+        if self._first_rows is not None:
+            facts = {
+                "path": str(self.sequence.path.absolute()),
+                "name": self.sequence.name,
+                "canvas": self._canvas,
+                "clean": False,
+            }
+            database.save(self._first_rows, facts=facts)
+            self._first_rows = None
+        return database
+
+    def _save_files(self, index: int) -> None:
+        slot = self._rows[index].slot
+        for files in (self._masks, self._starts, *self._map_files.copy().values()):
+            if files.waiting(slot):
+                files.prepare(self._slots)
+                files.save(slot)
+
+    def _commit(
+        self,
+        database: Database,
+        indices: Sequence[int],
+        settings: dict[str, Any] | None = None,
+        *,
+        of_session: bool = False,
+    ) -> None:
+        """Write the rows of frames, and what happened to them, in one transaction."""
+        for index in indices:
+            self._measure(index)
+        with self._lock:
+            for index in indices:
+                self._dirty_rows.pop(index, None)
+                if not self._waits_for_files(index):
+                    self._dirty_files.pop(index, None)
+            rows = [copy(self._rows[index]) for index in indices]
+            keys = [(index, role) for index in indices for role in _ROLES]
+            maps = [self._dirty_maps.pop(key) for key in keys if key in self._dirty_maps]
+            slots = [row.slot for row in rows] + ([None] if of_session else [])
+            events = {slot: self._events.pop(slot) for slot in slots if slot in self._events}
+        happened = [event for some in events.values() for event in some]
+        if not (rows or settings or happened):
+            return
+        try:
+            database.save(rows, maps, happened, settings)
+        except BaseException:
+            with self._lock:
+                self._dirty_rows.update(dict.fromkeys(indices))
+                for index, row in zip(indices, rows, strict=True):
+                    for one in maps:
+                        if one.slot == row.slot:
+                            self._dirty_maps.setdefault((index, one.role), one)
+                for slot, some in events.items():
+                    self._events[slot] = some + self._events.get(slot, [])
+            raise
+
+    def _waits_for_files(self, index: int) -> bool:
+        slot = self._rows[index].slot
+        return any(
+            files.waiting(slot) for files in (self._masks, self._starts, *self._map_files.values())
+        )
+
+    def _measure(self, index: int) -> None:
+        """Count the polyps of a mask that has changed, and what was changed by hand."""
+        with self._lock:
+            row = self._rows[index]
+            if row.area is not None and row.changed_pixels is not None:
+                return
+            digest, origin = row.digest, row.origin
+        mask = self.chunks.mask(index)
+        polyps = np.bincount(mask[(mask > 0) & (mask != IGNORE)])
+        changed = int(np.count_nonzero(mask != self.start(index)))
+        with self._lock:
+            if (row.digest, row.origin) != (digest, origin):
+                return
+            row.area, row.polyps = int(polyps.sum()), int(np.count_nonzero(polyps))
+            row.changed_pixels = changed
+            self._statuses[index] = None
+        self._announce([index])
+
+
+class _Masks(ChunkStore):
+    """The masks of a session by the number of their frame, as `MaskChunks` wants them."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __getitem__(self, index: int) -> Buffer:
+        chunk = self._session._read_mask(index)
+        if chunk is None:
+            raise KeyError(index)
+        return chunk
+
+    def __setitem__(self, index: int, chunk: Buffer) -> None:
+        self._session._write_mask(index, chunk)
+
+    def __delitem__(self, index: int) -> None:
+        self._session._write_mask(index, None)
+
+    def __iter__(self) -> Iterator[int]:
+        return (index for index, row in enumerate(self._session._rows) if row.digest)
+
+    def __len__(self) -> int:
+        return sum(bool(row.digest) for row in self._session._rows)
+
+    def digest(self, index: int) -> bytes:
+        """Give the digest of a mask, which is known without reading it."""
+        return self._session._rows[index].digest
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that is something else."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; move it away to begin a session there.")
+    others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    if others and DATABASE_NAME not in others:
+        raise InputError(
+            f"{folder} is no session, it holds {others[0]}; move it away to begin a session there."
+        )
+
+
+def _is_sound(chunk: Buffer, canvas: tuple[int, int]) -> bool:
+    try:
+        decode_chunk(chunk, canvas)
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _state(row: FrameRow) -> ReviewState:
+    if row.reason is not None:
+        return ReviewState.EXCLUDED
+    if row.accepted is not None and row.accepted == row.digest:
+        return ReviewState.ACCEPTED
+    return _STATES[row.origin]
+
+
+_STATES = {
+    MaskOrigin.NONE: ReviewState.UNSEEN,
+    MaskOrigin.MODEL: ReviewState.PRELABELLED,
+    MaskOrigin.FILE: ReviewState.EDITED,
+    MaskOrigin.HAND: ReviewState.EDITED,
+}
+
+
+def _decision(row: FrameRow) -> Decision:
+    return Decision(row.accepted, row.accepted_at, row.reason, row.note)
