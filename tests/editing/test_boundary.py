@@ -250,8 +250,9 @@ def test_any_polygon_is_simplified_within_the_tolerance(ring, tolerance):
     few = simplify(Polygon(ring), tolerance).exterior
     assert len(few) >= 3
     assert np.isfinite(few).all()
-    distance = shapely.hausdorff_distance(shapely.LinearRing(few), shapely.LinearRing(ring))
-    assert distance <= tolerance + 1e-6
+    simple, outline = shapely.LinearRing(few), shapely.LinearRing(ring)
+    assert shapely.hausdorff_distance(simple, outline) <= tolerance + 1e-6
+    assert simple.is_simple or not outline.is_simple
 
 
 def test_vertices_that_bend_nothing_are_left_out():

@@ -165,7 +165,9 @@ def simplify(polygon: Polygon, tolerance: float) -> Polygon:
 
     Old vertices are joined by chords as long as possible; then every chord is
     moved to the middle of the vertices that it leaves out, which halves what
-    it misses them by. A ring that does not cross itself still does not.
+    it misses them by. Where Douglas and Peucker's method needs no more
+    vertices, as on straight sides with sharp corners, its result is taken. A
+    ring that does not cross itself still does not.
 
     Parameters
     ----------
@@ -320,15 +322,18 @@ def _simplify(polygon: Polygon, tolerance: float, edges: Ring) -> Polygon:
 
 def _simplified(ring: Ring, tolerance: float, edges: Ring) -> Ring:
     outline = shapely.LinearRing(ring)
+    chosen = _vertices(outline.simplify(tolerance))
     for deviation in _DEVIATIONS if tolerance > 0 else ():
         stops = _stops(ring, deviation * tolerance)
+        if len(stops) >= len(chosen):
+            break
         if len(stops) < 3:
             continue
         few = shapely.LinearRing(np.clip(_edges_amid(ring, stops), *edges))
         near = shapely.hausdorff_distance(few, outline) <= tolerance
         if near and few.is_simple >= outline.is_simple:
             return _vertices(few)
-    return _vertices(outline.simplify(tolerance))
+    return chosen
 
 
 def _vertices(ring: shapely.LinearRing) -> Ring:
