@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_microaunet.frames.field_of_view import FieldOfView
-from napari_microaunet.prelabel.masks import MaskSettings, mask_from
+from napari_microaunet.prelabel.masks import MaskSettings, at_native_size, mask_from
 from napari_microaunet.prelabel.probability import ProbabilityMap, quantise
 
 KEEP_ALL = MaskSettings(smallest_area=0, fill_holes=False)
@@ -174,3 +174,13 @@ def test_probabilities_survive_storage_to_half_a_step():
     assert stored[0] == 0
     assert stored[-1] == 255
     assert np.abs(stored / 255 - probabilities).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_map_at_native_size_reaches_the_threshold_where_the_mask_is():
+    values = np.random.default_rng(0).integers(0, 256, (32, 40), np.uint8)
+    probability = ProbabilityMap(values, FieldOfView(7, 11, 107, 151), (120, 160))
+    native = at_native_size(probability)
+    mask = mask_from(probability, MaskSettings(0.4, 0, fill_holes=False))
+    np.testing.assert_array_equal(native >= 0.4 * 255, mask > 0)
+    assert not native[:7].any()
+    assert not native[107:].any()

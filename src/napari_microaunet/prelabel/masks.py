@@ -101,6 +101,25 @@ def mask_from(probability: ProbabilityMap, settings: MaskSettings) -> NDArray[np
     return mask
 
 
+def at_native_size(probability: ProbabilityMap) -> NDArray[np.uint8]:
+    """Upsample a map bilinearly to its frame, as `mask_from` does.
+
+    Parameters
+    ----------
+    probability : ProbabilityMap
+        As kept by the predictor.
+
+    Returns
+    -------
+    uint8 array, shape (height, width)
+        255 for probability 1; 0 outside the field of view.
+    """
+    field = probability.field
+    native = np.zeros(probability.frame_shape, np.uint8)
+    native[field.top : field.bottom, field.left : field.right] = _upsampled(probability, field)
+    return native
+
+
 def _part_above(probability: ProbabilityMap, cutoff: int) -> FieldOfView | None:
     """Box of the frame, in native pixels, outside which no upsampled value reaches `cutoff`."""
     field = probability.field
