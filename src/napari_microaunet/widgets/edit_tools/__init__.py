@@ -1,0 +1,1 @@
+"""The tools of the Edit section that need the mouse, layers or a thread."""

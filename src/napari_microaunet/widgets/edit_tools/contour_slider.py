@@ -1,0 +1,160 @@
+"""Contour slider: the outline of one polyp moves along what the model said of the frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QGridLayout, QLabel, QSlider, QWidget
+
+from napari_microaunet.editing.contour import level_of, move_contour
+from napari_microaunet.widgets.section import hint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_microaunet.editing.labels import Mask
+    from napari_microaunet.widgets.edit_tools.edits import Edits
+
+# A slider that rests as long has been let go: the next move is another undo step.
+_SETTLED_MS = 700
+# Finding where the slider belongs takes some tens of milliseconds: only once the user pauses.
+_REST_MS = 150
+# One press of a key, in levels of the map, of which there are 255.
+_KEY_STEP = 8
+_TITLE = "Contour"
+
+
+class ContourSlider(QWidget):
+    """A slider for the chosen polyp.
+
+    Parameters
+    ----------
+    edits : Edits
+        What is edited.
+    """
+
+    def __init__(self, edits: Edits) -> None:
+        super().__init__()
+        self._edits = edits
+        # What the moves of this drag start from: frame, polyp, mask, and the mask as it is now.
+        self._drag: tuple[int, int, Mask, bytes] | None = None
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(1, 255)
+        self.value = QLabel()
+        self.value.setMinimumWidth(self.value.fontMetrics().horizontalAdvance("0.00"))
+        self.reason = QLabel(wordWrap=True)
+        self.reason.hide()
+        hint(
+            self.slider,
+            "The outline of the chosen polyp moves to where the model's probability is this.\n"
+            "Left: larger. Right: smaller.",
+            "contour_down",
+            "contour_up",
+        )
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(QLabel(_TITLE), 0, 0)
+        layout.addWidget(self.slider, 0, 1)
+        layout.addWidget(self.value, 0, 2)
+        layout.addWidget(self.reason, 1, 0, 1, 3)
+        self._settled = _timer(self, _SETTLED_MS, self._end_drag)
+        self._rest = _timer(self, _REST_MS, self._show_level)
+        self.slider.valueChanged.connect(self._on_value)
+        edits.changed.connect(self._on_changed)
+        edits.chosen_changed.connect(self._on_changed)
+        self._on_changed()
+
+    @property
+    def actions(self) -> dict[str, Callable[[], object]]:
+        """What it does on keys."""
+        return {
+            "contour_down": lambda: self.step(-_KEY_STEP),
+            "contour_up": lambda: self.step(_KEY_STEP),
+        }
+
+    def step(self, by: int) -> None:
+        """Move the outline of the polyp under the cursor by so many levels."""
+        if not self._edits.can_edit():
+            return
+        self._edits.pointed_at()
+        if self._rest.isActive():
+            self._show_level()
+        if self.slider.isEnabled():
+            self.slider.setValue(self.slider.value() + by)
+        else:
+            self._edits.say(f"{_TITLE}: {self.reason.text()}")
+
+    def _on_value(self, level: int) -> None:
+        self.value.setText(f"{level / 255:.2f}")
+        edits = self._edits
+        label, probability = edits.chosen, edits.probability()
+        if edits.problem or probability is None:
+            return
+        digest = edits.masks.chunks.digest(edits.index)
+        again = self._drag is not None and self._drag[0] == edits.index and self._drag[3] == digest
+        if self._drag is None or not again:
+            if label is None:
+                return
+            self._drag = edits.index, label, edits.mask, digest
+        index, label, start, _ = self._drag
+        moved = move_contour(start, label, probability, level)
+        edits.apply(_TITLE, moved, again)
+        self._drag = index, label, start, edits.masks.chunks.digest(index)
+        self._settled.start()
+        edits.say(f"{_TITLE}, polyp {label}: probability {level / 255:.2f}.")
+
+    def _end_drag(self) -> None:
+        if self.slider.isSliderDown():
+            self._settled.start()
+            return
+        self._drag = None
+        self._rest.start()
+
+    def _on_changed(self) -> None:
+        reason = self._reason()
+        self.slider.setEnabled(reason is None)
+        self.reason.setVisible(reason is not None)
+        self.reason.setText(reason or "")
+        if not self._settled.isActive():
+            self._rest.start()
+
+    def _reason(self) -> str | None:
+        """Say why there is nothing to move, if so."""
+        edits, work = self._edits, self._edits.bench.work
+        if edits.problem:
+            return "There is nothing to edit yet."
+        if work is None or work.prelabels is None or edits.index not in work.prelabels:
+            return "Pre-label this frame first: it has no probability map."
+        if edits.chosen is None and self._drag is None:
+            return "There is no polyp on this frame."
+        return None
+
+    def _show_level(self) -> None:
+        """Put the slider where the chosen polyp is now."""
+        self._rest.stop()
+        edits = self._edits
+        if self._reason() is not None or self._settled.isActive():
+            return
+        label, probability = edits.chosen, edits.probability()
+        if label is None or probability is None:
+            return
+        level = level_of(edits.mask, label, probability)
+        if level is None:
+            self.slider.setEnabled(False)
+            self.reason.setVisible(True)
+            self.reason.setText("The model saw nothing at this polyp.")
+            return
+        self.slider.blockSignals(True)
+        self.slider.setValue(level)
+        self.slider.blockSignals(False)
+        self.value.setText(f"{level / 255:.2f}")
+
+
+def _timer(parent: QWidget, milliseconds: int, call: Callable[[], None]) -> QTimer:
+    timer = QTimer(parent)
+    timer.setInterval(milliseconds)
+    timer.setSingleShot(True)
+    timer.timeout.connect(call)
+    return timer

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.settings import get_settings
+from pointing import Mouse, press
+from qtpy.QtCore import Qt
+from skimage.draw import disk
+
+from napari_microaunet.curation.session import MaskOrigin, ReviewState
+from napari_microaunet.editing import masks
+from napari_microaunet.editing.contour import move_contour
+from napari_microaunet.editing.labels import areas_of, labels_of
+from napari_microaunet.editing.tools import MASK_TOOLS
+from napari_microaunet.prelabel.masks import at_native_size
+
+ALT = Qt.KeyboardModifier.AltModifier
+UNDO = (Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+REDO = (Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier)
+
+KEYS = {
+    "grow": (Qt.Key.Key_Period,),
+    "shrink": (Qt.Key.Key_Comma,),
+    "smooth": (Qt.Key.Key_Slash,),
+    "fill_holes": (Qt.Key.Key_O, ALT),
+    "remove_specks": (Qt.Key.Key_R, ALT),
+    "keep_largest": (Qt.Key.Key_B, ALT),
+    "split": (Qt.Key.Key_S, ALT),
+    "merge": (Qt.Key.Key_M, ALT),
+    "renumber": (Qt.Key.Key_N, ALT),
+    "delete": (Qt.Key.Key_Delete,),
+    "polyp_to_ignore": (Qt.Key.Key_I, ALT),
+    "ignore_to_polyp": (Qt.Key.Key_Y, ALT),
+    "ignore_to_background": (Qt.Key.Key_U, ALT),
+}
+
+
+@pytest.fixture(params=[False, True], ids=["slicing at once", "async slicing"])
+def slicing(request):
+    settings = get_settings().experimental
+    before, settings.async_ = settings.async_, request.param
+    yield
+    settings.async_ = before
+
+
+def native(used, index=None):
+    """The mask of a frame at its own size."""
+    return used.masks.chunks.mask(used.bench.shown if index is None else index)
+
+
+def draw(used, mask):
+    """Give the frame on show a mask by hand."""
+    used.masks.edit(used.bench.shown, mask, "drawn by the test")
+
+
+def example(shape):
+    """Polyp 1 with a hole, a speck and glare at it; polyp 2, smaller, beside it."""
+    height, width = shape
+    mask = np.zeros(shape, np.uint8)
+    mask[disk((height * 0.5, width * 0.3), height * 0.2)] = 1
+    mask[disk((height * 0.5, width * 0.3), height * 0.03)] = 0
+    mask[disk((height * 0.85, width * 0.3), 4)] = 1
+    mask[disk((height * 0.4, width * 0.3), height * 0.04)] = 255
+    mask[disk((height * 0.5, width * 0.7), height * 0.1)] = 2
+    return mask
+
+
+def shown_as(used):
+    """What the window shows of the frame, at its own size."""
+    mask = native(used)
+    shown = np.asarray(used.layer._slice.image.raw)
+    return shown[: mask.shape[0], : mask.shape[1]]
+
+
+def test_every_mask_tool_works_on_the_polyp_under_the_cursor_and_is_one_undo_step(
+    use, folder, slicing
+):
+    used = use(show=True)
+    used.open(folder)
+    mouse = Mouse(used)
+    assert set(KEYS) == set(MASK_TOOLS)
+    for number, (name, tool) in enumerate(MASK_TOOLS.items()):
+        # Frames of several sizes in turn.
+        used.go_to(number % 5)
+        start = example(native(used).shape)
+        draw(used, start)
+        height, width = start.shape
+        # Polyp 2 is the smaller one: it is not taken unless it is pointed at.
+        label = 2 if name in ("grow", "shrink", "merge", "delete", "renumber") else 1
+        mouse.move(height * 0.58, width * (0.7 if label == 2 else 0.3))
+        wanted = tool.function(start, label, **{one.name: one.default for one in tool.parameters})
+        press(used, *KEYS[name])
+        assert used.edit.edits.chosen in (label, None) or label not in labels_of(wanted)
+        np.testing.assert_array_equal(native(used), wanted)
+        assert tool.title in used.edit.said.text()
+        changed = not np.array_equal(wanted, start)
+        assert changed or "nothing" in used.edit.said.text()
+        used.qtbot.waitUntil(lambda: np.array_equal(shown_as(used), native(used)), timeout=20_000)
+        if changed:
+            press(used, *UNDO)
+            np.testing.assert_array_equal(native(used), start)
+            press(used, *REDO)
+            np.testing.assert_array_equal(native(used), wanted)
+            press(used, *UNDO)
+        press(used, *UNDO)
+        assert not native(used).any()
+
+
+def test_buttons_take_the_chosen_polyp_their_numbers_and_all_polyps_on_demand(use, folder):
+    used = use()
+    used.open(folder)
+    start = example(native(used).shape)
+    draw(used, start)
+    edit = used.edit
+    assert edit.edits.chosen == 1
+    edit.polyp.setCurrentIndex(edit.polyp.findData(2))
+    edit.polyp.activated.emit(edit.polyp.currentIndex())
+    edit.mask_tools.boxes["grow", "pixels"].setValue(5)
+    edit.mask_tools.buttons["grow"].click()
+    np.testing.assert_array_equal(native(used), masks.grow(start, 2, 5))
+    assert used.masks.origin(0) is MaskOrigin.HAND
+    assert used.masks.session.status(0).state is ReviewState.EDITED
+    used.layer.undo()
+    edit.all_polyps.setChecked(True)
+    edit.mask_tools.buttons["delete"].click()
+    assert not labels_of(native(used))
+    assert (native(used) == 255).any()
+    edit.mask_tools.buttons["grow"].click()
+    assert "no" in edit.said.text()
+
+
+def test_brushes_come_into_the_hand_with_the_right_label(use, folder):
+    used = use(show=True)
+    used.open(folder)
+    start = example(native(used).shape)
+    draw(used, start)
+    height, width = start.shape
+    mouse, brushes = Mouse(used), used.edit.brushes
+    mouse.move(height * 0.5, width * 0.7)
+    press(used, Qt.Key.Key_9)
+    assert (used.layer.mode, used.layer.selected_label) == ("paint", 255)
+    assert brushes.ignore.isChecked()
+    assert not brushes.brush.isChecked()
+    # Back to the polyp under the cursor.
+    press(used, Qt.Key.Key_8)
+    assert (used.layer.mode, used.layer.selected_label) == ("paint", 2)
+    assert brushes.brush.isChecked()
+    press(used, Qt.Key.Key_0)
+    assert used.layer.selected_label == 3
+    brushes.size.setValue(9)
+    assert used.layer.brush_size == 9
+    mouse.click(height * 0.15, width * 0.5)
+    assert areas_of(native(used))[3] == pytest.approx(np.pi * 4.5**2, rel=0.25)
+    assert used.edit.edits.chosen == 3
+    brushes.eraser.click()
+    assert used.layer.mode == "erase"
+    mouse.click(height * 0.15, width * 0.5)
+    assert 3 not in labels_of(native(used))
+    brushes.picker.click()
+    mouse.click(height * 0.5, width * 0.7)
+    assert used.layer.selected_label == 2
+    used.layer.brush_size = 40
+    assert brushes.size.value() == 40
+
+
+def test_the_contour_slider_moves_one_polyp_in_one_undo_step(use, folder, slicing):
+    used = use(show=True)
+    used.open(folder)
+    contour = used.edit.contour
+    assert not contour.slider.isEnabled()
+    assert "Pre-label" in contour.reason.text()
+    used.prelabel_all()
+    used.go_to(1)
+    assert contour.slider.isEnabled()
+    start = native(used)
+    label = used.edit.edits.chosen
+    probability = at_native_size(used.work.prelabels.map(1))
+    used.qtbot.waitUntil(lambda: not contour._rest.isActive(), timeout=20_000)
+    level = contour.slider.value()
+    contour.slider.setSliderDown(True)
+    for value in (level + 20, level + 60, level + 25):
+        contour.slider.setValue(value)
+    moved = native(used)
+    np.testing.assert_array_equal(moved, move_contour(start, label, probability, level + 25))
+    assert 0 < np.count_nonzero(moved) < np.count_nonzero(start)
+    used.qtbot.waitUntil(lambda: np.array_equal(shown_as(used), moved), timeout=20_000)
+    contour.slider.setSliderDown(False)
+    used.qtbot.waitUntil(lambda: contour._drag is None, timeout=20_000)
+    # Another drag is another step.
+    press(used, Qt.Key.Key_J, ALT)
+    press(used, Qt.Key.Key_J, ALT)
+    larger = native(used)
+    assert np.count_nonzero(larger) > np.count_nonzero(moved)
+    press(used, *UNDO)
+    np.testing.assert_array_equal(native(used), moved)
+    press(used, *UNDO)
+    np.testing.assert_array_equal(native(used), start)
+    press(used, *REDO)
+    np.testing.assert_array_equal(native(used), moved)
+    # The threshold leaves a frame alone that was edited.
+    used.prelabel.threshold.value += 0.1
+    used.settle()
+    np.testing.assert_array_equal(native(used), moved)
+
+
+def test_nothing_can_be_edited_without_frames_or_in_a_second_window(use, folder):
+    used = use()
+    assert not used.edit._tools.isEnabled()
+    assert "open frames" in used.edit.said.text()
+    used.open(folder)
+    assert used.edit._tools.isEnabled()
+    draw(used, example(native(used).shape))
+    used.work.session.flush()
+    second = use()
+    second.open(folder)
+    assert not second.edit._tools.isEnabled()
+    assert "looked at, but not changed" in second.edit.said.text()
+    before = native(second)
+    press(second, Qt.Key.Key_Period)
+    np.testing.assert_array_equal(native(second), before)
