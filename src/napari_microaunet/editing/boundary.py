@@ -14,7 +14,7 @@ import shapely
 from scipy import ndimage
 from skimage.measure import find_contours
 
-from napari_microaunet.editing.labels import boxes_of, parts_of, pixels_of, polyps_in
+from napari_microaunet.editing.labels import WITH_DIAGONALS, parts_of, pixels_of, polyps_in, widened
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_microaunet.editing.labels import Mask, Region
+    from napari_microaunet.editing.labels import Box, Mask, Region
 
     Ring = NDArray[np.float64]
 
@@ -35,6 +35,8 @@ _DEVIATIONS = (1.7, 1.6, 1.5, 1.4, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8)
 _AREA_CHANGE = 0.01
 # Pixels that a part may not gain because they are this near to another part: the gap stays open.
 _GAP = 2
+# Outlines and gaps are looked at this far around a ring.
+_MARGIN = _GAP + 2
 # Keeps corners between nearly parallel edges from running away along them.
 _STEADY = 0.001
 
@@ -72,7 +74,8 @@ def polygons_of(mask: Mask, label: int, tolerance: float = 1.0) -> list[Polygon]
       distance is at most 1 pixel;
     - it is connected and has as many holes;
     - its area is within 1 %, or 1 pixel in a part of less than 100 pixels;
-    - it takes no pixel of another part or polyp, and gaps between them stay.
+    - it takes no pixel of another part or polyp; gaps between them stay, and so
+      do walls between holes.
 
     Parameters
     ----------
@@ -89,22 +92,12 @@ def polygons_of(mask: Mask, label: int, tolerance: float = 1.0) -> list[Polygon]
         One for each connected part, the largest first; pixels that touch at a
         corner are connected. Empty where there is no polyp of that number.
     """
-    polygons: list[Polygon] = []
-    # Room for the outline, and for neighbours that keep it from closing a gap.
-    for _, (rows, columns) in boxes_of(mask, label, _GAP + 2):
-        near = mask[rows, columns]
-        parts, areas = parts_of(near == label)
-        polyps = polyps_in(near)
-        corner = np.array([rows.start, columns.start], float)
-        edges = np.array([[0, 0], mask.shape], float) - 0.5 - corner
-        for number in np.argsort(-areas, kind="stable") + 1:
-            part = parts == number
-            taken = ndimage.binary_dilation(polyps & ~part, iterations=_GAP)
-            polygon = _few_vertices(part, taken, tolerance, edges)
-            polygons.append(
-                Polygon(polygon.exterior + corner, tuple(hole + corner for hole in polygon.holes))
-            )
-    return polygons
+    parts, areas = parts_of(pixels_of(mask, label))
+    boxes = ndimage.find_objects(parts)
+    return [
+        _outlined(mask, parts, int(number), boxes[number - 1], tolerance)
+        for number in np.argsort(-areas, kind="stable") + 1
+    ]
 
 
 def fill_polygons(polygons: Iterable[Polygon], shape: tuple[int, int]) -> Region:
@@ -131,9 +124,10 @@ def fill_polygons(polygons: Iterable[Polygon], shape: tuple[int, int]) -> Region
     """
     region = np.zeros(shape, bool)
     for polygon in polygons:
-        inside = _inside(polygon.exterior, shape)
+        inside = _filled_ring(polygon.exterior, shape)
         for hole in polygon.holes:
-            inside &= ~_inside(hole, shape)
+            box, left_out = _inside(hole, shape)
+            inside[box] &= ~left_out
         region |= inside
     return region
 
@@ -277,14 +271,61 @@ def move_vertex(
     return moved
 
 
-def _few_vertices(part: Region, taken: Region, tolerance: float, edges: Ring) -> Polygon:
-    """Outline a connected region, as coarsely as the promises of `polygons_of` allow."""
+def _outlined(
+    mask: Mask, parts: NDArray[np.int32], number: int, box: Box, tolerance: float
+) -> Polygon:
+    """Outline one part, as coarsely as the promises of `polygons_of` allow."""
+    # Room for the outline, and for neighbours that keep it from closing a gap.
+    rows, columns = widened(box, _MARGIN, mask.shape)
+    corner = np.array([rows.start, columns.start], float)
+    part = parts[rows, columns] == number
     exact = simplify(_exact(part), 0.0)
-    for share in _TOLERANCES if tolerance > 0 else ():
-        simple = _simplify(exact, share * tolerance, edges)
-        if _is_like(fill_polygons([simple], part.shape), part, taken):
+    if tolerance > 0:
+        taken = _around(polyps_in(mask[rows, columns]) & ~part)
+        rings = [exact.exterior, *exact.holes]
+        # Every ring may change the area in proportion to its own.
+        areas = np.abs([_signed_area(ring) for ring in rings])
+        changes = max(1, _AREA_CHANGE * np.count_nonzero(part)) * areas / areas.sum()
+        edges = np.array([[0, 0], mask.shape]) - 0.5 - corner
+        rings = [
+            _coarse(ring, part, taken, index > 0, change, tolerance, edges)
+            for index, (ring, change) in enumerate(zip(rings, changes, strict=True))
+        ]
+        exact = Polygon(rings[0], tuple(rings[1:]))
+    return Polygon(exact.exterior + corner, tuple(hole + corner for hole in exact.holes))
+
+
+def _coarse(
+    ring: Ring,
+    part: Region,
+    taken: Region,
+    is_hole: bool,
+    area_change: float,
+    tolerance: float,
+    edges: Ring,
+) -> Ring:
+    """Simplify a ring of a part, as far as what it encloses stays the same to a pixel."""
+    first = np.maximum(np.floor(ring.min(axis=0)).astype(int) - _MARGIN, 0)
+    last = np.ceil(ring.max(axis=0)).astype(int) + _MARGIN + 1
+    box = slice(first[0], last[0]), slice(first[1], last[1])
+    part, taken = part[box], taken[box]
+    inside = _filled_ring(ring - first, part.shape)
+    # Walls of the part between its rings, and to the frame's edge, stay as gaps to others do.
+    if is_hole:
+        no_gain, no_loss = _around(~(part | inside), beyond=True), taken
+    else:
+        no_gain, no_loss = taken, _around(inside & ~part)
+    for share in _TOLERANCES:
+        simple = _simplified(ring, share * tolerance, edges)
+        new = _filled_ring(simple - first, part.shape)
+        if (
+            abs(np.count_nonzero(new) - np.count_nonzero(inside)) <= area_change
+            and not (new & ~inside & no_gain).any()
+            and not (inside & ~new & no_loss).any()
+            and _is_like(new, inside, is_hole)
+        ):
             return simple
-    return exact
+    return ring
 
 
 def _exact(part: Region) -> Polygon:
@@ -297,19 +338,23 @@ def _exact(part: Region) -> Polygon:
     return Polygon(rings[0], tuple(rings[1:]))
 
 
-def _is_like(new: Region, old: Region, taken: Region) -> bool:
-    change = abs(np.count_nonzero(new) - np.count_nonzero(old))
-    return bool(
-        change <= max(1, _AREA_CHANGE * np.count_nonzero(old))
-        and not (new & ~old & taken).any()
-        and not (new & ~_beside(old)).any()
+def _is_like(new: Region, old: Region, is_hole: bool) -> bool:
+    """Tell whether two regions, and what is around them, are alike to a pixel and in structure."""
+    # The part is connected across corners; what is not part is not.
+    within, around = (None, WITH_DIAGONALS) if is_hole else (WITH_DIAGONALS, None)
+    return (
+        not (new & ~_beside(old)).any()
         and not (old & ~_beside(new)).any()
         and not (~new & ~_beside(~old)).any()
         and not (~old & ~_beside(~new)).any()
-        and len(parts_of(new)[1]) == 1
-        and ndimage.label(np.pad(~new, 1, constant_values=True))[1]
-        == ndimage.label(np.pad(~old, 1, constant_values=True))[1]
+        and _count(new, within) == _count(old, within)
+        and _count(np.pad(~new, 1, constant_values=True), around)
+        == _count(np.pad(~old, 1, constant_values=True), around)
     )
+
+
+def _count(region: Region, structure: Region | None) -> int:
+    return int(ndimage.label(region, structure)[1])
 
 
 def _simplify(polygon: Polygon, tolerance: float, edges: Ring) -> Polygon:
@@ -414,23 +459,43 @@ def _beside(region: Region) -> Region:
     return wide
 
 
-def _inside(ring: Ring, shape: tuple[int, int]) -> Region:
-    """Fill a ring row by row: a pixel is inside where an odd number of edges lies left of it."""
-    height, width = shape
+def _around(region: Region, beyond: bool = False) -> Region:
+    """Mark a region and all that is `_GAP` pixels near to it, or to what is beyond the array."""
+    wide = np.pad(region, 1, constant_values=beyond)
+    for _ in range(_GAP):
+        wide = _beside(wide)
+    return wide[1:-1, 1:-1]
+
+
+def _filled_ring(ring: Ring, shape: tuple[int, ...]) -> Region:
+    region = np.zeros(shape, bool)
+    box, inside = _inside(ring, shape)
+    region[box] = inside
+    return region
+
+
+def _inside(ring: Ring, shape: tuple[int, ...]) -> tuple[Box, Region]:
+    """Fill a ring row by row, in the box that holds it: inside is right of an odd number of edges.
+
+    A pixel is right of an edge also where its centre is on it.
+    """
+    (top, left), (bottom, right) = (
+        np.clip(np.ceil(corner), 0, shape).astype(int)
+        for corner in (ring.min(axis=0), ring.max(axis=0))
+    )
     start, end = ring, np.roll(ring, -1, axis=0)
     # Each edge from its upper end, so that rings on both sides of it find the same crossings.
-    swap = start[:, 0] > end[:, 0]
-    upper, lower = np.where(swap[:, None], end, start), np.where(swap[:, None], start, end)
-    first = np.clip(np.ceil(upper[:, 0]), 0, height).astype(int)
-    last = np.clip(np.ceil(lower[:, 0]), 0, height).astype(int)
-    rows_of_edge = last - first
+    swap = (start[:, 0] > end[:, 0])[:, None]
+    upper, lower = np.where(swap, end, start), np.where(swap, start, end)
+    first = np.clip(np.ceil(upper[:, 0]), top, bottom).astype(int)
+    rows_of_edge = np.clip(np.ceil(lower[:, 0]), top, bottom).astype(int) - first
     edge = np.repeat(np.arange(len(ring)), rows_of_edge)
-    row = np.arange(len(edge)) - np.repeat(
-        np.cumsum(rows_of_edge) - rows_of_edge - first, rows_of_edge
-    )
+    before = np.cumsum(rows_of_edge) - rows_of_edge
+    row = np.arange(len(edge)) - np.repeat(before - first, rows_of_edge)
     slope = (lower - upper)[edge]
     crossing = upper[edge, 1] + (row - upper[edge, 0]) * slope[:, 1] / slope[:, 0]
-    column = np.clip(np.ceil(crossing), 0, width).astype(int)
-    crossings = np.zeros((height, width + 1), bool)
-    np.logical_xor.at(crossings, (row, column), True)
-    return np.logical_xor.accumulate(crossings, axis=1)[:, :-1]
+    column = np.clip(np.ceil(crossing), left, right).astype(int)
+    crossings = np.zeros((bottom - top, right - left + 1), bool)
+    np.logical_xor.at(crossings, (row - top, column - left), True)
+    inside = np.logical_xor.accumulate(crossings, axis=1)[:, :-1]
+    return (slice(top, bottom), slice(left, right)), inside

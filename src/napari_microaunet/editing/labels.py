@@ -103,12 +103,17 @@ def box_of(region: Region, margin: int = 0) -> Box | None:
     if not rows.size:
         return None
     columns = np.flatnonzero(region[rows[0] : rows[-1] + 1].any(axis=0))
-    return (
-        slice(max(0, int(rows[0]) - margin), min(region.shape[0], int(rows[-1]) + 1 + margin)),
-        slice(
-            max(0, int(columns[0]) - margin), min(region.shape[1], int(columns[-1]) + 1 + margin)
-        ),
+    tight = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    return widened(tight, margin, region.shape)
+
+
+def widened(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
+    """Add a margin to a box on every side, as far as a frame of this shape reaches."""
+    rows, columns = (
+        slice(max(0, side.start - margin), min(length, side.stop + margin))
+        for side, length in zip(box, shape, strict=True)
     )
+    return rows, columns
 
 
 def boxes_of(mask: Mask, label: int | None, margin: int = 0) -> Iterator[tuple[int, Box]]:
@@ -140,11 +145,7 @@ def boxes_of(mask: Mask, label: int | None, margin: int = 0) -> Iterator[tuple[i
         return
     for number, found in enumerate(ndimage.find_objects(mask, IGNORE - 1), start=1):
         if found is not None:
-            rows, columns = (
-                slice(max(0, side.start - margin), min(length, side.stop + margin))
-                for side, length in zip(found, mask.shape, strict=True)
-            )
-            yield number, (rows, columns)
+            yield number, widened(found, margin, mask.shape)
 
 
 def pixels_of(mask: Mask, label: int) -> Region:
