@@ -21,7 +21,7 @@ DATABASE_NAME = "session.sqlite"
 
 # "MAUN": tells our files from others that SQLite can open.
 _APPLICATION_ID = 0x4D41554E
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE frames (
@@ -39,6 +39,9 @@ CREATE TABLE frames (
     confidence REAL,
     area INTEGER,
     polyps INTEGER,
+    centre_row REAL,
+    centre_column REAL,
+    disagreement REAL,
     changed_pixels INTEGER,
     seconds REAL NOT NULL,
     seconds_editing REAL NOT NULL,
@@ -73,7 +76,15 @@ CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
 # What leads from one version of the schema to the next, by the version it starts from.
-MIGRATIONS: dict[int, str] = {}
+MIGRATIONS = {
+    # Area is counted anew, and the centre with it.
+    1: """
+    ALTER TABLE frames ADD COLUMN centre_row REAL;
+    ALTER TABLE frames ADD COLUMN centre_column REAL;
+    ALTER TABLE frames ADD COLUMN disagreement REAL;
+    UPDATE frames SET area = NULL WHERE length(digest) > 0;
+    """,
+}
 
 
 @dataclass(slots=True)
@@ -112,6 +123,9 @@ class FrameRow:
     confidence: float | None = None
     area: int | None = 0
     polyps: int | None = 0
+    centre_row: float | None = None
+    centre_column: float | None = None
+    disagreement: float | None = None
     changed_pixels: int | None = 0
     seconds: float = 0.0
     seconds_editing: float = 0.0

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import errno
-import shutil
-import sqlite3
 import time
 from contextlib import contextmanager
-from copy import copy
 from datetime import UTC, datetime
 from threading import RLock
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from napari_microaunet.curation.session.chunk_files import ChunkFiles
-from napari_microaunet.curation.session.database import (
-    DATABASE_NAME,
-    Contents,
-    Database,
-    Event,
-    MapRow,
-    read_database,
-    read_events,
-)
+from napari_microaunet.curation.session.database import MapRow, read_events
 from napari_microaunet.curation.session.edit_costs import LONGEST_PAUSE_S, EditCost, seconds_left
-from napari_microaunet.curation.session.lock import SessionLock
-from napari_microaunet.curation.session.matching import differences, match_frames
+from napari_microaunet.curation.session.folder import SessionFolder
 from napari_microaunet.curation.session.places import (
     RecentSession,
     annotator_name,
@@ -42,6 +28,7 @@ from napari_microaunet.curation.session.review_steps import (
     ReviewSteps,
     Step,
 )
+from napari_microaunet.curation.session.saver import Saver
 from napari_microaunet.curation.session.states import (
     FrameStatus,
     KeptMap,
@@ -49,7 +36,6 @@ from napari_microaunet.curation.session.states import (
     MaskOrigin,
     ReviewState,
 )
-from napari_microaunet.curation.session.writer import Writer
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FieldOfView
 from napari_microaunet.frames.mask_chunks import (
@@ -69,14 +55,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from zarr.core.buffer import Buffer
 
-    from napari_microaunet.curation.session.database import FrameRow
+    from napari_microaunet.curation.session.chunk_files import ChunkFiles
+    from napari_microaunet.curation.session.database import Event, FrameRow
     from napari_microaunet.frames import FrameSequence
 
-_ROLES: tuple[MapRole, ...] = get_args(MapRole)
 _FRAME_ON_SHOW = "frame on show"
-# Frames whose files are written before it is looked for what matters more.
-_FRAMES_AT_A_TIME = 16
 _BY_MACHINE = (MaskOrigin.MODEL, MaskOrigin.FILE)
+_DONE = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
 
 
 class Session:
@@ -142,34 +127,31 @@ class Session:
         self.annotator = annotator_name() if annotator is None else annotator
         self._on_change = on_change
         self._lock = RLock()
-        self._database: Database | None = None
-        self._dirty_rows: dict[int, None] = {}
-        self._dirty_files: dict[int, None] = {}
-        self._dirty_maps: dict[tuple[int, MapRole], MapRow] = {}
-        self._dirty_settings: dict[str, Any] = {}
-        self._events: dict[int | None, list[Event]] = {}
         self._known: dict[int, dict[bytes, MaskOrigin]] = {}
-        self._map_files: dict[tuple[MapRole, int, int], ChunkFiles] = {}
         self._steps = ReviewSteps()
         self._step: Step | None = None
-        self._database_file = self.folder / DATABASE_NAME
-        _check_folder(self.folder)
-        self._session_lock = SessionLock(self.folder)
-        self.notice = self._take_lock()
-        try:
-            self._load(is_stack)
-        except BaseException:
-            self._session_lock.release()
-            raise
-        self._writer: Writer | None = None
+        self._folder = SessionFolder(self.folder, sequence, self.annotator)
+        self.notice = self._folder.notice
+        self.remarks = self._folder.remarks
+        self._rows, self._maps = self._folder.rows, self._folder.maps
+        self._settings = self._folder.settings
+        self._statuses: list[FrameStatus | None] = [None] * len(self._rows)
+        self.chunks = MaskChunks(sequence, is_stack, _Masks(self), self._folder.canvas_shape)
+        self._saver = Saver(self._folder, self._lock, self._measure)
         if not self.read_only:
-            self._writer = Writer(self._save, self._database_file, on_problem)
+            self._saver.start(on_problem)
             self._log(None, "opened")
-            self._writer.wake()
+            self._count_anew()
             atexit.register(self.close)
             self._remember()
 
     # Opening and closing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
 
     @property
     def read_only(self) -> bool:
@@ -179,172 +161,31 @@ class Session:
     @property
     def problem(self) -> str | None:
         """What is wrong with saving, in a sentence; None while all is well."""
-        return None if self._writer is None else self._writer.problem
+        return self._saver.problem
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all is on disk; False if it is not, because of a `problem` or the time."""
-        return self._writer is None or self._writer.flush(timeout)
+        return self._saver.flush(timeout)
 
     def close(self) -> bool:
         """Save what is left and let others have the session; False if that was not possible.
 
-        May be called twice.
+        May be called twice. Nothing can be changed any more.
         """
-        writer, self._writer = self._writer, None
-        if writer is None:
+        if self.read_only:
             return True
         atexit.unregister(self.close)
         self._log(None, "closed")
-        writer.wake()
-        saved = writer.stop()
-        if self._database is not None:
-            if saved:
-                self._database.save(facts={"clean": True})
-            self._database.close()
-        self._remember()
-        self._session_lock.release()
         self.notice = f"The session {self.folder} has been closed."
+        saved = self._saver.stop()
+        self._folder.close(saved=saved)
+        self._remember()
         return saved
-
-    def _take_lock(self) -> str | None:
-        """Try to become the one who writes; return why that is not possible."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if self._session_lock.acquire(self.annotator):
-                return None
-        except OSError as error:
-            if not self._database_file.is_file():
-                raise InputError(
-                    f"The session {self.folder} cannot be made ({error.strerror}); make room, "
-                    "or choose a folder that can be written to."
-                ) from error
-            return (
-                f"The session {self.folder} cannot be written to ({error.strerror}): it can be "
-                "looked at, but not changed."
-            )
-        return (
-            f"The session {self.folder} is open {self._session_lock.owner()}: here it can be "
-            "looked at, but not changed."
-        )
-
-    def _load(self, is_stack: bool) -> None:
-        contents = self._open_database()
-        kept, facts = contents.frames, contents.facts
-        match = match_frames(kept, self.sequence)
-        self.remarks = differences(match) if kept else []
-        self._rows = match.rows
-        self._settings = contents.settings
-        canvas = tuple(facts.get("canvas", self.sequence.canvas_shape))
-        self._set_canvas(canvas)
-        changed = [] if self.read_only else self._check_masks(kept, bool(facts.get("clean", True)))
-        wanted = tuple(np.maximum(canvas, self.sequence.canvas_shape).tolist())
-        if wanted != canvas:
-            self._enlarge(kept, wanted)
-        index_of = {row.slot: index for index, row in enumerate(self._rows)}
-        self._maps = {
-            (index_of[row.slot], row.role): row for row in contents.maps if row.slot in index_of
-        }
-        self._slots = len(kept) + len(match.added)
-        self._statuses: list[FrameStatus | None] = [None] * len(self._rows)
-        self.chunks = MaskChunks(self.sequence, is_stack, _Masks(self), wanted)
-        self._first_rows: list[FrameRow] | None = [*match.added, *changed]
-
-    def _open_database(self) -> Contents:
-        if self.read_only:
-            try:
-                return read_database(self._database_file)
-            except (OSError, sqlite3.Error) as error:
-                raise InputError(
-                    f"{self._database_file} cannot be read ({error}); see that its drive is there."
-                ) from error
-        try:
-            self._database = Database(self._database_file)
-            return self._database.load()
-        except (OSError, sqlite3.Error) as error:
-            # Of a new session there is nothing to read, and its first write is tried again.
-            if not self._database_file.is_file() or not self._database_file.stat().st_size:
-                return Contents({}, {}, [], [])
-            raise InputError(
-                f"{self._database_file} cannot be opened ({error}); make room on the disk, or "
-                "see that its drive is there."
-            ) from error
-
-    def _set_canvas(self, canvas: tuple[int, ...]) -> None:
-        height, width = canvas
-        size = f"{width}x{height}.zarr"
-        self._canvas = height, width
-        self._masks = ChunkFiles(self.folder / f"masks-{size}", self._canvas)
-        self._starts = ChunkFiles(self.folder / f"starting-masks-{size}", self._canvas)
-
-    def _check_masks(self, rows: Iterable[FrameRow], closed: bool) -> list[FrameRow]:
-        """Find masks that were written, but not yet entered, when the program was killed."""
-        on_disk = self._masks.on_disk()
-        changed = []
-        for row in rows:
-            if closed and bool(row.digest) == (row.slot in on_disk):
-                continue
-            found = self._masks.get(row.slot) if row.slot in on_disk else None
-            chunk = None if found is None else to_chunk(found)
-            if chunk_digest(chunk) != row.digest:
-                self._take_over(row, chunk)
-                changed.append(row)
-        return changed
-
-    def _take_over(self, row: FrameRow, chunk: Buffer | None) -> Buffer | None:
-        """Believe the file of a mask rather than its row; return the mask if it can be used."""
-        if chunk is not None and not _is_sound(chunk, self._canvas):
-            self._masks.set_aside(row.slot)
-            self.remarks.append(
-                f"The mask of frame {row.name} is damaged: it is empty now, and the file lies in "
-                f"{self._masks.folder} under a name with .damaged."
-            )
-            chunk = None
-        row.digest, row.origin = chunk_digest(chunk), MaskOrigin.HAND
-        row.area = row.polyps = row.changed_pixels = None
-        return chunk
-
-    def _enlarge(self, rows: Iterable[FrameRow], canvas: tuple[int, ...]) -> None:
-        """Write all masks anew because a frame has come that is larger than the others."""
-        if self.read_only or self._database is None:
-            raise InputError(
-                f"The session {self.folder} has no room for the larger frames that have come; "
-                "open it where it can be written to."
-            )
-        old = self._canvas, self._masks, self._starts
-        self._set_canvas(canvas)
-        for files in (self._masks, self._starts):
-            # What is left of a try that was killed.
-            shutil.rmtree(files.folder, ignore_errors=True)
-        by_slot = {row.slot: row for row in rows}
-        try:
-            for before, after in ((old[1], self._masks), (old[2], self._starts)):
-                slots = sorted(before.on_disk())
-                if slots:
-                    after.prepare(len(by_slot))
-                for slot in slots:
-                    values = decode_chunk(to_chunk(before.get(slot) or b""), old[0])
-                    chunk = encode_chunk(values, self._canvas)
-                    after.put(slot, None if chunk is None else chunk.to_bytes())
-                    after.save(slot)
-                    if before is old[1]:
-                        row = by_slot[slot]
-                        accepted = row.accepted == row.digest
-                        row.digest = chunk_digest(chunk)
-                        row.accepted = row.digest if accepted else row.accepted
-            self._database.save(by_slot.values(), facts={"canvas": self._canvas})
-        except (OSError, sqlite3.Error) as error:
-            raise InputError(
-                f"The masks in {self.folder} cannot be written anew for the larger frames that "
-                f"have come ({error}); make room on the disk and open it again."
-            ) from error
-        for files in old[1:]:
-            shutil.rmtree(files.folder, ignore_errors=True)
 
     def _remember(self) -> None:
         if has_no_file(self.sequence):
             return
-        finished = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
-        done = sum(_state(row) in finished for row in self._rows)
+        done = sum(_state(row) in _DONE for row in self._rows)
         path, name = self.sequence.path.absolute(), self.sequence.name
         entry = RecentSession(
             self.folder.absolute(), path, name, len(self._rows), done, datetime.now(UTC)
@@ -378,6 +219,7 @@ class Session:
     def _status(self, index: int) -> FrameStatus:
         row = self._rows[index]
         changed = None if row.changed_at is None else datetime.fromtimestamp(row.changed_at, UTC)
+        centre = row.centre_row, row.centre_column
         status = self._statuses[index] = FrameStatus(
             index,
             row.name,
@@ -395,6 +237,8 @@ class Session:
             row.model,
             row.annotator,
             changed,
+            None if centre[0] is None or centre[1] is None else (centre[0], centre[1]),
+            row.disagreement,
         )
         return status
 
@@ -429,7 +273,7 @@ class Session:
             self._keep_start(row, origin)
             row.origin = origin
             row.changed_pixels = None
-            self._touch(index, f"mask: {origin.title}", files=self._starts.waiting(row.slot))
+            self._touch(index, f"mask: {origin.title}", files=self._folder.starts.waiting(row.slot))
         self._announce([index])
 
     def start(self, index: int) -> NDArray[np.uint8]:
@@ -444,7 +288,7 @@ class Session:
         row = self._rows[index]
         if row.origin is not MaskOrigin.HAND:
             return self.chunks.mask(index)
-        start = self._starts.get(row.slot) if row.has_start else None
+        start = self._folder.starts.get(row.slot) if row.has_start else None
         return self.chunks.decode(index, None if start is None else to_chunk(start))
 
     def put_map(
@@ -485,9 +329,10 @@ class Session:
                 chunk_digest(chunk),
             )
             if before is not None and (before.height, before.width) != (height, width):
-                self._files_of(before).put(row.slot, None)
-            self._files_of(entry).put(row.slot, None if chunk is None else chunk.to_bytes())
-            self._maps[index, role] = self._dirty_maps[index, role] = entry
+                self._folder.map_files(before).put(row.slot, None)
+            self._folder.map_files(entry).put(row.slot, None if chunk is None else chunk.to_bytes())
+            self._maps[index, role] = entry
+            self._saver.map(index, entry)
             if role == "model":
                 row.model, row.confidence = kept.model, confidence
             self._touch(index, files=True)
@@ -505,7 +350,7 @@ class Session:
             row = self._maps.get((index, role))
             if row is None:
                 return None
-            found = self._read(self._files_of(row), row.slot) if row.digest else None
+            found = self._read(self._folder.map_files(row), row.slot) if row.digest else None
         chunk = None if found is None else to_chunk(found)
         if chunk_digest(chunk) != row.digest:
             # Killed between the two: the values are of another run than what is known of them.
@@ -521,20 +366,21 @@ class Session:
 
     def set_confidence(self, index: int, confidence: float | None) -> None:
         """Say how far the pre-label of a frame can be trusted, at another threshold."""
+        self._set_number(index, "confidence", confidence)
+
+    def set_disagreement(self, index: int, disagreement: float | None) -> None:
+        """Say how far the two models differ about a frame."""
+        self._set_number(index, "disagreement", disagreement)
+
+    def _set_number(self, index: int, name: str, value: float | None) -> None:
         with self._lock:
             self._check_writable()
-            if self._rows[index].confidence == confidence:
+            row = self._rows[index]
+            if getattr(row, name) == value:
                 return
-            self._rows[index].confidence = confidence
+            setattr(row, name, value)
             self._touch(index)
         self._announce([index])
-
-    def _files_of(self, row: MapRow) -> ChunkFiles:
-        key = row.role, row.height, row.width
-        if key not in self._map_files:
-            folder = self.folder / "maps" / f"{row.role}-{row.width}x{row.height}.zarr"
-            self._map_files[key] = ChunkFiles(folder, (row.height, row.width))
-        return self._map_files[key]
 
     def _read(self, files: ChunkFiles, slot: int) -> bytes | None:
         try:
@@ -550,12 +396,12 @@ class Session:
             row = self._rows[index]
             if not row.digest:
                 return None
-            found = self._read(self._masks, row.slot)
+            found = self._read(self._folder.masks, row.slot)
             chunk = None if found is None else to_chunk(found)
             if chunk_digest(chunk) == row.digest or self.read_only:
                 return chunk
             # Somebody else has written to the Zarr array.
-            chunk = self._take_over(row, chunk)
+            chunk = self._folder.take_over(row, chunk)
             self._touch(index, "mask: changed by another program")
         self._announce([index])
         return chunk
@@ -580,12 +426,11 @@ class Session:
                 self._step.before.masks.setdefault(index, self._mask_before(index))
             self._keep_start(row, origin)
             if digest != row.digest:
-                self._masks.put(row.slot, None if chunk is None else chunk.to_bytes())
+                self._folder.masks.put(row.slot, None if chunk is None else chunk.to_bytes())
             what = None if origin is row.origin else f"mask: {origin.title}"
             row.digest, row.origin = digest, origin
-            row.area = row.polyps = row.changed_pixels = None if digest else 0
-            if not digest and origin is MaskOrigin.HAND:
-                row.changed_pixels = None
+            row.area = row.polyps = None if digest else 0
+            row.centre_row = row.centre_column = row.changed_pixels = None
             self._touch(index, what, files=True)
         self._announce([index])
 
@@ -594,10 +439,10 @@ class Session:
         if origin is not MaskOrigin.HAND:
             if row.has_start:
                 row.has_start = 0
-                self._starts.put(row.slot, None)
+                self._folder.starts.put(row.slot, None)
         elif row.origin in _BY_MACHINE and row.digest:
             row.has_start = 1
-            self._starts.put(row.slot, self._read(self._masks, row.slot))
+            self._folder.starts.put(row.slot, self._read(self._folder.masks, row.slot))
 
     def _mask_before(self, index: int) -> MaskBefore:
         chunk, row = self._read_mask(index), self._rows[index]
@@ -807,14 +652,12 @@ class Session:
 
     def time_left(self) -> float | None:
         """Estimate how long the other frames will take, in seconds; None if it is too early."""
-        open_frames = sum(
-            _state(row) not in (ReviewState.ACCEPTED, ReviewState.EXCLUDED) for row in self._rows
-        )
-        return seconds_left(self.edit_costs(), open_frames)
+        remaining = sum(_state(row) not in _DONE for row in self._rows)
+        return seconds_left(self.edit_costs(), remaining)
 
     def events(self) -> list[Event]:
         """Read all that happened and is on disk, in order."""
-        return read_events(self._database_file)
+        return read_events(self._folder.database_file)
 
     # How the session was left
 
@@ -827,8 +670,8 @@ class Session:
         with self._lock:
             if self.read_only or self._settings.get(name) == value:
                 return
-            self._settings[name] = self._dirty_settings[name] = value
-        self._wake()
+            self._settings[name] = value
+            self._saver.setting(name, value)
 
     @property
     def shown(self) -> int:
@@ -853,138 +696,40 @@ class Session:
         self._statuses[index] = None
         if what is not None:
             self._log(row.slot, what)
-        if files or index in self._dirty_files:
-            self._dirty_files[index] = None
-        else:
-            self._dirty_rows[index] = None
-        self._wake()
+        self._saver.frame(index, files=files)
 
     def _log(self, slot: int | None, what: str) -> None:
-        event = Event(time.time(), self.annotator, slot, what)
-        self._events.setdefault(slot, []).append(event)
-
-    def _wake(self) -> None:
-        if self._writer is not None:
-            self._writer.wake()
+        with self._lock:
+            self._saver.event(self.annotator, slot, what)
 
     def _announce(self, indices: Sequence[int]) -> None:
         if self._on_change is not None and indices:
             self._on_change(indices)
 
-    def _save(self) -> bool:
-        """Write some of what waits, in the writer's thread; return whether there is more."""
-        try:
-            return self._save_some(self._connected())
-        except (OSError, sqlite3.Error):
-            # A drive that comes back is another one for a connection that was open meanwhile.
-            if self._database is not None:
-                self._database.close()
-                self._database = None
-            raise
-
-    def _save_some(self, database: Database) -> bool:
+    def _count_anew(self) -> None:
+        """Have what is not known of masks counted: after a crash, or an older version."""
         with self._lock:
-            with_files = sorted(
-                self._dirty_files, key=lambda index: self._rows[index].origin is not MaskOrigin.HAND
-            )[:_FRAMES_AT_A_TIME]
-            without = [index for index in self._dirty_rows if index not in self._dirty_files]
-            settings, self._dirty_settings = self._dirty_settings, {}
-        try:
-            self._commit(database, without, settings, of_session=True)
-        except BaseException:
-            with self._lock:
-                self._dirty_settings = settings | self._dirty_settings
-            raise
-        for index in with_files:
-            self._save_files(index)
-            self._commit(database, [index])
-        with self._lock:
-            return bool(self._dirty_files or self._dirty_rows or self._dirty_settings)
-
-    def _connected(self) -> Database:
-        if self._database is None:
-            if self._first_rows is None and not self._database_file.is_file():
-                raise FileNotFoundError(
-                    errno.ENOENT, "it has been taken away", str(self._database_file)
-                )
-            self._database = Database(self._database_file)
-        database = self._database
-        database.check_place()
-        if self._first_rows is not None:
-            facts = {
-                "path": str(self.sequence.path.absolute()),
-                "name": self.sequence.name,
-                "canvas": self._canvas,
-                "clean": False,
-            }
-            database.save(self._first_rows, facts=facts)
-            self._first_rows = None
-        return database
-
-    def _save_files(self, index: int) -> None:
-        slot = self._rows[index].slot
-        for files in (self._masks, self._starts, *self._map_files.copy().values()):
-            if files.waiting(slot):
-                files.prepare(self._slots)
-                files.save(slot)
-
-    def _commit(
-        self,
-        database: Database,
-        indices: Sequence[int],
-        settings: dict[str, Any] | None = None,
-        *,
-        of_session: bool = False,
-    ) -> None:
-        """Write the rows of frames, and what happened to them, in one transaction."""
-        for index in indices:
-            self._measure(index)
-        with self._lock:
-            for index in indices:
-                self._dirty_rows.pop(index, None)
-                if not self._waits_for_files(index):
-                    self._dirty_files.pop(index, None)
-            rows = [copy(self._rows[index]) for index in indices]
-            keys = [(index, role) for index in indices for role in _ROLES]
-            maps = [self._dirty_maps.pop(key) for key in keys if key in self._dirty_maps]
-            slots = [row.slot for row in rows] + ([None] if of_session else [])
-            events = {slot: self._events.pop(slot) for slot in slots if slot in self._events}
-        happened = [event for some in events.values() for event in some]
-        if not (rows or settings or happened):
-            return
-        try:
-            database.save(rows, maps, happened, settings)
-        except BaseException:
-            with self._lock:
-                self._dirty_rows.update(dict.fromkeys(indices))
-                for index, row in zip(indices, rows, strict=True):
-                    for one in maps:
-                        if one.slot == row.slot:
-                            self._dirty_maps.setdefault((index, one.role), one)
-                for slot, some in events.items():
-                    self._events[slot] = some + self._events.get(slot, [])
-            raise
-
-    def _waits_for_files(self, index: int) -> bool:
-        slot = self._rows[index].slot
-        return any(
-            files.waiting(slot) for files in (self._masks, self._starts, *self._map_files.values())
-        )
+            for index, row in enumerate(self._rows):
+                if _is_unmeasured(row):
+                    self._saver.frame(index, files=True)
 
     def _measure(self, index: int) -> None:
         """Count the polyps of a mask that has changed, and what was changed by hand."""
         with self._lock:
             row = self._rows[index]
-            if row.area is not None and row.changed_pixels is not None:
+            if not _is_unmeasured(row):
                 return
             digest, origin = row.digest, row.origin
         mask = self.chunks.mask(index)
-        polyps = np.bincount(mask[(mask > 0) & (mask != IGNORE)])
+        rows, columns = np.nonzero((mask > 0) & (mask != IGNORE))
+        labels = np.bincount(mask[rows, columns])
         changed = int(np.count_nonzero(mask != self.start(index)))
         with self._lock:
             if (row.digest, row.origin) != (digest, origin):
                 return
-            row.area, row.polyps = int(polyps.sum()), int(np.count_nonzero(polyps))
+            row.area, row.polyps = rows.size, int(np.count_nonzero(labels))
+            row.centre_row = float(rows.mean()) if rows.size else None
+            row.centre_column = float(columns.mean()) if rows.size else None
             row.changed_pixels = changed
             self._statuses[index] = None
         self._announce([index])
@@ -1019,25 +764,8 @@ class _Masks(ChunkStore):
         return self._session._rows[index].digest
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that is something else."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; move it away to begin a session there.")
-    others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    if others and DATABASE_NAME not in others:
-        raise InputError(
-            f"{folder} is no session, it holds {others[0]}; move it away to begin a session there."
-        )
-
-
-def _is_sound(chunk: Buffer, canvas: tuple[int, int]) -> bool:
-    try:
-        decode_chunk(chunk, canvas)
-    except (RuntimeError, ValueError):
-        return False
-    return True
+def _is_unmeasured(row: FrameRow) -> bool:
+    return row.area is None or row.changed_pixels is None
 
 
 def _state(row: FrameRow) -> ReviewState:

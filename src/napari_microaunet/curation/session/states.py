@@ -99,6 +99,10 @@ class FrameStatus:
         Who changed any of this last.
     changed : datetime or None
         When, in UTC.
+    centre : (float, float) or None
+        Row and column of the centre of all polyp pixels, at native size; None where there is none.
+    disagreement : float or None
+        How far the two models differ, as `Session.set_disagreement` was told.
     """
 
     index: int
@@ -117,6 +121,8 @@ class FrameStatus:
     model: str | None
     annotator: str | None
     changed: datetime | None
+    centre: tuple[float, float] | None
+    disagreement: float | None
 
 
 @dataclass(frozen=True, eq=False)

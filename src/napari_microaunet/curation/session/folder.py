@@ -1,0 +1,325 @@
+"""The folder of a session: what it holds, how it is opened, who may write to it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_microaunet.curation.session.chunk_files import ChunkFiles
+from napari_microaunet.curation.session.database import (
+    DATABASE_NAME,
+    Contents,
+    Database,
+    read_database,
+)
+from napari_microaunet.curation.session.lock import SessionLock
+from napari_microaunet.curation.session.matching import differences, match_frames
+from napari_microaunet.curation.session.states import MaskOrigin
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.mask_chunks import (
+    chunk_digest,
+    decode_chunk,
+    encode_chunk,
+    to_chunk,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from zarr.core.buffer import Buffer
+
+    from napari_microaunet.curation.session.database import FrameRow, MapRow
+    from napari_microaunet.curation.session.states import MapRole
+    from napari_microaunet.frames import FrameSequence
+
+# The mask of a frame, the one it began with, and its maps.
+_FILES_AT_ONCE = 4
+
+
+class SessionFolder:
+    """A session on disk.
+
+    ::
+
+        NAME.microaunet/
+        ├── session.sqlite                      see `database`
+        ├── masks-WIDTHxHEIGHT.zarr/            the masks, one chunk per frame
+        ├── starting-masks-WIDTHxHEIGHT.zarr/   what the work by hand began with, where there is any
+        ├── maps/ROLE-WIDTHxHEIGHT.zarr/        the probability maps
+        ├── .lock                               held by the one who may write
+        └── .owner.json                         who that is
+
+    Parameters
+    ----------
+    path : Path
+        The folder; made if it is missing.
+    sequence : FrameSequence
+        The frames.
+    annotator : str
+        Who opens it.
+
+    Attributes
+    ----------
+    notice : str or None
+        Why it cannot be written to, in a sentence.
+    remarks : list of str
+        What was noticed in opening it.
+    canvas_shape : (int, int)
+        Height and width of every mask.
+    masks, starts : ChunkFiles
+        The masks by the slots of their frames.
+    rows : list of FrameRow
+        One per frame of the sequence.
+    maps : dict of (int, str) to MapRow
+        By the number of the frame in the sequence and the role.
+    settings : dict
+        As they were left.
+
+    Raises
+    ------
+    InputError
+        If it is something else, or damaged, or cannot be made; it is left as it is.
+    """
+
+    def __init__(self, path: Path, sequence: FrameSequence, annotator: str) -> None:
+        _check(path)
+        self.path = path
+        self.database_file = path / DATABASE_NAME
+        self._database: Database | None = None
+        self._map_files: dict[tuple[MapRole, int, int], ChunkFiles] = {}
+        self._pool = ThreadPoolExecutor(_FILES_AT_ONCE, "session-files")
+        self._lock = SessionLock(path)
+        self.notice = self._take_lock(annotator)
+        try:
+            self._open(sequence)
+        except BaseException:
+            self.close(saved=False)
+            raise
+
+    def _take_lock(self, annotator: str) -> str | None:
+        """Try to become the one who writes; return why that is not possible."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self._lock.acquire(annotator):
+                return None
+        except OSError as error:
+            if not self.database_file.is_file():
+                raise InputError(
+                    f"The session {self.path} cannot be made ({error.strerror}); make room, "
+                    "or choose a folder that can be written to."
+                ) from error
+            return (
+                f"The session {self.path} cannot be written to ({error.strerror}): it can be "
+                "looked at, but not changed."
+            )
+        return (
+            f"The session {self.path} is open {self._lock.owner()}: here it can be "
+            "looked at, but not changed."
+        )
+
+    def _open(self, sequence: FrameSequence) -> None:
+        contents = self._contents()
+        kept, facts = contents.frames, contents.facts
+        match = match_frames(kept, sequence)
+        self.remarks = differences(match) if kept else []
+        self.rows, self.settings = match.rows, contents.settings
+        canvas = tuple(facts.get("canvas", sequence.canvas_shape))
+        self._set_canvas(canvas)
+        changed = [] if self.notice else self._check_masks(kept, bool(facts.get("clean", True)))
+        wanted = tuple(np.maximum(canvas, sequence.canvas_shape).tolist())
+        if wanted != canvas:
+            self._enlarge(kept, wanted)
+        index_of = {row.slot: index for index, row in enumerate(self.rows)}
+        self.maps = {
+            (index_of[row.slot], row.role): row for row in contents.maps if row.slot in index_of
+        }
+        self._slots = len(kept) + len(match.added)
+        # Written with the first thing that is saved.
+        self._first_rows: list[FrameRow] | None = [*match.added, *changed]
+        self._facts = {
+            "path": str(sequence.path.absolute()),
+            "name": sequence.name,
+            "canvas": self.canvas_shape,
+            "clean": False,
+        }
+
+    def _contents(self) -> Contents:
+        if self.notice:
+            try:
+                return read_database(self.database_file)
+            except (OSError, sqlite3.Error) as error:
+                raise InputError(
+                    f"{self.database_file} cannot be read ({error}); see that its drive is there."
+                ) from error
+        try:
+            self._database = Database(self.database_file)
+            return self._database.load()
+        except (OSError, sqlite3.Error) as error:
+            # Of a new session there is nothing to read, and its first write is tried again.
+            if not self.database_file.is_file() or not self.database_file.stat().st_size:
+                return Contents({}, {}, [], [])
+            raise InputError(
+                f"{self.database_file} cannot be opened ({error}); make room on the disk, or "
+                "see that its drive is there."
+            ) from error
+
+    def _set_canvas(self, canvas: tuple[int, ...]) -> None:
+        height, width = self.canvas_shape = canvas[0], canvas[1]
+        size = f"{width}x{height}.zarr"
+        self.masks = ChunkFiles(self.path / f"masks-{size}", self.canvas_shape)
+        self.starts = ChunkFiles(self.path / f"starting-masks-{size}", self.canvas_shape)
+
+    def _check_masks(self, rows: Iterable[FrameRow], closed: bool) -> list[FrameRow]:
+        """Find masks that were written, but not yet entered, when the program was killed."""
+        on_disk = self.masks.on_disk()
+        changed = []
+        for row in rows:
+            if closed and bool(row.digest) == (row.slot in on_disk):
+                continue
+            found = self.masks.get(row.slot) if row.slot in on_disk else None
+            chunk = None if found is None else to_chunk(found)
+            if chunk_digest(chunk) != row.digest:
+                self.take_over(row, chunk)
+                changed.append(row)
+        return changed
+
+    def take_over(self, row: FrameRow, chunk: Buffer | None) -> Buffer | None:
+        """Believe the file of a mask rather than its row; return the mask if it can be used."""
+        if chunk is not None and not _is_sound(chunk, self.canvas_shape):
+            self.masks.set_aside(row.slot)
+            self.remarks.append(
+                f"The mask of frame {row.name} is damaged: it is empty now, and the file lies in "
+                f"{self.masks.folder} under a name with .damaged."
+            )
+            chunk = None
+        row.digest, row.origin = chunk_digest(chunk), MaskOrigin.HAND
+        row.area = row.polyps = row.changed_pixels = None
+        return chunk
+
+    def _enlarge(self, rows: Iterable[FrameRow], canvas: tuple[int, ...]) -> None:
+        """Write all masks anew because a frame has come that is larger than the others."""
+        if self._database is None:
+            raise InputError(
+                f"The session {self.path} has no room for the larger frames that have come; "
+                "open it where it can be written to."
+            )
+        old_canvas, old_masks, old_starts = self.canvas_shape, self.masks, self.starts
+        self._set_canvas(canvas)
+        by_slot = {row.slot: row for row in rows}
+        try:
+            for old, new in ((old_masks, self.masks), (old_starts, self.starts)):
+                # What is left of a try that was killed.
+                shutil.rmtree(new.folder, ignore_errors=True)
+                for slot in old.on_disk():
+                    values = decode_chunk(to_chunk(old.get(slot) or b""), old_canvas)
+                    chunk = encode_chunk(values, self.canvas_shape)
+                    new.put(slot, None if chunk is None else chunk.to_bytes())
+                    new.prepare(len(by_slot))
+                    new.save(slot)
+                    if new is self.masks:
+                        row = by_slot[slot]
+                        accepted = row.accepted == row.digest
+                        row.digest = chunk_digest(chunk)
+                        row.accepted = row.digest if accepted else row.accepted
+            self._database.save(by_slot.values(), facts={"canvas": self.canvas_shape})
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(
+                f"The masks in {self.path} cannot be written anew for the larger frames that "
+                f"have come ({error}); make room on the disk and open it again."
+            ) from error
+        for old in (old_masks, old_starts):
+            shutil.rmtree(old.folder, ignore_errors=True)
+
+    def map_files(self, row: MapRow) -> ChunkFiles:
+        """Return the array that holds a map."""
+        key = row.role, row.height, row.width
+        if key not in self._map_files:
+            folder = self.path / "maps" / f"{row.role}-{row.width}x{row.height}.zarr"
+            self._map_files[key] = ChunkFiles(folder, (row.height, row.width))
+        return self._map_files[key]
+
+    def waits_for_files(self, slot: int) -> bool:
+        """Tell whether there is a chunk of a frame that is yet to be saved."""
+        return any(files.waiting(slot) for files in self._all_files())
+
+    def save_files(self, slot: int) -> None:
+        """Bring all chunks of a frame that wait to the disk.
+
+        Raises
+        ------
+        OSError
+            If that cannot be done; they go on waiting.
+        """
+        waiting = [files for files in self._all_files() if files.waiting(slot)]
+        for files in waiting:
+            files.prepare(self._slots)
+        # Side by side: syncs that wait for the disk together take hardly longer than one.
+        list(self._pool.map(lambda files: files.save(slot), waiting))
+
+    def _all_files(self) -> list[ChunkFiles]:
+        return [self.masks, self.starts, *self._map_files.copy().values()]
+
+    def database(self) -> Database:
+        """Return the database, opened again if that is needed, to write to it.
+
+        Raises
+        ------
+        OSError, sqlite3.Error, InputError
+            If it cannot be written to.
+        """
+        if self._database is None:
+            if self._first_rows is None and not self.database_file.is_file():
+                raise FileNotFoundError(
+                    errno.ENOENT, "it has been taken away", str(self.database_file)
+                )
+            self._database = Database(self.database_file)
+        self._database.check_place()
+        if self._first_rows is not None:
+            self._database.save(self._first_rows, facts=self._facts)
+            self._first_rows = None
+        return self._database
+
+    def disconnect(self) -> None:
+        """Let go of a database that has refused: a drive that comes back is another one."""
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def close(self, *, saved: bool) -> None:
+        """Let others have it; `saved` says whether all that was done is in it."""
+        if saved and self._database is not None:
+            try:
+                self._database.save(facts={"clean": True})
+            except sqlite3.Error:
+                # It is checked the next time, that is all.
+                saved = False
+        self._pool.shutdown()
+        self.disconnect()
+        self._lock.release()
+
+
+def _check(path: Path) -> None:
+    """Refuse a folder that is something else."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise InputError(f"{path} is no folder; move it away to begin a session there.")
+    others = [item.name for item in path.iterdir() if not item.name.startswith(".")]
+    if others and DATABASE_NAME not in others:
+        raise InputError(
+            f"{path} is no session, it holds {others[0]}; move it away to begin a session there."
+        )
+
+
+def _is_sound(chunk: Buffer, canvas: tuple[int, int]) -> bool:
+    try:
+        decode_chunk(chunk, canvas)
+    except (RuntimeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,166 @@
+"""What has been changed and is not yet on disk, and how it gets there."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from copy import copy
+from typing import TYPE_CHECKING, Any, get_args
+
+from napari_microaunet.curation.session.database import Event
+from napari_microaunet.curation.session.states import MapRole, MaskOrigin
+from napari_microaunet.curation.session.writer import Writer
+from napari_microaunet.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from threading import RLock
+
+    from napari_microaunet.curation.session.database import Database, MapRow
+    from napari_microaunet.curation.session.folder import SessionFolder
+
+_ROLES: tuple[MapRole, ...] = get_args(MapRole)
+# Frames whose files are written before it is looked for what matters more.
+_FRAMES_AT_A_TIME = 16
+
+
+class Saver:
+    """Takes note of what has changed in a session, and saves it a moment later.
+
+    Of each frame, the files of its chunks are replaced first and then, in one
+    transaction, its rows and what happened to it. Frames that only their rows
+    have changed of share a transaction.
+
+    All but `start`, `flush` and `stop` are called with the lock held.
+
+    Parameters
+    ----------
+    folder : SessionFolder
+        Where to; its rows and maps are what is saved.
+    lock : RLock
+        Held by whoever changes them.
+    measure : callable
+        Called in the writing thread, without the lock, for a frame that is about to be saved.
+    """
+
+    def __init__(self, folder: SessionFolder, lock: RLock, measure: Callable[[int], None]) -> None:
+        self._folder = folder
+        self._lock = lock
+        self._measure = measure
+        self._writer: Writer | None = None
+        # In the order they were changed.
+        self._rows: dict[int, None] = {}
+        self._files: dict[int, None] = {}
+        self._maps: dict[tuple[int, MapRole], MapRow] = {}
+        self._settings: dict[str, Any] = {}
+        self._events: dict[int | None, list[Event]] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with saving, in a sentence; None while all is well."""
+        return None if self._writer is None else self._writer.problem
+
+    def start(self, on_problem: Callable[[str | None], None] | None) -> None:
+        """Start to save; `on_problem` is told of `problem` whenever it changes."""
+        self._writer = Writer(self._save, self._folder.database_file, on_problem)
+
+    def frame(self, index: int, *, files: bool = False) -> None:
+        """Take note that the row of a frame has changed.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame.
+        files : bool
+            Whether its mask or a map has: that takes longer than a row alone.
+        """
+        if files or index in self._files:
+            self._files.pop(index, None)
+            self._files[index] = None
+        else:
+            self._rows[index] = None
+        self._wake()
+
+    def map(self, index: int, row: MapRow) -> None:
+        """Take note that a frame has another map."""
+        self._maps[index, row.role] = row
+        self.frame(index, files=True)
+
+    def setting(self, name: str, value: Any) -> None:
+        """Take note that a setting has changed."""
+        self._settings[name] = value
+        self._wake()
+
+    def event(self, annotator: str, slot: int | None, what: str) -> None:
+        """Take note that something happened, to a frame or to the session as a whole."""
+        self._events.setdefault(slot, []).append(Event(time.time(), annotator, slot, what))
+        self._wake()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all is on disk; return whether it is."""
+        return self._writer is None or self._writer.flush(timeout)
+
+    def stop(self) -> bool:
+        """Save what there is, for the last time; return whether all is saved."""
+        return self._writer is None or self._writer.stop()
+
+    def _wake(self) -> None:
+        if self._writer is not None:
+            self._writer.wake()
+
+    def _save(self) -> bool:
+        """Save some of what waits; return whether there is more."""
+        try:
+            return self._save_some(self._folder.database())
+        except (OSError, sqlite3.Error, InputError):
+            self._folder.disconnect()
+            raise
+
+    def _save_some(self, database: Database) -> bool:
+        rows = self._folder.rows
+        with self._lock:
+            # What was done last by hand goes first: a model can do its part again.
+            newest = list(self._files)[::-1]
+            newest.sort(key=lambda index: rows[index].origin is not MaskOrigin.HAND)
+            with_files = newest[:_FRAMES_AT_A_TIME]
+            without = [index for index in self._rows if index not in self._files]
+        self._commit(database, without, of_session=True)
+        for index in with_files:
+            self._folder.save_files(rows[index].slot)
+            self._commit(database, [index])
+        with self._lock:
+            return bool(self._files or self._rows or self._settings)
+
+    def _commit(
+        self, database: Database, indices: Sequence[int], *, of_session: bool = False
+    ) -> None:
+        """Write the rows of frames, and what happened to them, in one transaction."""
+        for index in indices:
+            self._measure(index)
+        with self._lock:
+            rows = {index: copy(self._folder.rows[index]) for index in indices}
+            for index, row in rows.items():
+                self._rows.pop(index, None)
+                if not self._folder.waits_for_files(row.slot):
+                    self._files.pop(index, None)
+            keys = [(index, role) for index in indices for role in _ROLES]
+            maps = {key: self._maps.pop(key) for key in keys if key in self._maps}
+            slots = [*(row.slot for row in rows.values()), *([None] if of_session else [])]
+            events = {slot: self._events.pop(slot) for slot in slots if slot in self._events}
+            settings: dict[str, Any] = {}
+            if of_session:
+                settings, self._settings = self._settings, settings
+        happened = [event for some in events.values() for event in some]
+        if not (rows or settings or happened):
+            return
+        try:
+            database.save(rows.values(), maps.values(), happened, settings)
+        except BaseException:
+            with self._lock:
+                # It waits again, behind what has come meanwhile.
+                self._rows |= dict.fromkeys(rows)
+                self._maps = maps | self._maps
+                self._settings = settings | self._settings
+                for slot, some in events.items():
+                    self._events[slot] = some + self._events.get(slot, [])
+            raise
