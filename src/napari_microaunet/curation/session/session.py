@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
 
 _FRAME_ON_SHOW = "frame on show"
-_BY_MACHINE = (MaskOrigin.MODEL, MaskOrigin.FILE)
+_BY_MACHINE = (MaskOrigin.MODEL, MaskOrigin.PROPAGATED, MaskOrigin.FILE)
 _DONE = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
 
 
@@ -779,6 +779,7 @@ def _state(row: FrameRow) -> ReviewState:
 _STATES = {
     MaskOrigin.NONE: ReviewState.UNSEEN,
     MaskOrigin.MODEL: ReviewState.PRELABELLED,
+    MaskOrigin.PROPAGATED: ReviewState.PRELABELLED,
     MaskOrigin.FILE: ReviewState.EDITED,
     MaskOrigin.HAND: ReviewState.EDITED,
 }

@@ -29,6 +29,7 @@ class MaskOrigin(Enum):
 
     NONE = "none"
     MODEL = "model"
+    PROPAGATED = "propagated"
     FILE = "file"
     HAND = "hand"
 
@@ -41,6 +42,7 @@ class MaskOrigin(Enum):
 _TITLES = {
     MaskOrigin.NONE: "no mask",
     MaskOrigin.MODEL: "pre-labelled",
+    MaskOrigin.PROPAGATED: "propagated from another frame",
     MaskOrigin.FILE: "mask from a file",
     MaskOrigin.HAND: "corrected by hand",
 }
