@@ -9,6 +9,7 @@ import onnx
 import pytest
 from napari.utils.notifications import notification_manager
 from onnx import TensorProto, helper
+from platformdirs import user_data_path
 
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -22,6 +23,12 @@ def own_keys_file(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_sessions_of_other_tests():
+    """Arrays and sample data have their sessions in the user's own folder."""
+    shutil.rmtree(user_data_path("napari-microaunet", appauthor=False) / "sessions", True)
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +60,8 @@ class InUse:
         self.bench = self.dock.bench
         self.frames = self.dock.sections["Frames"]
         self.prelabel = self.dock.sections["Pre-label"]
+        self.review = self.dock.sections["Review"]
+        self.edit = self.dock.sections["Edit"]
 
     def reopen(self):
         """Open the dock anew, after it was closed."""

@@ -9,6 +9,7 @@ from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_microaunet.errors import InputError
+from napari_microaunet.widgets.edit_section import EditSection
 from napari_microaunet.widgets.frames_section import FramesSection
 from napari_microaunet.widgets.keys import (
     ACTIONS,
@@ -20,6 +21,7 @@ from napari_microaunet.widgets.keys import (
 from napari_microaunet.widgets.keys_dialog import KeysDialog
 from napari_microaunet.widgets.prelabel_section import PrelabelSection
 from napari_microaunet.widgets.progress_row import ProgressRow
+from napari_microaunet.widgets.review_section import ReviewSection
 from napari_microaunet.widgets.section import Foldable, Section, hint, show_keys_in_hints
 from napari_microaunet.widgets.style import style_sheet
 from napari_microaunet.widgets.workbench import Workbench
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 SECTIONS: tuple[Callable[[Workbench], Section], ...] = (
     FramesSection,
     PrelabelSection,
+    ReviewSection,
+    EditSection,
 )
 
 

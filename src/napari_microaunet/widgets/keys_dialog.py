@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QDialog, QDialogButtonBox, QFormLayout, QKeySequenceEdit, QLabel, QWidget
+from app_model.backends.qt import QKeyBindingSequence, qkeysequence2modelkeybinding
+from app_model.types import KeyBinding
+from qtpy.QtCore import QSize
+from qtpy.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QFormLayout,
+    QFrame,
+    QKeySequenceEdit,
+    QLabel,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.widgets.keys import ACTIONS, check_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from qtpy.QtGui import QKeySequence
+
+# Fits a small laptop's screen; the table of keys is longer.
+_SIZE = QSize(560, 600)
 
 
 class KeysDialog(QDialog):
@@ -30,12 +47,14 @@ class KeysDialog(QDialog):
         self.setWindowTitle("Keys of MicroAUNet")
         self.edits = {action.name: QKeySequenceEdit() for action in ACTIONS}
         self.message = QLabel(wordWrap=True)
-        layout = QFormLayout(self)
+        form = QWidget()
+        rows = QFormLayout(form)
         for action in ACTIONS:
-            self.edits[action.name].setKeySequence(QKeySequence(keys[action.name]))
+            self.edits[action.name].setKeySequence(_to_qt(keys[action.name]))
             self.edits[action.name].keySequenceChanged.connect(self._check)
-            layout.addRow(action.title, self.edits[action.name])
-        layout.addRow(self.message)
+            rows.addRow(action.title, self.edits[action.name])
+        scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
+        scroll.setWidget(form)
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok
             | QDialogButtonBox.StandardButton.Cancel
@@ -45,17 +64,21 @@ class KeysDialog(QDialog):
         self.buttons.rejected.connect(self.reject)
         defaults = self.buttons.button(QDialogButtonBox.StandardButton.RestoreDefaults)
         defaults.clicked.connect(self._restore_defaults)
-        layout.addRow(self.buttons)
+        layout = QVBoxLayout(self)
+        layout.addWidget(scroll)
+        layout.addWidget(self.message)
+        layout.addWidget(self.buttons)
+        self.resize(_SIZE)
 
     @property
     def keys(self) -> dict[str, str]:
         """Key of each action by name, as chosen."""
-        portable = QKeySequence.SequenceFormat.PortableText
-        return {name: edit.keySequence().toString(portable) for name, edit in self.edits.items()}
+        sequences = {name: edit.keySequence() for name, edit in self.edits.items()}
+        return {name: str(qkeysequence2modelkeybinding(keys)) for name, keys in sequences.items()}
 
     def _restore_defaults(self) -> None:
         for action in ACTIONS:
-            self.edits[action.name].setKeySequence(QKeySequence(action.key))
+            self.edits[action.name].setKeySequence(_to_qt(action.key))
 
     def _check(self) -> None:
         problem = ""
@@ -65,3 +88,8 @@ class KeysDialog(QDialog):
             problem = str(error)
         self.message.setText(problem)
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(not problem)
+
+
+def _to_qt(key: str) -> QKeySequence:
+    """Give a key to Qt, which has other names for some: "PgDown" for "PageDown"."""
+    return QKeyBindingSequence(KeyBinding.from_str(key))
