@@ -25,11 +25,13 @@ HEIGHT, WIDTH = 96, 128
 _BITS = 32
 # Numbers grow from one kill to the next: no kill can be later than so many.
 _NUMBERS_PER_KILL = 100_000
-# The policy: what is older is on disk.
-_SAVED_WITHIN_S = 1.0
+SAVED_WITHIN_S = 1.0
+"""The policy: what is older is on disk."""
+
 # Killed while it opens, in the middle of the first writes, and well after.
 _LONGEST_RUN_S = 2.0
-_PACE_S = 0.004
+# As fast as a model pre-labels small frames, and much faster than anybody paints.
+_PACE_S = 0.02
 _ACCEPTED_EVERY = 5
 
 
@@ -133,7 +135,7 @@ def work(frames: Path, pipe: Connection, number: int) -> None:
         time.sleep(_PACE_S)
 
 
-def kill_once(folder: Path, seed: int) -> Kill:
+def kill_once(folder: Path, seed: int, saved_within: float = SAVED_WITHIN_S) -> Kill:
     """Let the program work, kill it at a moment that the seed decides, and look.
 
     Parameters
@@ -143,6 +145,8 @@ def kill_once(folder: Path, seed: int) -> Kill:
         whose session goes on.
     seed : int
         Of the moment; higher than those of former kills of that session.
+    saved_within : float
+        In seconds; what is older has to be on disk.
     """
     frames = folder / "frames"
     if not frames.is_dir():
@@ -177,16 +181,16 @@ def kill_once(folder: Path, seed: int) -> Kill:
     session = Session(open_frames(frames), annotator="ann")
     opening = time.monotonic() - start
     try:
-        faults, lost = look(session, done, killed)
+        faults, lost = look(session, done, killed - saved_within)
     finally:
         session.close()
     ages = [killed - one.at for one in lost]
-    faults += [f"lost after {age:.2f} s" for age in ages if age > _SAVED_WITHIN_S]
+    faults += [f"lost after {age:.2f} s" for age in ages if age > saved_within]
     return Kill(seed, len(done), tuple(faults), len(lost), max(ages, default=0.0), opening)
 
 
-def look(session: Session, done: list[Done], killed: float) -> tuple[list[str], list[Done]]:
-    """Compare a session with what was done to it.
+def look(session: Session, done: list[Done], before: float) -> tuple[list[str], list[Done]]:
+    """Compare a session with what was done to it, of which all `before` a time has to be there.
 
     Returns
     -------
@@ -209,7 +213,7 @@ def look(session: Session, done: list[Done], killed: float) -> tuple[list[str], 
         lost += [one for one in masks if one.number > number]
         if masks and number and status.origin is MaskOrigin.NONE:
             faults.append(f"frame {index} has a mask that nobody made")
-        in_flight = not mine or killed - mine[-1].at < _SAVED_WITHIN_S
+        in_flight = not mine or mine[-1].at > before
         if mine and masks[0].what == "stroke" and status.origin is not MaskOrigin.HAND and number:
             faults.append(f"the strokes on frame {index} count as {status.origin.title}")
         if mine and masks[0].what == "prelabel" and not in_flight:
@@ -222,8 +226,8 @@ def look(session: Session, done: list[Done], killed: float) -> tuple[list[str], 
         if accepted and status.state is not ReviewState.ACCEPTED:
             lost.append(mine[-1])
     strokes = [one for one in done if one.what == "stroke"]
-    old = [one for one in strokes if killed - one.at > _SAVED_WITHIN_S]
-    shown = {one.index for one in strokes if killed - one.at <= _SAVED_WITHIN_S}
+    old = [one for one in strokes if one.at < before]
+    shown = {one.index for one in strokes if one.at >= before}
     if old and session.shown not in shown | {old[-1].index}:
         faults.append(f"it opens at frame {session.shown}")
     return faults, lost

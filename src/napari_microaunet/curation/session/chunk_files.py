@@ -93,11 +93,15 @@ class ChunkFiles:
         with self._lock:
             chunk = self._waiting[slot]
         file = self.folder / chunk_name(slot)
-        if chunk is None:
-            file.unlink(missing_ok=True)
-        else:
-            with replacing(file) as target:
-                target.write(chunk)
+        try:
+            if chunk is None:
+                file.unlink(missing_ok=True)
+            else:
+                with replacing(file) as target:
+                    target.write(chunk)
+        except OSError as error:
+            # The file beside it that is to take its place says nothing to anybody.
+            raise OSError(error.errno, error.strerror, str(file)) from error
         with self._lock:
             # What has been put in the meantime is yet to be saved.
             if self._waiting[slot] is chunk:

@@ -310,7 +310,9 @@ def read_database(path: Path) -> Contents:
 def read_events(path: Path) -> list[Event]:
     """Read all that happened, in order; another process may be writing."""
     with _reading(path) as connection:
-        found = connection.execute("SELECT time, annotator, slot, what FROM events ORDER BY id")
+        found = connection.execute(
+            "SELECT time, annotator, slot, what FROM events ORDER BY time, id"
+        )
         return [Event(*row) for row in found]
 
 
@@ -371,8 +373,8 @@ def _named(path: Path) -> Iterator[None]:
 
 def _damaged(path: Path, reason: str) -> InputError:
     return InputError(
-        f"{path} is damaged ({reason}); put a copy of it in its place, or move the folder "
-        f"{path.parent.name} away to begin anew: its masks are in the Zarr arrays beside it."
+        f"{path} is damaged ({' '.join(reason.split())}); put a copy of it in its place, or move "
+        f"the folder {path.parent.name} away to begin anew: its masks are in the Zarr arrays there."
     )
 
 

@@ -89,12 +89,19 @@ def session_folder_for(sequence: FrameSequence) -> Path:
     path = sequence.path.absolute()
     own = f"{sequence.name}-{_identity(sequence)}"
     apart = _free_or_ours(user_data_path(_PROGRAM, appauthor=False) / "sessions", own, sequence)
-    if has_no_file(sequence) or path.is_relative_to(sample_data_folder()):
+    if has_no_file(sequence) or _is_sample(path):
         return apart
     beside = _free_or_ours(path.parent, sequence.name, sequence)
     if beside.exists() or (not apart.exists() and _can_write(path.parent)):
         return beside
     return apart
+
+
+def _is_sample(path: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(sample_data_folder().resolve())
+    except InputError:  # not installed
+        return False
 
 
 def has_no_file(sequence: FrameSequence) -> bool:

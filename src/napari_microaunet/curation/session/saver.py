@@ -75,7 +75,6 @@ class Saver:
             Whether its mask or a map has: that takes longer than a row alone.
         """
         if files or index in self._files:
-            self._files.pop(index, None)
             self._files[index] = None
         else:
             self._rows[index] = None
@@ -119,10 +118,10 @@ class Saver:
     def _save_some(self, database: Database) -> bool:
         rows = self._folder.rows
         with self._lock:
-            # What was done last by hand goes first: a model can do its part again.
-            newest = list(self._files)[::-1]
-            newest.sort(key=lambda index: rows[index].origin is not MaskOrigin.HAND)
-            with_files = newest[:_FRAMES_AT_A_TIME]
+            # What was done by hand goes first: a model can do its part again.
+            with_files = sorted(
+                self._files, key=lambda index: rows[index].origin is not MaskOrigin.HAND
+            )[:_FRAMES_AT_A_TIME]
             without = [index for index in self._rows if index not in self._files]
         self._commit(database, without, of_session=True)
         for index in with_files:

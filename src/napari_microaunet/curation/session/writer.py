@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
@@ -150,6 +151,9 @@ def _in_words(error: OSError | sqlite3.Error | InputError, database: Path) -> st
         # The lowest byte is the kind of error, the others say more.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         advice = _BY_SQLITE.get(code, _BY_DEFAULT)
+        # SQLite cannot open its journal there, and says no more than that.
+        if database.exists() and not os.access(database.parent, os.W_OK):
+            advice = _ALLOW
     return (
         f"{file} cannot be written ({reason}): {advice}; your work is kept in memory meanwhile, "
         "and saved as soon as that is possible."
