@@ -112,6 +112,15 @@ class InUse:
         """The mask of a frame as it is in the layer, padding included."""
         return np.asarray(self.layer.data[index])
 
+    @property
+    def states(self):
+        """How far the work on each frame has come."""
+        return [status.state for status in self.work.session.statuses]
+
+    def press(self, key, *modifier):
+        """Press a key where a user would: in the canvas."""
+        self.qtbot.keyClick(self.viewer.window._qt_viewer.canvas.native, key, *modifier)
+
 
 @pytest.fixture(scope="session")
 def bright_model(model):
@@ -161,6 +170,15 @@ def folder(tmp_path):
         source = next((sample_data_folder() / "frames" / "images").glob(f"sample_{number:02}.*"))
         shutil.copy(source, target)
     return target
+
+
+@pytest.fixture
+def prelabelled(use, folder):
+    """The dock in a window, at work on `folder`, with a pre-label on every frame."""
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    return used
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import tifffile
 from napari.layers import Labels
 
+from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.frames.masks import read_mask_file, write_mask_file
 from napari_microaunet.frames.sample_data import sample_data_folder
-from napari_microaunet.widgets.mask_layer import MaskState
 
 
 def save_to(used, folder):
@@ -31,6 +31,7 @@ def test_a_new_user_finds_two_buttons(use):
         "Video or TIFF stack…",
         "Sample frames",
         "Sample video",
+        "Go on with",
     ]
 
 
@@ -52,7 +53,7 @@ def test_masks_beside_the_frames_are_shown_and_kept(use, folder, exact_masks):
     for index, frame in enumerate(used.work.sequence.frames):
         exact = read_mask_file(exact_masks / f"{frame.name}.png")
         np.testing.assert_array_equal(used.mask(index)[: frame.height, : frame.width], exact)
-        assert used.masks.state(index) is MaskState.FILE
+        assert used.masks.origin(index) is MaskOrigin.FILE
     # Undo does not take away what was on disk.
     used.layer.undo()
     assert used.mask(0).any()
@@ -84,7 +85,7 @@ def test_masks_of_a_chosen_folder_round_trip(use, folder, tmp_path):
     for index, mask in enumerate(drawn):
         height, width = mask.shape
         np.testing.assert_array_equal(again.mask(index)[:height, :width], mask)
-    assert again.masks.state(4) is MaskState.NONE
+    assert again.masks.origin(4) is MaskOrigin.NONE
 
 
 def test_a_frame_found_to_hold_no_polyp_is_saved_as_an_empty_mask(use, folder, tmp_path):
@@ -147,9 +148,9 @@ def test_frames_dropped_on_the_window_bring_their_masks(use, folder, exact_masks
     used.wait_for_job()
     labels = [layer for layer in used.viewer.layers if isinstance(layer, Labels)]
     assert labels == [used.layer]
-    assert used.masks.state(0) is MaskState.FILE
+    assert used.masks.origin(0) is MaskOrigin.FILE
     used.layer.paint((0, 10, 10), 9)
-    assert used.masks.state(0) is MaskState.HAND
+    assert used.masks.origin(0) is MaskOrigin.HAND
 
 
 def test_a_dock_that_is_closed_and_opened_again_finds_the_masks(use, folder):
@@ -250,8 +251,8 @@ def test_masks_that_another_plugin_puts_into_the_layer_are_taken_over(use, folde
     qtbot.waitUntil(lambda: used.masks is not None and used.bench.job is None, timeout=60_000)
     assert used.layer is layer
     np.testing.assert_array_equal(used.mask(1), drawn[1])
-    assert used.masks.state(1) is MaskState.FILE
-    assert used.masks.state(0) is MaskState.NONE
+    assert used.masks.origin(1) is MaskOrigin.FILE
+    assert used.masks.origin(0) is MaskOrigin.NONE
     used.go_to(0)
     used.prelabel.run_shown()
     used.wait_for_job()
@@ -272,3 +273,52 @@ def test_painted_masks_outlive_a_cancelled_takeover(use, folder, qtbot):
     for index, mask in enumerate(masks):
         np.testing.assert_array_equal(np.asarray(layer.data[index]), mask)
     assert layer.editable
+
+
+def test_a_session_opens_where_it_was_left(use, folder, qtbot):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    used.go_to(3)
+    used.prelabel.threshold.value = 0.61
+    used.settle()
+    used.layer.mode, used.layer.brush_size = "erase", 23
+    used.viewer.camera.zoom *= 2
+    zoom, mask = used.viewer.camera.zoom, used.mask(3)
+    used.layer.paint((3, 100, 120), 9)
+    painted = used.mask(3)
+    assert (painted != mask).any()
+    qtbot.wait(1000)
+    used.viewer.window.remove_dock_widget("all")
+
+    again = use()
+    again.open(folder)
+    again.settle()
+    assert not again.work.session.read_only
+    assert again.bench.shown == 3
+    np.testing.assert_array_equal(again.mask(3), painted)
+    assert again.masks.origin(3) is MaskOrigin.HAND
+    assert again.masks.origin(1) is MaskOrigin.MODEL
+    assert again.viewer.camera.zoom == pytest.approx(zoom)
+    assert (again.layer.mode, again.layer.brush_size) == ("erase", 23)
+    assert again.prelabel.threshold.value == pytest.approx(0.61)
+    # The settings still move what the model made, and leave alone what was drawn.
+    before = again.mask(1)
+    again.prelabel.threshold.value = 0.75
+    again.settle()
+    np.testing.assert_array_equal(again.mask(3), painted)
+    again.go_to(1)
+    assert (again.mask(1) != before).any()
+
+
+def test_a_second_window_looks_on(use, folder, errors):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    second = use()
+    second.open(folder)
+    assert second.work.session.read_only
+    assert any("is open" in message for message in errors())
+    assert "is open" in second.frames.saving.text()
+    assert not second.layer.editable
+    np.testing.assert_array_equal(second.mask(0), used.mask(0))

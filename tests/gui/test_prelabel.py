@@ -5,10 +5,10 @@ import pytest
 from napari.layers import Labels
 from qtpy.QtWidgets import QApplication, QMessageBox
 
+from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.frames.masks import read_mask_file
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.predictor import Predictor
-from napari_microaunet.widgets.mask_layer import MaskState
 from napari_microaunet.widgets.overlay import OverlayStyle
 from napari_microaunet.widgets.prelabel_section import Which
 
@@ -80,7 +80,7 @@ def test_a_folder_is_prelabelled_changed_undone_saved_and_opened_again(
     again.settle()
     for index, frame in enumerate(again.work.sequence.frames):
         mask = expected(used.work.sequence, index, bright_model, used.bench.settings)
-        assert again.masks.state(index) is MaskState.FILE
+        assert again.masks.origin(index) is MaskOrigin.MODEL
         np.testing.assert_array_equal(again.mask(index)[: frame.height, : frame.width], mask)
 
 
@@ -92,7 +92,7 @@ def test_undo_takes_back_the_prelabel_of_the_frame_on_show(use, folder):
     others = [used.mask(index) for index in (0, 1, 2, 4)]
     used.layer.undo()
     assert not used.mask(3).any()
-    assert used.masks.state(3) is MaskState.NONE
+    assert used.masks.origin(3) is MaskOrigin.NONE
     for index, mask in zip((0, 1, 2, 4), others, strict=True):
         np.testing.assert_array_equal(used.mask(index), mask)
     # The threshold does not bring back what was undone.
@@ -136,7 +136,7 @@ def test_corrected_frames_keep_their_mask_when_settings_move(use, folder):
     used.prelabel.threshold.value += 0.1
     used.settle()
     np.testing.assert_array_equal(used.mask(2), corrected)
-    assert used.masks.state(2) is MaskState.HAND
+    assert used.masks.origin(2) is MaskOrigin.HAND
     assert "by hand" in used.prelabel.status.text()
     for index, mask in zip((0, 1, 3, 4), others, strict=True):
         used.go_to(index)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.settings import get_settings
 
-from napari_microaunet.widgets.mask_layer import MaskState
+from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.widgets.overlay import OverlayStyle
 
 
@@ -71,11 +71,11 @@ def test_masks_are_drawn_as_stored_with_asynchronous_slicing(use, folder, asynch
         qtbot.waitUntil(
             lambda index=index: np.array_equal(displayed(used), used.mask(index)), timeout=10_000
         )
-        assert used.masks.state(index) is MaskState.MODEL
+        assert used.masks.origin(index) is MaskOrigin.MODEL
     before = used.mask(4)
     used.layer.brush_size = 40
     used.layer.paint((4, 60, 60), 9)
-    assert used.masks.state(4) is MaskState.HAND
+    assert used.masks.origin(4) is MaskOrigin.HAND
     used.layer.undo()
     np.testing.assert_array_equal(used.mask(4), before)
 

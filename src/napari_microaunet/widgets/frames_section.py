@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_microaunet.curation.session import recent_sessions
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.widgets.mask_files import find_masks, masks_from_folder, save_masks
@@ -56,6 +58,8 @@ class FramesSection(QWidget):
         menu.addSeparator()
         menu.addAction("Sample frames", lambda: self._open_sample("frames/images"))
         menu.addAction("Sample video", lambda: self._open_sample("clip.mp4"))
+        self._recent = menu.addMenu("Go on with")
+        self._recent.aboutToShow.connect(self._list_recent)
         self.open_button.setMenu(menu)
         hint(
             self.open_button,
@@ -74,6 +78,12 @@ class FramesSection(QWidget):
         )
         self.layers.activated.connect(self._choose)
         self.summary = QLabel(wordWrap=True)
+        self.saving = QLabel(wordWrap=True)
+        hint(
+            self.saving,
+            "Masks, decisions and the place you are at are saved by themselves, within a second,\n"
+            "in a folder of their own. The frames are never written to.",
+        )
         self.problems = QListWidget(textElideMode=Qt.TextElideMode.ElideRight)
         self.problems.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         hint(
@@ -104,6 +114,7 @@ class FramesSection(QWidget):
         layout.addWidget(self.open_button)
         layout.addWidget(self.layers)
         layout.addWidget(self.summary)
+        layout.addWidget(self.saving)
         layout.addWidget(self.problems)
         buttons = QHBoxLayout()
         buttons.addWidget(self.open_masks_button)
@@ -113,6 +124,7 @@ class FramesSection(QWidget):
         bench.layers_changed.connect(self._list_layers)
         bench.work_changed.connect(self._update)
         bench.job_changed.connect(self._update)
+        bench.problem_changed.connect(self._show_saving)
         self._list_layers()
 
     def open_folder(self) -> None:
@@ -196,6 +208,27 @@ class FramesSection(QWidget):
         except InputError as error:
             show_error(str(error))
 
+    def _list_recent(self) -> None:
+        self._recent.clear()
+        for session in recent_sessions():
+            share = f"{session.done} of {session.frames} done"
+            entry = self._recent.addAction(f"{session.name}: {share}, {session.when:%Y-%m-%d}")
+            entry.setToolTip(str(session.path))
+            entry.triggered.connect(partial(self._bench.open, session.path))
+        if self._recent.isEmpty():
+            self._recent.addAction("Nothing yet").setEnabled(False)
+
+    def _show_saving(self) -> None:
+        work = self._bench.work
+        session = None if work is None else work.session
+        self.saving.setVisible(session is not None)
+        if session is None:
+            return
+        trouble = session.problem or session.notice
+        self.saving.setText(trouble or f"Saved in {session.folder.name}")
+        self.saving.setObjectName("warning" if trouble else "quiet")
+        self.saving.setStyleSheet("")  # has Qt look at the name again
+
     def _choose(self, row: int) -> None:
         self.layers.clearFocus()
         self._bench.choose(self.layers.itemData(row))
@@ -215,6 +248,7 @@ class FramesSection(QWidget):
         self.layers.setCurrentIndex(-1 if work is None else self.layers.findData(work.image))
         self.summary.setVisible(work is not None)
         self.summary.setText("" if work is None else _summary(work.sequence))
+        self._show_saving()
         self.open_button.setEnabled(idle)
         self.open_masks_button.setEnabled(idle and work is not None)
         self.save_masks_button.setEnabled(idle and work is not None and work.masks is not None)

@@ -10,14 +10,13 @@ from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
+from napari_microaunet.curation.session import MaskOrigin, ReviewState
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
-from napari_microaunet.frames.mask_chunks import MaskChunks
 from napari_microaunet.frames.masks import read_mask_file, write_mask_file
 from napari_microaunet.frames.sequence import UnreadableError
 from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.widgets.jobs import Job
-from napari_microaunet.widgets.mask_layer import MaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.uint8]
 
+_DECIDED = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
+
 # How soon to look again whether another job has ended.
 _RETRY_MS = 200
 
@@ -39,44 +40,64 @@ _RETRY_MS = 200
 def masks_beside(bench: Workbench) -> None:
     """Read the masks that lie beside the frames being worked on, where there are any."""
     work, prelabels = bench.start_masks()
-    if work.sequence.has_masks:
-        _read(bench, prelabels.masks, range(len(work.sequence)), work.sequence.read_mask, {})
+    session = prelabels.masks.session
+    if work.sequence.has_masks and not session.read_only:
+        # What is in the session is newer, or was decided on.
+        missing = [i for i in range(len(work.sequence)) if session.origin(i) is MaskOrigin.NONE]
+        if missing:
+            _read(bench, prelabels.masks, missing, work.sequence.read_mask, {})
 
 
-def masks_from_layer(bench: Workbench, layer: Labels) -> None:
+def masks_from_layer(bench: Workbench, layer: Labels, *, replace: bool = False) -> None:
     """Take over a layer that shows masks of the frames being worked on already.
 
     The layer is left as it is until all of them have been read, and for good
-    if that is cancelled.
+    if that is cancelled. Frames that have a mask in their session keep it.
+
+    Parameters
+    ----------
+    bench : Workbench
+        With frames.
+    layer : Labels
+        The layer.
+    replace : bool
+        Whether its masks are used for all frames, as when somebody has put them
+        in the place of those of the session.
     """
     work = bench.work
     if work is None or work.masks is not None or layer not in bench.viewer.layers:
         return
     if bench.job is not None:
-        QTimer.singleShot(_RETRY_MS, partial(masks_from_layer, bench, layer))
+        QTimer.singleShot(_RETRY_MS, partial(masks_from_layer, bench, layer, replace=replace))
         return
     sequence, given = work.sequence, layer.data
-    chunks = MaskChunks(sequence, given.ndim > 2)
     editable, layer.editable = layer.editable, False
+    found: dict[int, Buffer | None] = {}
 
-    def fill(cancelled: Callable[[], bool]) -> Iterator[int]:
+    def look(cancelled: Callable[[], bool]) -> Iterator[int]:
+        session = work.open_session()
         for index, frame in enumerate(sequence.frames):
             if cancelled():
                 return
-            mask = np.asarray(given[index] if given.ndim > 2 else given)
-            mask = mask[: frame.height, : frame.width].astype(np.uint8)
-            # An empty one counts only if it was saved: somebody found no polyp there.
-            if mask.any() or _read_quietly(sequence, index) is not None:
-                chunks.fill(index, mask)
+            if replace or session.origin(index) is MaskOrigin.NONE:
+                mask = np.asarray(given[index] if given.ndim > 2 else given)
+                mask = mask[: frame.height, : frame.width].astype(np.uint8)
+                # An empty one counts only if it was saved: somebody found no polyp there.
+                if mask.any() or _read_quietly(sequence, index) is not None:
+                    found[index] = session.chunks.encode(mask)
             yield index
 
     def end(complete: bool) -> None:
         layer.editable = editable
         if complete and bench.work is work and layer in bench.viewer.layers:
-            bench.start_masks(layer, chunks)
+            session = work.open_session()
+            if not session.read_only:
+                for index, chunk in found.items():
+                    session.put_mask(index, chunk, MaskOrigin.FILE)
+            bench.start_masks(layer)
 
     count = len(sequence)
-    bench.run(Job(f"Taking over the masks of {count} frames", fill, count), end, work)
+    bench.run(Job(f"Taking over the masks of {count} frames", look, count), end, work)
 
 
 def masks_from_folder(
@@ -151,12 +172,13 @@ def save_masks(bench: Workbench, folder: Path) -> None:
     work = bench.work
     if work is None or work.masks is None or work.prelabels is None:
         raise InputError("There are no masks to save yet.")
-    masks, sequence, settings = work.masks, work.sequence, bench.settings
-    to_follow = work.prelabels.to_save()
+    masks, prelabels = work.masks, work.prelabels
+    sequence, settings = work.sequence, bench.settings
+    to_follow = prelabels.to_save()
     indices = [
         index
         for index in range(len(sequence))
-        if index in to_follow or masks.state(index) is not MaskState.NONE
+        if index in to_follow or masks.origin(index) is not MaskOrigin.NONE
     ]
     if not indices:
         raise InputError("There are no masks to save yet: pre-label frames or draw some.")
@@ -165,8 +187,9 @@ def save_masks(bench: Workbench, folder: Path) -> None:
         for index in indices:
             if cancelled():
                 return
-            if index in to_follow:
-                mask = mask_from(to_follow[index].unpack(), settings)
+            probability = prelabels.map(index) if index in to_follow else None
+            if probability is not None:
+                mask = mask_from(probability, settings)
             else:
                 mask = masks.chunks.mask(index)
             file = folder / f"{sequence.frames[index].name}.png"
@@ -211,13 +234,11 @@ def _read(
 
     def take(item: tuple[int, Mask | None, Buffer | None]) -> None:
         index, mask, chunk = item
-        by_hand = layer.state(index) is MaskState.HAND
-        if mask is None or (by_hand and permitted.get(index) != layer.chunks.digest(index)):
+        status = layer.session.status(index)
+        theirs = status.origin is MaskOrigin.HAND or status.state in _DECIDED
+        if mask is None or (theirs and permitted.get(index) != layer.chunks.digest(index)):
             return
-        if layer.can_put(index):
-            layer.put(index, chunk, MaskState.FILE, undoable=False)
-        else:
-            layer.write(index, mask, MaskState.FILE)
+        layer.set(index, chunk, MaskOrigin.FILE)
 
     def end(complete: bool) -> None:
         if problems:

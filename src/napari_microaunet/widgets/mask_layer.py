@@ -11,14 +11,13 @@ written directly, because that would make its steps wrong.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils import DirectLabelColormap
 from qtpy.QtCore import QObject, Signal
 
-from napari_microaunet.frames.mask_chunks import MaskChunks
+from napari_microaunet.curation.session import MaskOrigin, ReviewState
 from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE
 
@@ -30,26 +29,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from zarr.core.buffer import Buffer
 
-    from napari_microaunet.frames import FrameSequence
+    from napari_microaunet.curation.session import Session
 
 # Seen well on red mucosa; polyps are numbered from largest to smallest.
 _COLOURS = ("#00e5ff", "#b6ff00", "#ff4dff", "#ffd400", "#7c9cff", "#ff8a00")
 _IGNORE_COLOUR = "#9e9e9e"
 
-
-class MaskState(Enum):
-    """Who made the mask of a frame."""
-
-    NONE = "no mask"
-    MODEL = "pre-labelled"
-    FILE = "mask from a file"
-    HAND = "corrected by hand"
+# Propagation was asked for, on frames that the user looked at: a model's run does not undo it.
+_BY_USER = (MaskOrigin.HAND, MaskOrigin.FILE, MaskOrigin.PROPAGATED)
+_DECIDED = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
 
 
 class MaskLayer(QObject):
-    """A Labels layer over an image layer, and what is known about its masks.
+    """A Labels layer over an image layer, and the session that its masks are kept in.
 
-    Lives in the GUI thread; `chunks` may be read from any.
+    Lives in the GUI thread.
 
     Parameters
     ----------
@@ -57,13 +51,10 @@ class MaskLayer(QObject):
         Gets the layer.
     image : Image
         The frames that the masks belong to; the masks share its geometry.
-    sequence : FrameSequence
-        The same frames.
+    session : Session
+        Keeps the masks.
     layer : Labels, optional
-        A layer that shows masks of these frames already; a new one by default.
-    chunks : MaskChunks, optional
-        The masks that the layer is to hold, which count as masks from files;
-        by default it is empty.
+        A layer that shall show them; a new one by default.
 
     Attributes
     ----------
@@ -73,8 +64,10 @@ class MaskLayer(QObject):
         Somebody has given the layer other data: this object is of no more use.
     layer : Labels
         uint8 labels, shape (N, H, W), or (H, W) for a single picture.
+    session : Session
+        Keeps the masks.
     chunks : MaskChunks
-        The masks in it.
+        The masks in it; may be read from any thread.
     """
 
     changed = Signal(int)
@@ -84,19 +77,14 @@ class MaskLayer(QObject):
         self,
         viewer: Viewer,
         image: Image,
-        sequence: FrameSequence,
+        session: Session,
         layer: Labels | None = None,
-        chunks: MaskChunks | None = None,
     ) -> None:
         super().__init__()
         self._viewer = viewer
-        self._sequence = sequence
         self._is_stack = image.ndim == 3
-        self.chunks = chunks or MaskChunks(sequence, self._is_stack)
-        self._known: dict[int, dict[bytes, MaskState]] = {
-            index: {self.chunks.digest(index): MaskState.FILE} for index in self.chunks.filled
-        }
-        self._painted: set[int] = set()
+        self.session = session
+        self.chunks = session.chunks
         self._in_history: set[int] = set()
         self._not_yet_steps: dict[int, Buffer | None] = {}
         self._last_step: tuple[int, bytes] | None = None
@@ -107,12 +95,13 @@ class MaskLayer(QObject):
                 self.chunks.array,
                 name=f"{image.name} masks",
                 # The writer takes names and native sizes from it.
-                metadata={FRAME_SEQUENCE: sequence},
+                metadata={FRAME_SEQUENCE: session.sequence},
                 **geometry_of(image),
             )
         else:
             layer.data = self.chunks.array
         layer.colormap = mask_colours()
+        layer.editable = not session.read_only
         self.layer: Labels = layer
         self.layer.events.paint.connect(self._on_paint)
         self.layer.events.set_data.connect(self._on_set_data)
@@ -129,18 +118,21 @@ class MaskLayer(QObject):
         """Number of the frame on show."""
         return shown_frame(self._viewer, self.layer)
 
-    def state(self, index: int) -> MaskState:
+    def origin(self, index: int) -> MaskOrigin:
         """Tell who made the mask of a frame, as it is now."""
-        state = self._known.get(index, {}).get(self.chunks.digest(index))
-        if state is None:
-            state = MaskState.HAND if self.chunks.digest(index) else MaskState.NONE
-        # Erased by hand: a decision that there is no polyp, not a frame without a mask.
-        if state is MaskState.NONE and index in self._painted:
-            return MaskState.HAND
-        return state
+        return self.session.origin(index)
+
+    def is_users(self, index: int) -> bool:
+        """Tell whether the user made, brought or decided on the mask of a frame."""
+        status = self.session.status(index)
+        return status.origin in _BY_USER or status.state in _DECIDED
 
     def write(
-        self, index: int, mask: NDArray[np.uint8], state: MaskState, replace_last: bool = False
+        self,
+        index: int,
+        mask: NDArray[np.uint8],
+        origin: MaskOrigin,
+        replace_last: bool = False,
     ) -> None:
         """Write the mask of a frame as one undo step.
 
@@ -150,7 +142,7 @@ class MaskLayer(QObject):
             Number of the frame.
         mask : uint8 array, shape (height, width)
             Labels at native size.
-        state : MaskState
+        origin : MaskOrigin
             Who made it.
         replace_last : bool
             Whether a last undo step that was also such a write to this frame
@@ -160,8 +152,6 @@ class MaskLayer(QObject):
         with self._own_writing():
             if replace_last and self._last_step == (index, self.chunks.digest(index)):
                 self.layer.undo()
-            known = self._known.setdefault(index, {})
-            known.setdefault(self.chunks.digest(index), self.state(index))
             rows, columns = np.nonzero(self.chunks.mask(index) != mask)
             if rows.size:
                 # Small types: the undo history holds these arrays. Frames are smaller than 65536.
@@ -174,17 +164,34 @@ class MaskLayer(QObject):
                 if not self.layer.loaded:
                     # An asynchronous slice may have been read before this write.
                     self.layer.refresh()
-        self._painted.discard(index)
-        known[self.chunks.digest(index)] = state
+        self.session.set_origin(index, origin)
         self._last_step = (index, self.chunks.digest(index)) if rows.size else None
         self.changed.emit(index)
+
+    def edit(self, index: int, mask: NDArray[np.uint8], what: str, again: bool = False) -> None:
+        """Write what a tool has made of the mask of a frame, as one edit by hand.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame.
+        mask : uint8 array, shape (height, width)
+            Labels at native size.
+        what : str
+            Name of the tool; it goes into the session's events.
+        again : bool
+            Whether it takes the place of the last edit, as a dragged slider does.
+        """
+        if not again:
+            self.session.add_stroke(index, what)
+        self.write(index, mask, MaskOrigin.HAND, replace_last=again)
 
     def can_put(self, index: int) -> bool:
         """Tell whether a frame can be written directly: it has no steps in the undo history."""
         return index not in self._in_history
 
     def put(
-        self, index: int, chunk: Buffer | None, state: MaskState, undoable: bool = True
+        self, index: int, chunk: Buffer | None, origin: MaskOrigin, undoable: bool = True
     ) -> None:
         """Exchange the mask of a frame that `can_put` in an instant.
 
@@ -194,28 +201,32 @@ class MaskLayer(QObject):
             Number of the frame.
         chunk : Buffer or None
             Its new mask, as `chunks` encodes it.
-        state : MaskState
+        origin : MaskOrigin
             Who made it.
         undoable : bool
             Whether `make_step` shall turn it into an undo step.
         """
-        known = self._known.setdefault(index, {})
-        known.setdefault(self.chunks.digest(index), self.state(index))
         if undoable:
             self._not_yet_steps.setdefault(index, self.chunks[index])
-        self.chunks[index] = chunk
-        known[self.chunks.digest(index)] = state
+        self.session.put_mask(index, chunk, origin)
         if index == self.shown:
             self.layer.refresh()
         self.changed.emit(index)
+
+    def set(self, index: int, chunk: Buffer | None, origin: MaskOrigin) -> None:
+        """Exchange the mask of any frame: directly, or as an undo step where it has such."""
+        if self.can_put(index):
+            self.put(index, chunk, origin, undoable=False)
+        else:
+            self.write(index, self.chunks.decode(index, chunk), origin)
 
     def make_step(self, index: int) -> None:
         """Turn a mask that was `put` into an undo step, now that its frame is on show."""
         if index not in self._not_yet_steps or not self.can_put(index):
             return
-        mask, state = self.chunks.mask(index), self.state(index)
+        mask, origin = self.chunks.mask(index), self.origin(index)
         self.chunks[index] = self._not_yet_steps.pop(index)
-        self.write(index, mask, state)
+        self.write(index, mask, origin)
 
     @contextmanager
     def _own_writing(self) -> Iterator[None]:
@@ -230,10 +241,13 @@ class MaskLayer(QObject):
         if self._writing:
             return
         index = self.shown
-        self._painted.add(index)
+        self.session.add_stroke(index)
+        if not self.chunks.digest(index):
+            # Erased by hand: a decision that there is no polyp, not a frame without a mask.
+            self.session.set_origin(index, MaskOrigin.HAND)
         # A brush of three dimensions reaches other frames as well.
         many = self.layer.n_edit_dimensions > 2
-        self._in_history.update(range(len(self._sequence)) if many else [index])
+        self._in_history.update(range(len(self.session.sequence)) if many else [index])
         self._not_yet_steps.pop(index, None)
         self._last_step = None
         self.changed.emit(index)

@@ -56,8 +56,12 @@ def prelabel(
     unreadable = kept = 0
 
     def predict(cancelled: Callable[[], bool]) -> Iterator[tuple[int, Found | None]]:
-        for one in open_predictor().predict(work.sequence, indices, cancelled=cancelled):
-            yield one.index, None if one.map is None else prelabels.look(one.map, bench.settings)
+        predictor = open_predictor()
+        for one in predictor.predict(work.sequence, indices, cancelled=cancelled):
+            found = None
+            if one.map is not None:
+                found = prelabels.look(one.map, predictor.model, bench.settings)
+            yield one.index, found
 
     def take(item: tuple[int, Found | None]) -> None:
         nonlocal unreadable, kept
@@ -83,8 +87,9 @@ def prelabel_shown(bench: Workbench, open_predictor: Callable[[], Predictor]) ->
     sequence, index, settings = work.sequence, bench.shown, bench.settings
 
     def predict(_cancelled: Callable[[], bool]) -> Iterator[tuple[int, Found]]:
-        found = open_predictor().predict_frame(sequence.read(index), sequence.field_of_view(index))
-        yield index, prelabels.look(found, settings)
+        predictor = open_predictor()
+        found = predictor.predict_frame(sequence.read(index), sequence.field_of_view(index))
+        yield index, prelabels.look(found, predictor.model, settings)
 
     def take(item: tuple[int, Found]) -> None:
         if work.prelabels is prelabels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import ExitStack
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,10 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QLabel, QWidget
 
+from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.errors import InputError
 from napari_microaunet.networks.library import Model, list_models
 from napari_microaunet.prelabel.masks import MaskSettings
-from napari_microaunet.widgets.mask_layer import MaskState
 from napari_microaunet.widgets.overlay import Overlay, OverlayStyle
 from napari_microaunet.widgets.prelabel_jobs import Predictors, prelabel, prelabel_shown
 from napari_microaunet.widgets.section import hint, may_replace, primary_button
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from napari_microaunet.widgets.jobs import Job
     from napari_microaunet.widgets.workbench import Work, Workbench
 
+_MODEL = "model"
 _THRESHOLD_STEP, _AREA_STEP, _LARGEST_AREA = 0.05, 0.05, 5.0
 
 
@@ -102,7 +104,7 @@ class PrelabelSection(QWidget):
         layout.addRow(self.largest_only.native)
         layout.addRow(self.style.label, self.style.native)
 
-        self._take_settings(bench.settings)
+        self._take_settings()
         self.model.changed.connect(self._on_model)
         self.which.changed.connect(self._update)
         self.first.changed.connect(self._update)
@@ -111,6 +113,7 @@ class PrelabelSection(QWidget):
         for setting in (self.threshold, self.smallest_area, self.fill_holes, self.largest_only):
             setting.changed.connect(self._on_setting)
         self.style.changed.connect(self._on_style)
+        bench.settings_changed.connect(self._take_settings)
         bench.work_changed.connect(self._on_work)
         bench.job_changed.connect(self._update)
         bench.shown_changed.connect(self._on_shown)
@@ -225,12 +228,33 @@ class PrelabelSection(QWidget):
         if self.model.value is not None:
             self.threshold.value = self.model.value.card.threshold
             self.model.native.setToolTip(self.model.value.card.description)
+            self._keep_model()
 
-    def _take_settings(self, settings: MaskSettings) -> None:
-        self.threshold.value = settings.threshold
-        self.smallest_area.value = 100 * settings.smallest_area
-        self.fill_holes.value = settings.fill_holes
-        self.largest_only.value = settings.largest_only
+    def _keep_model(self) -> None:
+        work = self._bench.work
+        if work is not None and work.session is not None and self.model.value is not None:
+            work.session.set_setting(_MODEL, self.model.value.name)
+
+    def _take_settings(self) -> None:
+        """Show the workbench's settings, and the model that they were used with."""
+        settings, work = self._bench.settings, self._bench.work
+        name = None if work is None or work.session is None else work.session.setting(_MODEL)
+        model = next((model for model in self.model.choices if model.name == name), None)
+        with ExitStack() as blocked:
+            for control in (
+                self.model,
+                self.threshold,
+                self.smallest_area,
+                self.fill_holes,
+                self.largest_only,
+            ):
+                blocked.enter_context(control.changed.blocked())
+            if model is not None:
+                self.model.value = model
+            self.threshold.value = settings.threshold
+            self.smallest_area.value = 100 * settings.smallest_area
+            self.fill_holes.value = settings.fill_holes
+            self.largest_only.value = settings.largest_only
 
     def _on_setting(self) -> None:
         self._bench.set_settings(
@@ -259,6 +283,7 @@ class PrelabelSection(QWidget):
             box.max = last
         self.first.value, self.last.value = 0, last
         self.model.reset_choices()
+        self._keep_model()
         self._update()
 
     def _on_shown(self, _index: int) -> None:
@@ -295,7 +320,7 @@ class PrelabelSection(QWidget):
         if index in work.sequence.problems:
             lines.append("cannot be read")
         elif work.masks is not None and work.prelabels is not None:
-            lines.append(work.masks.state(index).value)
+            lines.append(work.masks.origin(index).title)
             trust = work.prelabels.confidence(index)
             if trust is not None:
                 lines.append(f"confidence {trust:.2f}")
@@ -349,7 +374,11 @@ class PrelabelSection(QWidget):
 def _has_mask(work: Work, index: int) -> bool:
     if work.masks is None or work.prelabels is None:
         return False
-    return work.masks.state(index) is not MaskState.NONE or work.prelabels.waits(index)
+    return (
+        work.masks.origin(index) is not MaskOrigin.NONE
+        or work.masks.is_users(index)
+        or work.prelabels.waits(index)
+    )
 
 
 def _model_choices(_widget: object) -> list[tuple[str, Model]]:

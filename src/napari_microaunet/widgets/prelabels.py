@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
-import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_microaunet.curation.session import KeptMap, MaskOrigin, ReviewState
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.probability import ProbabilityMap
 from napari_microaunet.widgets.jobs import Job
-from napari_microaunet.widgets.mask_layer import MaskLayer, MaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from zarr.core.buffer import Buffer
 
-    from napari_microaunet.frames.field_of_view import FieldOfView
+    from napari_microaunet.networks.library import Model
+    from napari_microaunet.widgets.mask_layer import MaskLayer
 
 # A slider that rests as long has been let go: other frames may follow, its undo step is closed.
 _SETTLED_MS = 400
@@ -30,41 +29,14 @@ _AT_A_STRETCH = 16
 # A frame looked at as long has come to stay: its mask becomes an undo step.
 _LOOKED_AT_MS = 300
 
-_BY_USER = (MaskState.HAND, MaskState.FILE)
-
-
-@dataclass(frozen=True, eq=False)
-class PackedMap:
-    """A probability map, compressed: some kilobytes instead of 64."""
-
-    values: bytes
-    shape: tuple[int, int]
-    field: FieldOfView
-    frame_shape: tuple[int, int]
-
-    @classmethod
-    def pack(cls, probability: ProbabilityMap) -> PackedMap:
-        """Compress a map; takes about a millisecond."""
-        height, width = probability.values.shape
-        return cls(
-            zlib.compress(probability.values.tobytes(), 1),
-            (height, width),
-            probability.field,
-            probability.frame_shape,
-        )
-
-    def unpack(self) -> ProbabilityMap:
-        """Restore the map."""
-        values = np.frombuffer(zlib.decompress(self.values), np.uint8).reshape(self.shape)
-        return ProbabilityMap(values, self.field, self.frame_shape)
-
 
 @dataclass(frozen=True, eq=False)
 class Found:
     """What a model says of a frame, and the mask that follows from it at some settings."""
 
-    map: PackedMap
+    kept: KeptMap
     settings: MaskSettings
+    confidence: float
     chunk: Buffer | None
 
 
@@ -97,12 +69,14 @@ class Prelabels(QObject):
         super().__init__()
         self.masks = masks
         self._settings = settings
-        self._maps: dict[int, PackedMap] = {}
+        self._session = masks.session
         # Frames whose mask is to follow from its map, and the digest of the mask that it may
         # replace: if somebody changes the mask in between, it stays.
         self._pending: dict[int, bytes] = {}
         self._moved = False
         self._following: Job | None = None
+        # What `_following` makes of older maps of these frames is of no use.
+        self._received_meanwhile: set[int] = set()
         self._settled = _timer(self, _SETTLED_MS, self._mark_pending)
         self._looked_at = _timer(self, _LOOKED_AT_MS, self._make_step)
 
@@ -116,20 +90,23 @@ class Prelabels(QObject):
         """Stop following: the layer of masks is gone."""
         self._settled.stop()
         self._looked_at.stop()
-        self._maps.clear()
         self._pending.clear()
 
     def __contains__(self, index: int) -> bool:
-        return index in self._maps
+        return self._session.has_map(index)
 
     def waits(self, index: int) -> bool:
         """Tell whether the mask of a frame is yet to follow from its map."""
         return index in self._pending and self._pending[index] == self.masks.chunks.digest(index)
 
+    def map(self, index: int) -> ProbabilityMap | None:
+        """Return what a model said of a frame, if one did."""
+        kept = self._session.map(index)
+        return None if kept is None else self._unpacked(index, kept)
+
     def confidence(self, index: int) -> float | None:
         """Say how far the pre-label of a frame can be trusted, at the threshold as it is now."""
-        packed = self._maps.get(index)
-        return None if packed is None else confidence(packed.unpack(), self._settings.threshold)
+        return self._session.status(index).confidence
 
     def receive(self, index: int, found: Found, permitted: Mapping[int, bytes]) -> bool:
         """Take in what a model says of a frame and let its mask follow.
@@ -149,10 +126,11 @@ class Prelabels(QObject):
         bool
             False if the frame keeps the mask that it has.
         """
-        self._maps[index] = found.map
+        self._received_meanwhile.add(index)
+        self._session.put_map(index, found.kept, confidence=found.confidence)
         self.known.emit(index)
         digest = self.masks.chunks.digest(index)
-        if self.masks.state(index) in _BY_USER and permitted.get(index) != digest:
+        if self.masks.is_users(index) and permitted.get(index) != digest:
             return False
         self._pending[index] = digest
         self._accept(index, found)
@@ -160,10 +138,21 @@ class Prelabels(QObject):
             self._follow(index)
         return True
 
-    def look(self, probability: ProbabilityMap, settings: MaskSettings) -> Found:
+    def look(self, probability: ProbabilityMap, model: Model, settings: MaskSettings) -> Found:
         """Make what `receive` takes in; may be called from any thread."""
+        return self._found(
+            KeptMap(probability.values, probability.field, model.name, model.card.sha256),
+            probability,
+            settings,
+        )
+
+    def _found(self, kept: KeptMap, probability: ProbabilityMap, settings: MaskSettings) -> Found:
         chunk = self.masks.chunks.encode(mask_from(probability, settings))
-        return Found(PackedMap.pack(probability), settings, chunk)
+        return Found(kept, settings, confidence(probability, settings.threshold), chunk)
+
+    def _unpacked(self, index: int, kept: KeptMap) -> ProbabilityMap:
+        frame = self._session.sequence.frames[index]
+        return ProbabilityMap(kept.values, kept.field, (frame.height, frame.width))
 
     def set_settings(self, settings: MaskSettings) -> None:
         """Change how maps become masks."""
@@ -187,20 +176,22 @@ class Prelabels(QObject):
         self._follow(index)
         self._looked_at.start()
 
-    def to_save(self) -> dict[int, PackedMap]:
-        """List frames whose mask in the layer is yet to follow, with the maps to make it from."""
+    def to_save(self) -> set[int]:
+        """List frames whose mask in the layer is yet to follow its map."""
         self._mark_pending()
-        return {index: self._maps[index] for index in self._pending if self.waits(index)}
+        return {index for index in self._pending if self.waits(index)}
 
     def _follows(self, index: int) -> bool:
         """Tell whether the mask of a frame is the model's, untouched."""
-        return index in self._maps and self.masks.state(index) is MaskState.MODEL
+        status = self._session.status(index)
+        models = status.origin is MaskOrigin.MODEL
+        return index in self and models and status.state is ReviewState.PRELABELLED
 
     def _mark_pending(self) -> None:
         """Note all frames whose mask the settings have left behind."""
         if self._moved:
             shown = self.masks.shown
-            for index in self._maps:
+            for index in range(len(self._session.sequence)):
                 if index != shown and self._follows(index):
                     self._pending[index] = self.masks.chunks.digest(index)
             self._moved = False
@@ -208,23 +199,25 @@ class Prelabels(QObject):
 
     def _follow(self, index: int, replace_last: bool = False) -> None:
         """Bring the mask of the frame on show up to date, if it may be."""
-        if self.waits(index):
-            mask = mask_from(self._maps[index].unpack(), self._settings)
-            self.masks.write(index, mask, MaskState.MODEL, replace_last)
+        probability = self.map(index) if self.waits(index) else None
+        if probability is not None:
+            self._session.set_confidence(index, confidence(probability, self._settings.threshold))
+            mask = mask_from(probability, self._settings)
+            self.masks.write(index, mask, MaskOrigin.MODEL, replace_last)
         self._pending.pop(index, None)
 
     def _accept(self, index: int, found: Found) -> None:
         """Use a mask that was made in a thread, if it is still what is wanted."""
-        fits = found.settings == self._settings and found.map is self._maps.get(index)
-        if not fits or not self.waits(index):
+        if found.settings != self._settings or not self.waits(index):
             return
+        self._session.set_confidence(index, found.confidence)
         if index == self.masks.shown:
             del self._pending[index]
             mask = self.masks.chunks.decode(index, found.chunk)
-            self.masks.write(index, mask, MaskState.MODEL)
+            self.masks.write(index, mask, MaskOrigin.MODEL)
         elif self.masks.can_put(index):
             del self._pending[index]
-            self.masks.put(index, found.chunk, MaskState.MODEL)
+            self.masks.put(index, found.chunk, MaskOrigin.MODEL)
 
     def _can_follow(self, index: int) -> bool:
         return index != self.masks.shown and self.masks.can_put(index)
@@ -238,17 +231,23 @@ class Prelabels(QObject):
         batch = self._next_to_follow()
         if self._following is not None or self._settled.isActive() or not batch:
             return
-        maps, settings = {index: self._maps[index] for index in batch}, self._settings
+        settings, session = self._settings, self._session
 
         def work(cancelled: Callable[[], bool]) -> Iterator[tuple[int, Found]]:
-            for index, packed in maps.items():
+            for index in batch:
+                kept = session.map(index)
                 if cancelled():
                     return
-                chunk = self.masks.chunks.encode(mask_from(packed.unpack(), settings))
-                yield index, Found(packed, settings, chunk)
+                if kept is not None:
+                    yield index, self._found(kept, self._unpacked(index, kept), settings)
 
+        def take(item: tuple[int, Found]) -> None:
+            if item[0] not in self._received_meanwhile:
+                self._accept(*item)
+
+        self._received_meanwhile.clear()
         self._following = Job("Bringing masks up to date", work, len(batch))
-        self._following.item.connect(lambda item: self._accept(*item))
+        self._following.item.connect(take)
         self._following.ended.connect(self._on_followed)
         self._following.start(in_passing=True)
 

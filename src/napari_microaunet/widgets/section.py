@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from qtpy.QtWidgets import QMessageBox, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_microaunet.widgets.mask_layer import MaskLayer, MaskState
+from napari_microaunet.curation.session import MaskOrigin, ReviewState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from napari_microaunet.curation.session import FrameStatus
+    from napari_microaunet.widgets.mask_layer import MaskLayer
 
 _HINT, _ACTIONS = "microaunet_hint", "microaunet_actions"
 
@@ -38,9 +42,11 @@ class Foldable(QWidget):
         The heading.
     content : QWidget
         The section.
+    unfolded : bool
+        Whether it is at first.
     """
 
-    def __init__(self, title: str, content: QWidget) -> None:
+    def __init__(self, title: str, content: QWidget, unfolded: bool = True) -> None:
         super().__init__()
         self._title = title
         self._content = content
@@ -53,7 +59,8 @@ class Foldable(QWidget):
         layout.setSpacing(4)
         layout.addWidget(self._heading)
         layout.addWidget(content)
-        self._heading.setChecked(True)
+        self._heading.setChecked(unfolded)
+        self._fold(unfolded)
 
     def _fold(self, unfolded: bool) -> None:
         self._heading.setText(f"{'▾' if unfolded else '▸'} {self._title}")
@@ -98,16 +105,15 @@ def may_replace(
     """
     if masks is None:
         return {}
-    by_user = (MaskState.HAND, MaskState.FILE)
-    theirs = {i: masks.chunks.digest(i) for i in indices if masks.state(i) in by_user}
+    theirs = {i: masks.chunks.digest(i) for i in indices if masks.is_users(i)}
     if not theirs:
         return {}
-    by_hand = sum(masks.state(index) is MaskState.HAND for index in theirs)
+    kinds = Counter(_kind(masks.session.status(index)) for index in theirs)
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     question = QMessageBox(parent)
     question.setWindowTitle("Replace masks?")
     question.setText(
-        f"{len(theirs)} of {len(indices)} frames have masks that are not the model's: "
-        f"{by_hand} drawn or corrected by hand, {len(theirs) - by_hand} from files."
+        f"{len(theirs)} of {len(indices)} frames have masks that are not the model's: {listed}."
     )
     question.setInformativeText("Replaced masks can be brought back with Ctrl+Z on their frame.")
     keep = question.addButton("Keep these masks", QMessageBox.ButtonRole.AcceptRole)
@@ -118,6 +124,13 @@ def may_replace(
     if question.clickedButton() is keep:
         return {}
     return theirs if question.clickedButton() is replace else None
+
+
+def _kind(status: FrameStatus) -> str:
+    if status.state in (ReviewState.ACCEPTED, ReviewState.EXCLUDED):
+        return status.state.value
+    kinds = {MaskOrigin.FILE: "from files", MaskOrigin.PROPAGATED: "propagated"}
+    return kinds.get(status.origin, "drawn or corrected by hand")
 
 
 def primary_button(text: str) -> QPushButton:

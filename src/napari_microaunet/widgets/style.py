@@ -21,7 +21,7 @@ def style_sheet(theme_name: str) -> str:
     theme = get_theme(theme_name)
     current, text = theme.current.as_rgb(), theme.text.as_rgb()
     primary, foreground = theme.primary.as_rgb(), theme.foreground.as_rgb()
-    secondary = theme.secondary.as_rgb()
+    secondary, warning = theme.secondary.as_rgb(), theme.warning.as_rgb()
     return f"""
         QPushButton#primary {{
             background-color: {current}; color: {text};
@@ -33,6 +33,8 @@ def style_sheet(theme_name: str) -> str:
             background: transparent; border: none; border-bottom: 1px solid {primary};
             font-weight: bold; text-align: left; padding: 4px 2px;
         }}
+        QLabel#quiet {{ color: {secondary}; }}
+        QLabel#warning {{ color: {warning}; font-weight: bold; }}
         QLabel#subheading {{ font-weight: bold; padding-top: 4px; }}
         QProgressBar {{ background-color: {foreground}; border: none; border-radius: 4px; }}
         QProgressBar::chunk {{ background-color: {current}; border-radius: 4px; }}

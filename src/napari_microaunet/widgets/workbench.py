@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.layers import Image, Labels
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_microaunet.curation.session import Session
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FrameSequence, open_frames
 from napari_microaunet.frames.arrays import ArraySequence
@@ -20,16 +22,15 @@ from napari_microaunet.widgets.mask_files import masks_beside, masks_from_layer
 from napari_microaunet.widgets.mask_layer import MaskLayer, shown_frame
 from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE, layers_of
 from napari_microaunet.widgets.prelabels import Prelabels
+from napari_microaunet.widgets.session_view import SessionView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari import Viewer
     from napari.types import LayerData
     from napari.utils.events import Event
-
-    from napari_microaunet.frames.mask_chunks import MaskChunks
 
 
 class Work(QObject):
@@ -48,7 +49,14 @@ class Work(QObject):
     mask_folder : Path or None
         Where masks were last read from or saved to: saving there again needs no
         question.
+    status_changed : Signal(object)
+        Numbers of frames whose `FrameStatus` has changed.
+    problem_changed : Signal()
+        `session.problem` has come or gone.
     """
+
+    status_changed = Signal(object)
+    problem_changed = Signal()
 
     def __init__(self, image: Image, sequence: FrameSequence) -> None:
         super().__init__()
@@ -57,13 +65,39 @@ class Work(QObject):
         self.masks: MaskLayer | None = None
         self.prelabels: Prelabels | None = None
         self.mask_folder: Path | None = None
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session | None:
+        """The session that the masks are kept in, once it is open."""
+        return self._session
+
+    def open_session(self) -> Session:
+        """Open the session, if it is not yet; may be called from any thread.
+
+        Raises
+        ------
+        InputError
+            If it cannot be opened.
+        """
+        if self._session is None:
+            self._session = Session(
+                self.sequence,
+                is_stack=self.image.ndim == 3,
+                on_problem=lambda _: self.problem_changed.emit(),
+                on_change=self.status_changed.emit,
+            )
+        return self._session
 
     def drop_masks(self) -> None:
-        """Forget masks whose layer has been removed."""
+        """Forget masks whose layer has been removed; they stay in their session."""
         if self.masks is not None and self.prelabels is not None:
             self.masks.close()
             self.prelabels.close()
         self.masks = self.prelabels = None
+        session, self._session = self._session, None
+        if session is not None and not session.close():
+            show_error(session.problem or f"The session {session.folder} could not be saved.")
 
 
 class Workbench(QObject):
@@ -91,6 +125,14 @@ class Workbench(QObject):
         What is known of this frame, its mask included, may have changed.
     job_changed : Signal()
         A job has begun or ended.
+    status_changed : Signal(object)
+        The `FrameStatus` of frames being worked on, by their numbers, has changed.
+    problem_changed : Signal()
+        Saving what is being worked on has failed, or works again.
+    settings_changed : Signal()
+        `settings` are those of a session that was opened.
+    closing : Signal()
+        The dock is about to go.
     """
 
     work_changed = Signal()
@@ -98,6 +140,10 @@ class Workbench(QObject):
     shown_changed = Signal(int)
     frame_changed = Signal(int)
     job_changed = Signal()
+    status_changed = Signal(object)
+    problem_changed = Signal()
+    settings_changed = Signal()
+    closing = Signal()
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
@@ -109,6 +155,7 @@ class Workbench(QObject):
         self.settings = MaskSettings()
         self._works: list[Work] = []
         self._fit = FitToFrame(viewer)
+        self._view = SessionView(self)
         self._last_shown = -1
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -136,6 +183,7 @@ class Workbench(QObject):
 
     def close(self) -> None:
         """Stop what is running: the dock is gone."""
+        self.closing.emit()
         if self.job is not None:
             self.job.cancel()
         for work in self._works:
@@ -161,9 +209,9 @@ class Workbench(QObject):
             return [(sequence, layers_of(sequence)[0])]
 
         def end(complete: bool) -> None:
-            if complete:
+            if complete and self.work is not None:
                 # napari takes its time for each new layer: one at a time.
-                QTimer.singleShot(0, partial(self._add_masks, masks))
+                QTimer.singleShot(0, partial(self._open_session, self.work, masks))
 
         job = Job(f"Opening {path.name}", work)
         job.item.connect(self._show)
@@ -176,11 +224,22 @@ class Workbench(QObject):
         readable = (i for i in range(len(sequence)) if i not in sequence.problems)
         self.go_to(next(readable, 0))
 
+    def _open_session(self, work: Work, beside: bool) -> None:
+        """Open the session of frames that have just come on show, then add its masks."""
+
+        def end(complete: bool) -> None:
+            if complete and work is self.work:
+                QTimer.singleShot(0, partial(self._add_masks, beside))
+
+        job = Job(f"Opening the session of {work.sequence.name}", lambda _: [work.open_session()])
+        self.run(job, end, work)
+
     def _add_masks(self, beside: bool) -> None:
         if self.work is not None:
             self.start_masks()
             # Not before: with the first layers, napari's own docks grow and the canvas shrinks.
             self._fit.start(self.work, self.shown)
+            self._view.restore()
             if beside:
                 masks_beside(self)
 
@@ -202,29 +261,36 @@ class Workbench(QObject):
 
     # Masks
 
-    def start_masks(
-        self, layer: Labels | None = None, chunks: MaskChunks | None = None
-    ) -> tuple[Work, Prelabels]:
+    def start_masks(self, layer: Labels | None = None) -> tuple[Work, Prelabels]:
         """Give the sequence being worked on a layer for masks, if it has none yet.
 
         Parameters
         ----------
         layer : Labels, optional
             A layer to take over for it.
-        chunks : MaskChunks, optional
-            What that layer is to hold from now on.
 
         Raises
         ------
         InputError
-            If there is no sequence.
+            If there is no sequence, or its session cannot be opened.
         """
         work = self.work
         if work is None:
             raise InputError("There are no frames yet: open some, or choose an image layer.")
         if work.prelabels is None:
-            work.masks = MaskLayer(self.viewer, work.image, work.sequence, layer, chunks)
+            session = work.open_session()
+            kept = session.setting("masks")
+            if kept is not None:
+                self.settings = MaskSettings(**kept)
+                self.settings_changed.emit()
+            else:
+                session.set_setting("masks", asdict(self.settings))
+            work.masks = MaskLayer(self.viewer, work.image, session, layer)
             work.prelabels = Prelabels(work.masks, self.settings)
+            work.status_changed.connect(self._on_status)
+            work.problem_changed.connect(self._on_problem)
+            for sentence in filter(None, (session.notice, *session.remarks)):
+                show_warning(sentence)
             work.masks.changed.connect(self.frame_changed)
             work.masks.replaced.connect(partial(self._on_replaced, work))
             work.prelabels.known.connect(self.frame_changed)
@@ -237,6 +303,8 @@ class Workbench(QObject):
         for work in self._works:
             if work.prelabels is not None:
                 work.prelabels.set_settings(settings)
+        if self.work is not None and self.work.session is not None:
+            self.work.session.set_setting("masks", asdict(settings))
         self.frame_changed.emit(self.shown)
 
     # Jobs
@@ -307,7 +375,7 @@ class Workbench(QObject):
         if theirs:
             masks_from_layer(self, theirs[0])
         else:
-            self.start_masks()
+            self._start_masks_or_say_why()
 
     def _on_replaced(self, work: Work) -> None:
         """Take over what somebody has put in the place of the masks."""
@@ -317,7 +385,23 @@ class Workbench(QObject):
             work.drop_masks()
             self.work_changed.emit()
             if work is self.work and layer.data.shape[-2:] == work.sequence.canvas_shape:
-                masks_from_layer(self, layer)
+                masks_from_layer(self, layer, replace=True)
+
+    def _start_masks_or_say_why(self) -> None:
+        try:
+            self.start_masks()
+        except InputError as error:
+            show_error(str(error))
+
+    def _on_problem(self) -> None:
+        work = self.sender()
+        if isinstance(work, Work) and work.session is not None and work.session.problem:
+            show_error(work.session.problem)
+        self.problem_changed.emit()
+
+    def _on_status(self, indices: Sequence[int]) -> None:
+        if self.work is not None and self.work is self.sender():
+            self.status_changed.emit(indices)
 
     def _on_removed(self, event: Event) -> None:
         for work in list(self._works):
@@ -341,6 +425,8 @@ class Workbench(QObject):
             return
         self._last_shown = shown
         self._fit.follow(self.work, shown)
+        if self.work.session is not None:
+            self.work.session.shown = shown
         if self.work.prelabels is not None:
             self.work.prelabels.show(shown)
         self.shown_changed.emit(shown)
