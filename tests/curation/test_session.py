@@ -269,6 +269,26 @@ def test_change_is_announced(open_session):
     assert set(seen) == {2}
 
 
+def test_listener_that_fails_does_not_keep_work_from_the_disk(open_session):
+    session = open_session()
+
+    def fail(_indices):
+        raise RuntimeError("the window is gone")
+
+    session.put_mask(0, mask_of(session, 0), MaskOrigin.HAND)
+    session._on_change = fail
+    assert session.flush()
+    session._on_change = None
+    session.close()
+    assert open_session().chunks.mask(0).sum() == 12
+
+
+def test_mask_of_another_size_is_refused(session):
+    with pytest.raises(ValueError, match="frame 1"):
+        session.put_mask(1, np.zeros((20, 30), np.uint8), MaskOrigin.HAND)
+    assert states(session) == ["unseen"] * 4
+
+
 # Frames that come and go
 
 

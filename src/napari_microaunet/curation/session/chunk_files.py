@@ -38,14 +38,18 @@ class ChunkFiles:
         self._waiting: dict[int, bytes | None] = {}
         self._read: OrderedDict[int, bytes | None] = OrderedDict()
         self._lock = Lock()
+        self._prepared = 0
 
     def prepare(self, slots: int) -> None:
-        """Make the folder, or make it longer; costs a moment if nothing is to be done."""
+        """Make the folder, or make it longer."""
+        if self._prepared == slots:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         file, metadata = self.folder / METADATA_NAME, array_metadata(slots, self.shape)
         if not file.is_file() or file.read_bytes() != metadata:
             with replacing(file) as target:
                 target.write(metadata)
+        self._prepared = slots
 
     def on_disk(self) -> set[int]:
         """List the slots that have a file."""
@@ -99,7 +103,9 @@ class ChunkFiles:
             else:
                 with replacing(file) as target:
                     target.write(chunk)
+            self._sync()
         except OSError as error:
+            self._prepared = 0
             # The file beside it that is to take its place says nothing to anybody.
             raise OSError(error.errno, error.strerror, str(file)) from error
         with self._lock:
@@ -122,6 +128,15 @@ class ChunkFiles:
             # A drive that is gone must not look like a frame without a mask.
             os.stat(self.folder)  # noqa: PTH116
             return None
+
+    def _sync(self) -> None:
+        """Have names outlast a power cut, as contents do; Windows sees to that by itself."""
+        if os.name == "posix":
+            folder = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
     def _keep(self, slot: int, chunk: bytes | None) -> None:
         self._read[slot] = chunk

@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 import tempfile
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -318,13 +318,14 @@ def read_events(path: Path) -> list[Event]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    with _named(path), tempfile.TemporaryDirectory(prefix="microaunet-") as folder:
+    with _named(path), ExitStack() as stack:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
             version = _checked_version(connection, path)
         except sqlite3.OperationalError:
             # The journal of a folder that cannot be written to cannot be opened; a copy's can.
             connection.close()
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="microaunet-"))
             for file in (path, path.with_name(f"{path.name}-wal")):
                 if file.exists():
                     shutil.copy(file, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import sqlite3
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -198,7 +199,8 @@ def _free_or_ours(parent: Path, name: str, sequence: FrameSequence) -> Path:
             break
         try:
             contents = read_database(folder / DATABASE_NAME)
-        except InputError:
+        except (InputError, OSError, sqlite3.Error):
+            # Whoever opens it is told.
             break
         if not contents.frames or belongs_to(contents, sequence):
             break

@@ -36,6 +36,7 @@ from napari_microaunet.curation.session.states import (
     MaskOrigin,
     ReviewState,
 )
+from napari_microaunet.curation.session.writer import listening
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FieldOfView
 from napari_microaunet.frames.mask_chunks import (
@@ -257,8 +258,19 @@ class Session:
             As `chunks` encodes it, or at native size; None for an empty one.
         origin : MaskOrigin
             Who made it.
+
+        Raises
+        ------
+        ValueError
+            If an array is not of the size of the frame.
         """
-        chunk = self.chunks.encode(mask) if isinstance(mask, np.ndarray) else mask
+        if isinstance(mask, np.ndarray):
+            frame = self.sequence.frames[index]
+            if mask.shape != (frame.height, frame.width):
+                raise ValueError(f"a mask of shape {mask.shape} does not fit frame {frame.name}")
+            chunk = self.chunks.encode(mask)
+        else:
+            chunk = mask
         self._write_mask(index, chunk, origin)
 
     def set_origin(self, index: int, origin: MaskOrigin) -> None:
@@ -732,7 +744,8 @@ class Session:
             row.centre_column = float(columns.mean()) if rows.size else None
             row.changed_pixels = changed
             self._statuses[index] = None
-        self._announce([index])
+        with listening():
+            self._announce([index])
 
 
 class _Masks(ChunkStore):

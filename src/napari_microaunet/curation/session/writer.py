@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sqlite3
+from contextlib import contextmanager
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Keep what a listener does wrong, such as a window that is gone, from stopping the thread."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001
+        _log.exception("a listener has failed")
+
 
 # What comes in within as long is written together: the dabs of a stroke, a mask and its map.
 _TOGETHER_S = 0.2
@@ -112,19 +126,29 @@ class Writer:
             while self._save():
                 pass
         except (OSError, sqlite3.Error, InputError) as error:
-            with self._changed:
-                self._waits = True
-                self._failures += 1
-            self._tell(_in_words(error, self._database))
-            return False
-        self._tell(None)
-        return True
+            problem = _in_words(error, self._database)
+        except Exception as error:  # noqa: BLE001
+            # A defect of ours. The thread goes on all the same: it holds people's work.
+            _log.exception("saving has failed")
+            problem = (
+                f"Saving to {self._database.parent} has failed ({error}): save the masks as files "
+                "as well, and report this."
+            )
+        else:
+            self._tell(None)
+            return True
+        with self._changed:
+            self._waits = True
+            self._failures += 1
+        self._tell(problem)
+        return False
 
     def _tell(self, problem: str | None) -> None:
         if problem != self.problem:
             self.problem = problem
             if self._on_problem is not None:
-                self._on_problem(problem)
+                with listening():
+                    self._on_problem(problem)
 
 
 _MAKE_ROOM = "make room on the disk"
