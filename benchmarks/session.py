@@ -37,7 +37,7 @@ MEBIBYTE = 2**20
 # A brush of 41 pixels that is dragged leaves so many dabs a stroke.
 DABS, BRUSH = 30, 41
 # Where a session is filled quickly, because there is nothing to sync with; not what is measured.
-_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None
+_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 # As many sessions are killed side by side.
 _AT_ONCE = 3
 _KILLS_EACH = 10

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import shutil
+import zipfile
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +68,15 @@ def test_other_frames_of_that_name_get_another(frames, tmp_path):
     shutil.copy(frames / "other.png", tmp_path / "frames.png")
     alone = session_folder_for(open_frames(tmp_path / "frames.png"))
     assert alone == tmp_path / "frames-3.microaunet"
+
+
+def test_session_of_an_older_version_is_not_taken_for_that_of_other_frames(frames, tmp_path):
+    with zipfile.ZipFile(Path(__file__).with_name("session-version-1.zip")) as file:
+        file.extractall(tmp_path)
+    assert session_folder_for(open_frames(frames)) == tmp_path / "frames.microaunet"
+    for path in frames.iterdir():
+        path.rename(path.with_stem(f"x{path.stem}"))
+    assert session_folder_for(open_frames(frames)) == tmp_path / "frames-2.microaunet"
 
 
 def test_moved_together_with_its_frames(frames, tmp_path):

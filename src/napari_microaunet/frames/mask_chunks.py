@@ -172,8 +172,6 @@ class MaskChunks:
         The masks, top left on the canvas.
     canvas_shape : (int, int)
         Height and width of the canvas.
-    filled : set of int
-        Frames that `fill` was called for.
     """
 
     def __init__(
@@ -186,7 +184,6 @@ class MaskChunks:
         self._sequence = sequence
         self._store = ChunksInMemory() if store is None else store
         self.canvas_shape = sequence.canvas_shape if canvas_shape is None else canvas_shape
-        self.filled: set[int] = set()
         self.array = chunk_array(self._store, len(sequence), self.canvas_shape, is_stack)
 
     def __getitem__(self, index: int) -> Buffer | None:
@@ -197,11 +194,6 @@ class MaskChunks:
             self._store.pop(index, None)
         else:
             self._store[index] = chunk
-
-    def fill(self, index: int, mask: NDArray[np.uint8]) -> None:
-        """Give a frame its mask before anybody looks at the array."""
-        self[index] = self.encode(mask)
-        self.filled.add(index)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Decode the mask of a frame, uint8 labels of shape (height, width), native size."""

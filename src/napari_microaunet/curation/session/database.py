@@ -161,6 +161,13 @@ class Event(NamedTuple):
     what: str
 
 
+class Identity(NamedTuple):
+    """Whose session a database is of: where its frames were opened from, and their names."""
+
+    path: Path
+    names: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Contents:
     """All of a database but its events."""
@@ -212,6 +219,7 @@ class Database:
 
     def _prepare(self) -> None:
         version = _checked_version(self._connection, self.path)
+        _check_pages(self._connection, self.path)
         if version is not None and version < SCHEMA_VERSION:
             self._migrate(version)
         try:
@@ -307,6 +315,22 @@ def read_database(path: Path) -> Contents:
         return _load(connection)
 
 
+def read_identity(path: Path) -> Identity | None:
+    """Read whose session a database is of, whatever its version; None if it has no frames yet.
+
+    Raises
+    ------
+    InputError
+        If it is damaged or something else.
+    """
+    with _opened(path) as (connection, version):
+        if version is None:
+            return None
+        found = connection.execute("SELECT value FROM facts WHERE name = 'path'").fetchone()
+        names = frozenset(name for (name,) in connection.execute("SELECT name FROM frames"))
+        return None if found is None else Identity(Path(json.loads(found[0])), names)
+
+
 def read_events(path: Path) -> list[Event]:
     """Read all that happened, in order; another process may be writing."""
     with _reading(path) as connection:
@@ -318,6 +342,21 @@ def read_events(path: Path) -> list[Event]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    with _opened(path) as (connection, version):
+        if version is None:
+            raise InputError(f"{path} is being made right now; try again in a moment.")
+        if version < SCHEMA_VERSION:
+            raise InputError(
+                f"{path} is of an older version of this program and cannot be brought up to "
+                "date here; open it where it can be written to."
+            )
+        _check_pages(connection, path)
+        yield connection
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[sqlite3.Connection, int | None]]:
+    """Open a database that is only read, with the version of its schema."""
     with _named(path), ExitStack() as stack:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
@@ -332,12 +371,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
             connection = sqlite3.connect(Path(folder) / path.name)
             version = _checked_version(connection, path)
         with closing(connection):
-            if version != SCHEMA_VERSION:
-                raise InputError(
-                    f"{path} is of an older version of this program and cannot be brought up to "
-                    "date here; open it where it can be written to."
-                )
-            yield connection
+            yield connection, version
 
 
 def _checked_version(connection: sqlite3.Connection, path: Path) -> int | None:
@@ -353,10 +387,13 @@ def _checked_version(connection: sqlite3.Connection, path: Path) -> int | None:
         raise InputError(
             f"{path} was made by a newer version of napari-microaunet; update this one to open it."
         )
+    return version
+
+
+def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise _damaged(path, found)
-    return version
 
 
 @contextmanager

@@ -17,14 +17,13 @@ from filelock import FileLock
 from platformdirs import user_config_path, user_data_path
 
 from napari_microaunet.atomic import replacing
-from napari_microaunet.curation.session.database import DATABASE_NAME, read_database
+from napari_microaunet.curation.session.database import DATABASE_NAME, Identity, read_identity
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.arrays import ArraySequence
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.frames.sequence import spread
 
 if TYPE_CHECKING:
-    from napari_microaunet.curation.session.database import Contents
     from napari_microaunet.frames import FrameSequence
 
 SUFFIX = ".microaunet"
@@ -110,16 +109,16 @@ def has_no_file(sequence: FrameSequence) -> bool:
     return isinstance(sequence, ArraySequence) and not sequence.path.is_file()
 
 
-def belongs_to(contents: Contents, sequence: FrameSequence) -> bool:
+def _belongs_to(identity: Identity, sequence: FrameSequence) -> bool:
     """Tell whether a session was made for these frames, maybe before some came or went.
 
     Its frames were opened from a file or folder of this name, and half of
     them, or of these, have their names in common.
     """
-    if Path(contents.facts["path"]).name != sequence.path.absolute().name:
+    if identity.path.name != sequence.path.absolute().name:
         return False
-    theirs, ours = ({frame.name for frame in one} for one in (contents.frames, sequence.frames))
-    return 2 * len(theirs & ours) >= min(len(theirs), len(ours))
+    names = {frame.name for frame in sequence.frames}
+    return 2 * len(names & identity.names) >= min(len(names), len(identity.names))
 
 
 def recent_sessions() -> list[RecentSession]:
@@ -198,11 +197,11 @@ def _free_or_ours(parent: Path, name: str, sequence: FrameSequence) -> Path:
         if not (folder / DATABASE_NAME).is_file():
             break
         try:
-            contents = read_database(folder / DATABASE_NAME)
+            identity = read_identity(folder / DATABASE_NAME)
         except (InputError, OSError, sqlite3.Error):
             # Whoever opens it is told.
             break
-        if not contents.frames or belongs_to(contents, sequence):
+        if identity is None or _belongs_to(identity, sequence):
             break
     return folder
 
