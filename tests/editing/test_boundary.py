@@ -70,7 +70,7 @@ def test_the_exact_outline_gives_exactly_the_polyp(mask):
 
 
 @given(masks(), st.sampled_from([1.0, 0.5]))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_few_vertices_give_the_polyp_to_a_pixel(mask, tolerance):
     for label in labels_of(mask):
         polyp = mask == label
