@@ -69,6 +69,13 @@ class InUse:
         again.choose_model("bright")
         return again
 
+    def leave(self, *, forget=False):
+        """Close the dock; the session goes as well where it is to be forgotten."""
+        folder = self.work.session.folder
+        self.viewer.window.remove_dock_widget("all")
+        if forget:
+            shutil.rmtree(folder)
+
     @property
     def work(self):
         return self.bench.work

@@ -11,18 +11,9 @@ from napari_microaunet.widgets.review_table import AREA, CONFIDENCE, NAME, REMAR
 UNSEEN, PRELABELLED, EDITED, ACCEPTED, EXCLUDED = ReviewState
 
 
-def press(used, key, modifier=Qt.KeyboardModifier.NoModifier):
-    """Press a key where a user would: in the canvas."""
-    used.qtbot.keyClick(used.viewer.window._qt_viewer.canvas.native, key, modifier)
-
-
 def stroke(used, row=100, column=120, label=7):
     used.layer.brush_size = 31
     used.layer.paint((used.bench.shown, row, column), label)
-
-
-def states(used):
-    return [status.state for status in used.work.session.statuses]
 
 
 def text(used, index, column):
@@ -43,20 +34,13 @@ def choose_reason(used, key):
     used.qtbot.keyClick(menus[-1], key)
 
 
-@pytest.fixture
-def used(use, folder):
-    in_use = use()
-    in_use.open(folder)
-    in_use.prelabel_all()
-    return in_use
-
-
-def test_accepting_walks_through_the_frames(used):
-    assert states(used) == [PRELABELLED] * 5
+def test_accepting_walks_through_the_frames(prelabelled):
+    used = prelabelled
+    assert used.states == [PRELABELLED] * 5
     masks = [used.mask(index) for index in range(5)]
     assert "0 of 5" in used.review.progress.text()
-    press(used, Qt.Key.Key_Q)
-    assert states(used) == [ACCEPTED, *[PRELABELLED] * 4]
+    used.press(Qt.Key.Key_Q)
+    assert used.states == [ACCEPTED, *[PRELABELLED] * 4]
     assert used.bench.shown == 1
     used.review.accept_button.click()
     assert used.bench.shown == 2
@@ -65,10 +49,10 @@ def test_accepting_walks_through_the_frames(used):
     assert text(used, 0, STATE) == "accepted"
     # What is done already is not stopped at.
     used.work.session.accept([3])
-    press(used, Qt.Key.Key_Q)
+    used.press(Qt.Key.Key_Q)
     assert used.bench.shown == 4
-    press(used, Qt.Key.Key_Q)
-    assert states(used) == [ACCEPTED] * 5
+    used.press(Qt.Key.Key_Q)
+    assert used.states == [ACCEPTED] * 5
     assert "All frames of the queue are done" in used.review.message.text()
     for index, mask in enumerate(masks):
         np.testing.assert_array_equal(used.mask(index), mask)
@@ -76,60 +60,63 @@ def test_accepting_walks_through_the_frames(used):
     used.prelabel.threshold.value += 0.1
     used.settle()
     np.testing.assert_array_equal(used.mask(2), masks[2])
-    assert states(used) == [ACCEPTED] * 5
+    assert used.states == [ACCEPTED] * 5
 
 
-def test_changing_an_accepted_mask_makes_it_edited_until_that_is_undone(used):
-    press(used, Qt.Key.Key_Q)
+def test_changing_an_accepted_mask_makes_it_edited_until_that_is_undone(prelabelled):
+    used = prelabelled
+    used.press(Qt.Key.Key_Q)
     used.go_to(0)
     stroke(used)
-    assert states(used)[0] is EDITED
+    assert used.states[0] is EDITED
     used.layer.undo()
-    assert states(used)[0] is ACCEPTED
+    assert used.states[0] is ACCEPTED
 
 
-def test_a_negative_frame_is_emptied_and_comes_back_with_either_undo(used):
+def test_a_negative_frame_is_emptied_and_comes_back_with_either_undo(prelabelled):
+    used = prelabelled
     mask = used.mask(0)
     assert mask.any()
-    press(used, Qt.Key.Key_N)
+    used.press(Qt.Key.Key_N)
     assert used.bench.shown == 1
     assert not used.mask(0).any()
-    assert states(used)[0] is ACCEPTED
+    assert used.states[0] is ACCEPTED
     used.qtbot.waitUntil(lambda: text(used, 0, STATE) == "negative", timeout=20_000)
-    press(used, Qt.Key.Key_U)
+    used.press(Qt.Key.Key_U)
     assert used.bench.shown == 0
     np.testing.assert_array_equal(used.mask(0), mask)
     assert used.masks.origin(0) is MaskOrigin.MODEL
-    assert states(used)[0] is PRELABELLED
-    press(used, Qt.Key.Key_U, Qt.KeyboardModifier.ShiftModifier)
+    assert used.states[0] is PRELABELLED
+    used.press(Qt.Key.Key_U, Qt.KeyboardModifier.ShiftModifier)
     assert not used.mask(0).any()
-    assert states(used)[0] is ACCEPTED
+    assert used.states[0] is ACCEPTED
     # napari's own undo brings the mask back as well, and with it the frame to the queue.
     used.layer.undo()
     np.testing.assert_array_equal(used.mask(0), mask)
-    assert states(used)[0] is not ACCEPTED
+    assert used.states[0] is not ACCEPTED
 
 
 def test_a_frame_without_a_mask_is_not_accepted_by_mistake(use, folder):
     used = use()
     used.open(folder)
-    press(used, Qt.Key.Key_Q)
-    assert states(used) == [UNSEEN] * 5
+    used.press(Qt.Key.Key_Q)
+    assert used.states == [UNSEEN] * 5
     assert used.bench.shown == 0
     assert "no mask yet" in used.review.message.text()
-    press(used, Qt.Key.Key_N)
-    assert states(used)[0] is ACCEPTED
-    press(used, Qt.Key.Key_U)
-    assert states(used) == [UNSEEN] * 5
+    used.press(Qt.Key.Key_N)
+    assert used.states[0] is ACCEPTED
+    used.press(Qt.Key.Key_U)
+    assert used.states == [UNSEEN] * 5
     assert used.masks.origin(0) is MaskOrigin.NONE
 
 
-def test_a_frame_is_excluded_for_a_reason(used):
+def test_a_frame_is_excluded_for_a_reason(prelabelled):
+    used = prelabelled
     mask = used.mask(0)
-    press(used, Qt.Key.Key_X, Qt.KeyboardModifier.ShiftModifier)
+    used.press(Qt.Key.Key_X, Qt.KeyboardModifier.ShiftModifier)
     choose_reason(used, Qt.Key.Key_2)
     assert used.work.session.status(0).reason == "blur"
-    assert states(used)[0] is EXCLUDED
+    assert used.states[0] is EXCLUDED
     assert used.bench.shown == 1
     assert text(used, 0, REMARKS) == "blur"
     np.testing.assert_array_equal(used.mask(0), mask)
@@ -138,69 +125,74 @@ def test_a_frame_is_excluded_for_a_reason(used):
     used.review.answer.setText("patient's name in the picture")
     used.qtbot.keyClick(used.review.answer, Qt.Key.Key_Return)
     assert text(used, 1, REMARKS) == "patient's name in the picture"
-    press(used, Qt.Key.Key_U)
-    assert states(used)[:2] == [EXCLUDED, PRELABELLED]
-    press(used, Qt.Key.Key_U)
-    assert states(used)[0] is PRELABELLED
+    used.press(Qt.Key.Key_U)
+    assert used.states[:2] == [EXCLUDED, PRELABELLED]
+    used.press(Qt.Key.Key_U)
+    assert used.states[0] is PRELABELLED
 
 
-def test_a_decision_is_taken_back_long_after(used):
-    press(used, Qt.Key.Key_Q)
-    press(used, Qt.Key.Key_Q)
+def test_a_decision_is_taken_back_long_after(prelabelled):
+    used = prelabelled
+    used.press(Qt.Key.Key_Q)
+    used.press(Qt.Key.Key_Q)
     used.go_to(0)
-    press(used, Qt.Key.Key_R, Qt.KeyboardModifier.ShiftModifier)
-    assert states(used)[:2] == [PRELABELLED, ACCEPTED]
-    press(used, Qt.Key.Key_U)
-    assert states(used)[:2] == [ACCEPTED, ACCEPTED]
+    used.press(Qt.Key.Key_R, Qt.KeyboardModifier.ShiftModifier)
+    assert used.states[:2] == [PRELABELLED, ACCEPTED]
+    used.press(Qt.Key.Key_U)
+    assert used.states[:2] == [ACCEPTED, ACCEPTED]
 
 
-def test_notes_are_written_in_a_line_and_undone(used):
-    press(used, Qt.Key.Key_Y, Qt.KeyboardModifier.ShiftModifier)
+def test_notes_are_written_in_a_line_and_undone(prelabelled):
+    used = prelabelled
+    used.press(Qt.Key.Key_Y, Qt.KeyboardModifier.ShiftModifier)
     used.review.answer.setText("ask Dr. Grimm")
     used.qtbot.keyClick(used.review.answer, Qt.Key.Key_Return)
     assert text(used, 0, REMARKS) == "ask Dr. Grimm"
     assert used.review.answer.isHidden()
-    press(used, Qt.Key.Key_Y, Qt.KeyboardModifier.ShiftModifier)
+    used.press(Qt.Key.Key_Y, Qt.KeyboardModifier.ShiftModifier)
     assert used.review.answer.text() == "ask Dr. Grimm"
     used.review.answer.setText("no")
     used.qtbot.keyClick(used.review.answer, Qt.Key.Key_Escape)
     assert text(used, 0, REMARKS) == "ask Dr. Grimm"
-    press(used, Qt.Key.Key_U)
+    used.press(Qt.Key.Key_U)
     assert text(used, 0, REMARKS) == ""
 
 
-def test_several_frames_are_decided_on_at_once_and_undone_at_once(used):
+def test_several_frames_are_decided_on_at_once_and_undone_at_once(prelabelled):
+    used = prelabelled
     masks = [used.mask(index) for index in range(5)]
     used.go_to(1)
     select(used, 1, 2, 4)
-    press(used, Qt.Key.Key_N)
-    assert states(used) == [PRELABELLED, ACCEPTED, ACCEPTED, PRELABELLED, ACCEPTED]
+    used.press(Qt.Key.Key_N)
+    assert used.states == [PRELABELLED, ACCEPTED, ACCEPTED, PRELABELLED, ACCEPTED]
     assert [bool(used.mask(index).any()) for index in range(5)] == [True, False, False, True, False]
     assert used.bench.shown == 1
     assert "3 frames" in used.review.message.text()
-    press(used, Qt.Key.Key_U)
-    assert states(used) == [PRELABELLED] * 5
+    used.press(Qt.Key.Key_U)
+    assert used.states == [PRELABELLED] * 5
     for index, mask in enumerate(masks):
         np.testing.assert_array_equal(used.mask(index), mask)
-    press(used, Qt.Key.Key_U, Qt.KeyboardModifier.ShiftModifier)
-    assert states(used)[4] is ACCEPTED
+    used.press(Qt.Key.Key_U, Qt.KeyboardModifier.ShiftModifier)
+    assert used.states[4] is ACCEPTED
     assert not used.mask(4).any()
 
 
-def test_frames_whose_masks_are_yet_to_follow_are_accepted_as_they_will_be(used):
+def test_frames_whose_masks_are_yet_to_follow_are_accepted_as_they_will_be(prelabelled):
+    used = prelabelled
     from napari_microaunet.prelabel.masks import mask_from
 
     used.prelabel.threshold.value += 0.1
     wanted = [mask_from(used.work.prelabels.map(i), used.bench.settings) for i in range(5)]
     select(used, *range(5))
-    press(used, Qt.Key.Key_Q)
+    used.press(Qt.Key.Key_Q)
     used.settle()
-    assert states(used) == [ACCEPTED] * 5
+    assert used.states == [ACCEPTED] * 5
     for index, mask in enumerate(wanted):
         np.testing.assert_array_equal(used.masks.chunks.mask(index), mask)
 
 
-def test_the_table_says_what_is_known_of_each_frame(used):
+def test_the_table_says_what_is_known_of_each_frame(prelabelled):
+    used = prelabelled
     frames = used.work.sequence.frames
     for index, frame in enumerate(frames):
         assert text(used, index, NAME) == frame.name
@@ -212,69 +204,74 @@ def test_the_table_says_what_is_known_of_each_frame(used):
     assert float(text(used, 2, AREA)) == pytest.approx(share, abs=0.06)
 
 
-def test_table_and_picture_follow_each_other(used):
+def test_table_and_picture_follow_each_other(prelabelled):
+    used = prelabelled
     queue = used.review.queue
     used.go_to(3)
     assert queue.selected == [3]
     assert text(used, 3, 0).startswith("▸")
     used.qtbot.keyClick(queue, Qt.Key.Key_Down)
     used.qtbot.waitUntil(lambda: used.bench.shown == 4, timeout=20_000)
-    press(used, Qt.Key.Key_PageUp)
+    used.press(Qt.Key.Key_PageUp)
     assert used.bench.shown == 3
-    press(used, Qt.Key.Key_PageDown)
-    press(used, Qt.Key.Key_PageDown)
+    used.press(Qt.Key.Key_PageDown)
+    used.press(Qt.Key.Key_PageDown)
     assert used.bench.shown == 4
     # Letters that are pressed in the table act as in the picture.
     used.qtbot.keyClick(queue, Qt.Key.Key_Q)
-    assert states(used)[4] is ACCEPTED
+    assert used.states[4] is ACCEPTED
     select(used, 0, 1)
     used.qtbot.wait(100)
     assert used.bench.shown == 0 or used.bench.shown == 4
     assert queue.selected == [0, 1]
 
 
-def test_masks_are_hidden_and_shown(used):
-    press(used, Qt.Key.Key_H, Qt.KeyboardModifier.AltModifier)
+def test_masks_are_hidden_and_shown(prelabelled):
+    used = prelabelled
+    used.press(Qt.Key.Key_H, Qt.KeyboardModifier.AltModifier)
     assert not used.layer.visible
-    press(used, Qt.Key.Key_H, Qt.KeyboardModifier.AltModifier)
+    used.press(Qt.Key.Key_H, Qt.KeyboardModifier.AltModifier)
     assert used.layer.visible
 
 
-def test_the_picture_says_how_far_its_frame_has_come(used):
+def test_the_picture_says_how_far_its_frame_has_come(prelabelled):
+    used = prelabelled
     overlay = used.viewer.canvas.overlays.text
     assert overlay.visible
     assert overlay.text == "pre-labelled"
-    press(used, Qt.Key.Key_Q)
+    used.press(Qt.Key.Key_Q)
     used.go_to(0)
     assert overlay.text == "accepted"
     used.work.session.exclude([0], "glare")
     used.qtbot.waitUntil(lambda: overlay.text == "excluded: glare", timeout=20_000)
 
 
-def test_a_session_opens_again_with_its_decisions(used, use, folder):
-    press(used, Qt.Key.Key_Q)
-    press(used, Qt.Key.Key_N)
-    press(used, Qt.Key.Key_X, Qt.KeyboardModifier.ShiftModifier)
+def test_a_session_opens_again_with_its_decisions(prelabelled, use, folder):
+    used = prelabelled
+    used.press(Qt.Key.Key_Q)
+    used.press(Qt.Key.Key_N)
+    used.press(Qt.Key.Key_X, Qt.KeyboardModifier.ShiftModifier)
     choose_reason(used, Qt.Key.Key_1)
     masks = [used.mask(index) for index in range(5)]
     used.viewer.window.remove_dock_widget(used.dock)
     again = use()
     again.open(folder)
-    assert states(again) == [ACCEPTED, ACCEPTED, EXCLUDED, PRELABELLED, PRELABELLED]
+    assert again.states == [ACCEPTED, ACCEPTED, EXCLUDED, PRELABELLED, PRELABELLED]
     assert again.bench.shown == 3
     for index, mask in enumerate(masks):
         np.testing.assert_array_equal(again.mask(index), mask)
 
 
-def test_nothing_can_be_decided_without_frames_or_in_a_second_window(used, use, folder):
+@pytest.mark.usefixtures("prelabelled")
+def test_nothing_can_be_decided_without_frames_or_in_a_second_window(use, folder):
     other = use()
     assert not other.review.accept_button.isEnabled()
     assert "Open frames" in other.review.message.text()
-    press(other, Qt.Key.Key_Q)
+    other.press(Qt.Key.Key_Q)
     other.open(folder)
     assert not other.review.accept_button.isEnabled()
     assert "looked at" in other.review.message.text()
     for key in (Qt.Key.Key_Q, Qt.Key.Key_N, Qt.Key.Key_U):
-        press(other, key)
-    assert states(other) == [PRELABELLED] * 5
+        other.press(key)
+    assert other.states == [PRELABELLED] * 5
     assert len(other.review.queue.table.frames) == 5

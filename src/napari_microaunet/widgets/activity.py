@@ -57,6 +57,7 @@ class Activity(QObject):
         bench.shown_changed.connect(self._on_shown)
         bench.work_changed.connect(self._on_work)
         bench.status_changed.connect(self._on_status)
+        bench.closing.connect(self.stop)
         self._on_work()
 
     def flush(self) -> None:
@@ -71,6 +72,10 @@ class Activity(QObject):
         viewer.cursor.events.position.disconnect(self._on_sign)
         viewer.camera.events.zoom.disconnect(self._on_sign)
         viewer.mouse_drag_callbacks.remove(self._on_drag)
+        self._bench.shown_changed.disconnect(self._on_shown)
+        self._bench.work_changed.disconnect(self._on_work)
+        self._bench.status_changed.disconnect(self._on_status)
+        self._bench.closing.disconnect(self.stop)
 
     def _sign(self, editing: bool = False) -> None:
         now = self._clock()

@@ -67,6 +67,7 @@ ACTIONS = (
     Action("undo_review", "U", "Take back the last decision"),
     Action("redo_review", "Shift+U", "Decide again what was taken back"),
     Action("masks_visible", "Alt+H", "Hide the masks, or show them again"),
+    Action("compare", "Shift+T", "Compare with another model on the frame on show"),
     Action("focus_dock", "Shift+D", "Go to the dock; Tab moves on, Escape returns to the picture"),
     # Edit. napari's own tools of Labels layers are on 1 to 7.
     Action("brush", "8", "Paint the polyp under the cursor"),
@@ -88,6 +89,13 @@ ACTIONS = (
     Action("tool_ignore_to_background", "Alt+U", "Make ignored regions at the polyp background"),
     Action("contour_down", "Alt+J", "Move the outline to where the model is less sure"),
     Action("contour_up", "Alt+K", "Move the outline to where the model is surer"),
+    Action("boundary", "Shift+B", "Drag the vertices of the polyp's outline, or end it"),
+    Action("snap", "Shift+E", "Snap the outline to the nearest edges"),
+    Action("clicks", "Shift+Q", "Refine a polyp by clicks, or end it"),
+    Action("scissors", "Shift+Z", "Cut a polyp out along its edges, or end it"),
+    Action("propagate", "Alt+G", "Propagate the mask to other frames"),
+    Action("apply_propagation", "Alt+E", "Write the masks that were propagated"),
+    Action("copy_from_previous", "Alt+C", "Copy the mask of the previous frame"),
 )
 
 

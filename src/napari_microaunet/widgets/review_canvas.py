@@ -24,7 +24,7 @@ _ONLY_SHOWN, _ONLY_OTHER, _OUTLINE = 1, 2, 3
 _COLOURS: dict[int | None, str] = {
     None: "#00000000",
     0: "#00000000",
-    _ONLY_SHOWN: "#ff3b3066",
+    _ONLY_SHOWN: "#000000aa",
     _ONLY_OTHER: "#ffffff66",
     _OUTLINE: "#ffffff",
 }
@@ -75,6 +75,7 @@ class Comparison:
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
         self._layer: Labels | None = None
+        self._masks: Labels | None = None
 
     def show(
         self,
@@ -97,7 +98,10 @@ class Comparison:
         # The same for every frame, so that it lies where the masks lie; it is hidden before
         # another frame is on show.
         data = np.broadcast_to(canvas, masks.data.shape)
+        if self._masks is not masks:
+            self.remove()
         if self._layer is None or self._layer not in self._viewer.layers:
+            self._masks = masks
             self._layer = self._add(data, masks)
         else:
             self._layer.data = data
@@ -111,9 +115,9 @@ class Comparison:
 
     def remove(self) -> None:
         """Take the layer away."""
-        if self._layer is not None and self._layer in self._viewer.layers:
-            self._viewer.layers.remove(self._layer)
-        self._layer = None
+        layer, self._layer = self._layer, None
+        if layer is not None and layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
 
     def _add(self, data: NDArray[np.uint8], masks: Labels) -> Labels:
         active = self._viewer.layers.selection.active

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from magicgui.widgets import ComboBox
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtGui import QCursor, QKeySequence, QShortcut
@@ -22,23 +25,33 @@ from qtpy.QtWidgets import (
 
 from napari_microaunet.curation.session import ReviewState
 from napari_microaunet.curation.session.edit_costs import FEWEST_FRAMES
+from napari_microaunet.networks.library import Model, list_models
+from napari_microaunet.prelabel.masks import mask_from
+from napari_microaunet.prelabel.probability import ProbabilityMap
 from napari_microaunet.widgets.activity import Activity
+from napari_microaunet.widgets.edit_cost_panel import EditCostPanel
+from napari_microaunet.widgets.prelabel_jobs import Predictors
 from napari_microaunet.widgets.progress_row import duration
-from napari_microaunet.widgets.review_canvas import StateInPicture
+from napari_microaunet.widgets.review_canvas import Comparison, StateInPicture
 from napari_microaunet.widgets.review_decisions import Decisions
+from napari_microaunet.widgets.review_jobs import compare_shown
 from napari_microaunet.widgets.review_table import ReviewQueue
-from napari_microaunet.widgets.section import hint, primary_button
+from napari_microaunet.widgets.section import Foldable, hint, primary_button
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
     from napari_microaunet.curation.session import Session
+    from napari_microaunet.widgets.jobs import Job
     from napari_microaunet.widgets.workbench import Workbench
 
 _DONE = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
 # A burst of changes is shown once: counting takes its time with 20,000 frames.
 _REFRESH_MS = 250
 _BAR_HEIGHT = 4
+_COMPARED_FIRST = "teacher"
 REASONS = ("glare", "blur", "instrument", "not mucosa", "duplicate")
 """Why frames are excluded, for the most part."""
 
@@ -54,6 +67,9 @@ class ReviewSection(QWidget):
         self._decisions = Decisions(bench)
         self._activity = Activity(bench)
         self._in_picture = StateInPicture(bench.viewer)
+        self._comparison = Comparison(bench.viewer)
+        self._predictors = Predictors()
+        self._comparing: Job | None = None
 
         self.progress = QLabel(wordWrap=True)
         self.bar = QProgressBar(textVisible=False)
@@ -67,8 +83,11 @@ class ReviewSection(QWidget):
         self.negative_button = QPushButton("No polyp")
         self.exclude_button = QPushButton("Exclude…")
         self.note_button = QPushButton("Note…")
+        self.compare_button = QPushButton("Compare", checkable=True)
         self.undo_button = QPushButton("Undo")
         self.redo_button = QPushButton("Redo")
+        self.reopen_button = QPushButton("Reopen")
+        self.other_model = ComboBox(label="Compare with", choices=_other_models)
         self.message = QLabel(wordWrap=True)
         self._asked = QLabel()
         self.answer = QLineEdit()
@@ -84,21 +103,31 @@ class ReviewSection(QWidget):
         layout.addWidget(self.accept_button)
         buttons = QGridLayout()
         buttons.setSpacing(5)
-        for place, button in enumerate(self._buttons):
+        for place, button in enumerate(self._decision_buttons):
             buttons.addWidget(button, *divmod(place, 3))
         layout.addLayout(buttons)
+        comparison = QHBoxLayout()
+        comparison.addWidget(QLabel(self.other_model.label))
+        comparison.addWidget(self.other_model.native, 1)
+        comparison.addWidget(self.compare_button)
+        layout.addLayout(comparison)
         question = QHBoxLayout()
         question.addWidget(self._asked)
         question.addWidget(self.answer)
         layout.addLayout(question)
         layout.addWidget(self.message)
+        self.costs = EditCostPanel(bench)
+        layout.addWidget(Foldable("Edit cost", self.costs, unfolded=False))
 
         self.accept_button.clicked.connect(self.accept)
         self.negative_button.clicked.connect(self.accept_as_negative)
         self.exclude_button.clicked.connect(self._exclude_from_button)
         self.note_button.clicked.connect(self.note)
+        self.compare_button.toggled.connect(self._compare)
+        self.other_model.changed.connect(self._compare)
         self.undo_button.clicked.connect(self.undo)
         self.redo_button.clicked.connect(self.redo)
+        self.reopen_button.clicked.connect(self.reopen)
         self.answer.returnPressed.connect(self._take_answer)
         escape = QShortcut(QKeySequence(Qt.Key.Key_Escape), self.answer)
         escape.setContext(Qt.ShortcutContext.WidgetShortcut)
@@ -109,8 +138,11 @@ class ReviewSection(QWidget):
         self._refresh.timeout.connect(self._on_refresh)
         bench.work_changed.connect(self._on_work)
         bench.shown_changed.connect(self._on_shown)
+        bench.frame_changed.connect(self._on_frame)
         bench.status_changed.connect(self._on_status)
-        self._end_question()
+        bench.closing.connect(self._on_closing)
+        self._asked.hide()
+        self.answer.hide()
         self._on_work()
 
     @property
@@ -127,16 +159,18 @@ class ReviewSection(QWidget):
             "undo_review": self.undo,
             "redo_review": self.redo,
             "masks_visible": self.switch_masks,
+            "compare": self.compare_button.click,
         }
 
     @property
-    def _buttons(self) -> tuple[QPushButton, ...]:
+    def _decision_buttons(self) -> tuple[QPushButton, ...]:
         return (
             self.negative_button,
             self.exclude_button,
             self.note_button,
             self.undo_button,
             self.redo_button,
+            self.reopen_button,
         )
 
     @property
@@ -289,6 +323,47 @@ class ReviewSection(QWidget):
                 return
         self._say(f"{self.message.text()} All frames of the queue are done.")
 
+    # Comparing
+
+    def _compare(self) -> None:
+        """Draw where the other model's mask differs from the one on show, if that is wanted."""
+        self._comparison.hide()
+        work, index = self._bench.work, self._bench.shown
+        wanted = self.compare_button.isChecked() and self.obstacle is None
+        if not wanted or work is None or work.masks is None or index in work.sequence.problems:
+            return
+        model = self.other_model.value
+        kept = work.masks.session.map(index, "compared")
+        if kept is None or kept.card_sha256 != model.card.sha256:
+            self._ask_other_model(model)
+            return
+        frame = work.sequence.frames[index]
+        probability = ProbabilityMap(kept.values, kept.field, (frame.height, frame.width))
+        settings = replace(self._bench.settings, threshold=model.card.threshold)
+        mask, other = work.masks.chunks.mask(index), mask_from(probability, settings)
+        self._comparison.show(work.masks.layer, mask, other)
+        self._say(
+            f"{model.name}: white is its outline and what it alone marks, dark what it leaves "
+            f"out. Dice with the mask on show {_dice(mask, other):.2f}."
+        )
+
+    def _ask_other_model(self, model: Model) -> None:
+        if self._comparing is None:
+            predictor = partial(self._predictors.get, model, "auto")
+            self._comparing = compare_shown(self._bench, model, predictor)
+            self._comparing.ended.connect(self._on_compared)
+            self._comparing.start(in_passing=True)
+
+    def _on_compared(self, complete: bool) -> None:
+        self._comparing = None
+        if complete:
+            # The user may have gone on to another frame meanwhile.
+            self._compare()
+
+    def _on_frame(self, index: int) -> None:
+        if index == self._bench.shown and self.compare_button.isChecked():
+            self._compare()
+
     # What is shown
 
     @property
@@ -297,13 +372,22 @@ class ReviewSection(QWidget):
         return None if work is None or work.masks is None else work.session
 
     def _on_work(self) -> None:
-        self._end_question()
+        if self._answered is not None:
+            self._end_question()
         obstacle = self.obstacle
-        for button in (self.accept_button, *self._buttons):
+        for button in (self.accept_button, *self._decision_buttons, self.compare_button):
             button.setEnabled(obstacle is None)
+        self.other_model.enabled = obstacle is None
+        self.other_model.reset_choices()
+        if self._session is None:
+            self._comparison.remove()
         self._say(obstacle or "")
         self._on_refresh()
         self._on_shown(self._bench.shown)
+
+    def _on_closing(self) -> None:
+        self._in_picture.hide()
+        self._comparison.remove()
 
     def _on_shown(self, index: int) -> None:
         session = self._session
@@ -314,6 +398,7 @@ class ReviewSection(QWidget):
         if self.queue.table.row_of(index) < 0:
             self._list_frames(session)
         self.queue.follow(index)
+        self._compare()
 
     def _on_status(self, indices: Sequence[int]) -> None:
         session, shown = self._session, self._bench.shown
@@ -327,6 +412,7 @@ class ReviewSection(QWidget):
     def _on_refresh(self) -> None:
         session = self._session
         self._show_progress(session)
+        self.costs.refresh()
         if session is None:
             self.queue.show_frames(None, (), {})
         else:
@@ -382,7 +468,21 @@ class ReviewSection(QWidget):
             "Strokes are taken back with Ctrl+Z.",
             "undo_review",
         )
+        hint(
+            self.compare_button,
+            "Show where another model's mask differs from the one on show. Again: no longer.",
+            "compare",
+        )
+        hint(
+            self.other_model.native,
+            "The model that masks are compared with, here and in the order by disagreement.",
+        )
         hint(self.redo_button, "Decide again what was taken back.", "redo_review")
+        hint(
+            self.reopen_button,
+            "The frame is to be done again: neither accepted nor excluded. Its mask stays.",
+            "reopen",
+        )
         hint(
             self.queue,
             "One click or an arrow key shows a frame. With Shift or Ctrl several are selected:\n"
@@ -390,6 +490,19 @@ class ReviewSection(QWidget):
             "next_in_queue",
             "previous_in_queue",
         )
+
+
+def _other_models(_widget: object) -> list[tuple[str, Model]]:
+    """List all models, the one that the student is best compared with first."""
+    models = sorted(list_models(), key=lambda model: model.name != _COMPARED_FIRST)
+    return [(model.name, model) for model in models]
+
+
+def _dice(mask: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Dice of all that is marked in two masks; 1 where nothing is in either."""
+    both = np.count_nonzero((mask > 0) & (other > 0))
+    either = np.count_nonzero(mask) + np.count_nonzero(other)
+    return 2 * both / either if either else 1.0
 
 
 def _is_done(session: Session, index: int) -> bool:

@@ -157,7 +157,7 @@ class ReviewTable(QAbstractTableModel):
         column, index = where.column(), int(self.frames[where.row()])
         if role == Qt.ItemDataRole.TextAlignmentRole and column in _NUMERIC:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        if role == Qt.ItemDataRole.FontRole and index == self._shown:
+        if role == Qt.ItemDataRole.FontRole and column == NUMBER and index == self._shown:
             return self._bold
         if self._session is None:
             return None
