@@ -206,9 +206,12 @@ def kill(count: int, console: Console) -> None:
             console.print(f"kill {one.seed}: {fault}")
     ages = [one.oldest_lost for one in kills]
     table = Table("what", "figure", title=f"{count} kills at random moments")
-    table.add_row("sessions that were broken", str(sum(bool(one.faults) for one in kills)))
+    table.add_row("sessions that were damaged", str(sum(bool(one.faults) for one in kills)))
     table.add_row("writes before the kills", str(sum(one.writes for one in kills)))
+    table.add_row("writes lost, all of the last moment", str(sum(one.lost for one in kills)))
+    table.add_row("writes lost that were older than a second", str(sum(one.late for one in kills)))
     table.add_row("age of the oldest lost write, median", f"{np.median(ages):.2f} s")
+    table.add_row("age of the oldest lost write, 95 %", f"{np.percentile(ages, 95):.2f} s")
     table.add_row("age of the oldest lost write, longest", f"{max(ages):.2f} s")
     table.add_row("opening after it, longest", f"{max(one.opening for one in kills):.2f} s")
     console.print(table)

@@ -56,9 +56,11 @@ class Kill:
     writes : int
         Strokes, pre-labels and decisions until then.
     faults : tuple of str
-        What the policy was broken by; empty if it held.
+        What is wrong with the session besides; empty if nothing is.
     lost : int
-        Strokes, pre-labels and decisions that are not on disk, all younger than a second.
+        Strokes, pre-labels and decisions that are not on disk.
+    late : int
+        Those of them that should be, because they are too old.
     oldest_lost : float
         Age of the oldest of them, in seconds.
     opening : float
@@ -69,6 +71,7 @@ class Kill:
     writes: int
     faults: tuple[str, ...]
     lost: int
+    late: int
     oldest_lost: float
     opening: float
 
@@ -185,8 +188,8 @@ def kill_once(folder: Path, seed: int, saved_within: float = SAVED_WITHIN_S) -> 
     finally:
         session.close()
     ages = [killed - one.at for one in lost]
-    faults += [f"lost after {age:.2f} s" for age in ages if age > saved_within]
-    return Kill(seed, len(done), tuple(faults), len(lost), max(ages, default=0.0), opening)
+    late = sum(age > saved_within for age in ages)
+    return Kill(seed, len(done), tuple(faults), len(lost), late, max(ages, default=0.0), opening)
 
 
 def look(session: Session, done: list[Done], before: float) -> tuple[list[str], list[Done]]:
@@ -213,7 +216,7 @@ def look(session: Session, done: list[Done], before: float) -> tuple[list[str], 
         lost += [one for one in masks if one.number > number]
         if masks and number and status.origin is MaskOrigin.NONE:
             faults.append(f"frame {index} has a mask that nobody made")
-        in_flight = not mine or mine[-1].at > before
+        in_flight = not mine or mine[-1].at > before or masks[-1].number > number
         if mine and masks[0].what == "stroke" and status.origin is not MaskOrigin.HAND and number:
             faults.append(f"the strokes on frame {index} count as {status.origin.title}")
         if mine and masks[0].what == "prelabel" and not in_flight:
@@ -222,6 +225,7 @@ def look(session: Session, done: list[Done], before: float) -> tuple[list[str], 
                 faults.append(f"frame {index} has lost its probability map")
             if status.origin is not MaskOrigin.MODEL:
                 faults.append(f"the pre-label of frame {index} counts as {status.origin.title}")
+        # What is missing is counted as lost, and not as a fault once more.
         accepted = mine and mine[-1].what == "accept"
         if accepted and status.state is not ReviewState.ACCEPTED:
             lost.append(mine[-1])

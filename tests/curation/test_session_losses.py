@@ -25,6 +25,7 @@ from napari_microaunet.curation.session import (
     Session,
     session_folder_for,
 )
+from napari_microaunet.curation.session.folder import SessionFolder
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
 
@@ -147,7 +148,7 @@ def test_kills_at_random_moments(monkeypatch, tmp_path):
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         kills = [one for some in pool.map(one_session, range(AT_ONCE)) for one in some]
-    assert [(one.seed, one.faults) for one in kills if one.faults] == []
+    assert [one for one in kills if one.faults or one.late] == []
     assert sum(one.writes for one in kills) > KILLS
 
 
@@ -174,6 +175,46 @@ def test_killed_between_the_file_of_a_mask_and_its_row(frames):
         session.flush()
         assert [status.area for status in session.statuses] == [12, 0, 12, 0]
         assert session.remarks == []
+
+
+def test_killed_between_the_files_of_frames_and_their_rows(frames, tmp_path, monkeypatch):
+    killed = tmp_path / "killed.microaunet"
+    save_files = SessionFolder.save_files
+
+    def save_and_copy(folder, slots):
+        save_files(folder, slots)
+        shutil.rmtree(killed, ignore_errors=True)
+        shutil.copytree(folder.path, killed)
+
+    with Session(open_frames(frames)) as session:
+        session.put_map(0, map_of(3), confidence=0.5)
+        session.put_mask(0, mask_of(session, 0), MaskOrigin.FILE)
+        session.accept([0, 3])
+        assert session.flush()
+        monkeypatch.setattr(SessionFolder, "save_files", save_and_copy)
+        session.put_map(0, map_of(4), confidence=0.6)
+        session.put_mask(0, mask_of(session, 0, top=5), MaskOrigin.MODEL)
+        session.put_map(1, map_of(5, side=6), confidence=0.7)
+        session.put_mask(1, mask_of(session, 1), MaskOrigin.PROPAGATED)
+        session.chunks.array[2, 0, 0] = 1
+        session.put_mask(3, mask_of(session, 3), MaskOrigin.MODEL)
+        session.put_map(3, map_of(6), role="compared")
+        assert session.flush()
+        expected = session.statuses
+        monkeypatch.undo()
+    for _ in range(2):
+        with Session(open_frames(frames), killed) as session:
+            for index, status in enumerate(session.statuses):
+                assert (status.origin, status.state) == (
+                    expected[index].origin,
+                    expected[index].state,
+                )
+            assert session.chunks.mask(0)[5:9].sum() == 12
+            assert [session.map(index) is None for index in range(4)] == [False, False, True, True]
+            assert session.map(0).values.min() == 4
+            assert session.map(1).values.shape == (6, 6)
+            assert session.map(3, "compared").values.min() == 6
+            assert session.status(1).model == "student"
 
 
 def test_killed_between_the_file_of_a_map_and_its_row(frames):

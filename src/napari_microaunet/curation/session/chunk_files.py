@@ -39,6 +39,7 @@ class ChunkFiles:
         self._read: OrderedDict[int, bytes | None] = OrderedDict()
         self._lock = Lock()
         self._prepared = 0
+        self._unsynced = False
 
     def prepare(self, slots: int) -> None:
         """Make the folder, or make it longer."""
@@ -87,7 +88,9 @@ class ChunkFiles:
         return slot in self._waiting
 
     def save(self, slot: int) -> None:
-        """Bring a slot that waits to the disk: after a crash, its old chunk is there or the new.
+        """Write the file of a slot that waits; `sync` has it outlast a power cut.
+
+        After a crash, its old chunk is there or the new one.
 
         Raises
         ------
@@ -103,7 +106,7 @@ class ChunkFiles:
             else:
                 with replacing(file) as target:
                     target.write(chunk)
-            self._sync()
+            self._unsynced = True
         except OSError as error:
             self._prepared = 0
             # The file beside it that is to take its place says nothing to anybody.
@@ -113,6 +116,23 @@ class ChunkFiles:
             if self._waiting[slot] is chunk:
                 del self._waiting[slot]
                 self._keep(slot, chunk)
+
+    def sync(self) -> None:
+        """Have the names of what was saved outlast a power cut, as the contents do.
+
+        Raises
+        ------
+        OSError
+            If that cannot be done.
+        """
+        # Windows sees to that by itself.
+        if self._unsynced and os.name == "posix":
+            folder = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        self._unsynced = False
 
     def set_aside(self, slot: int) -> None:
         """Take a damaged chunk out of the array; its file is kept under another name."""
@@ -128,15 +148,6 @@ class ChunkFiles:
             # A drive that is gone must not look like a frame without a mask.
             os.stat(self.folder)  # noqa: PTH116
             return None
-
-    def _sync(self) -> None:
-        """Have names outlast a power cut, as contents do; Windows sees to that by itself."""
-        if os.name == "posix":
-            folder = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
     def _keep(self, slot: int, chunk: bytes | None) -> None:
         self._read[slot] = chunk

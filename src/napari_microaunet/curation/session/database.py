@@ -15,13 +15,13 @@ from napari_microaunet.curation.session.states import MapRole, MaskOrigin
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 DATABASE_NAME = "session.sqlite"
 
 # "MAUN": tells our files from others that SQLite can open.
 _APPLICATION_ID = 0x4D41554E
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE frames (
@@ -64,6 +64,13 @@ CREATE TABLE maps (
     digest BLOB NOT NULL,
     PRIMARY KEY (slot, role)
 ) WITHOUT ROWID;
+CREATE TABLE intended_masks (
+    slot INTEGER PRIMARY KEY,
+    origin TEXT NOT NULL,
+    digest BLOB NOT NULL
+);
+CREATE TABLE intended_maps AS SELECT * FROM maps LIMIT 0;
+CREATE UNIQUE INDEX one_intended_map ON intended_maps (slot, role);
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
     time REAL NOT NULL,
@@ -83,6 +90,15 @@ MIGRATIONS = {
     ALTER TABLE frames ADD COLUMN centre_column REAL;
     ALTER TABLE frames ADD COLUMN disagreement REAL;
     UPDATE frames SET area = NULL WHERE length(digest) > 0;
+    """,
+    2: """
+    CREATE TABLE intended_masks (
+        slot INTEGER PRIMARY KEY,
+        origin TEXT NOT NULL,
+        digest BLOB NOT NULL
+    );
+    CREATE TABLE intended_maps AS SELECT * FROM maps LIMIT 0;
+    CREATE UNIQUE INDEX one_intended_map ON intended_maps (slot, role);
     """,
 }
 
@@ -152,6 +168,14 @@ class MapRow:
     digest: bytes
 
 
+class IntendedMask(NamedTuple):
+    """Which mask the file of a frame is about to hold, and who made it."""
+
+    slot: int
+    origin: MaskOrigin
+    digest: bytes
+
+
 class Event(NamedTuple):
     """Something that happened, of the session as a whole where there is no slot."""
 
@@ -176,6 +200,8 @@ class Contents:
     settings: dict[str, Any]
     frames: list[FrameRow]
     maps: list[MapRow]
+    intended_masks: list[IntendedMask]
+    intended_maps: list[MapRow]
 
 
 _FRAME_COLUMNS = [field.name for field in fields(FrameRow)]
@@ -275,15 +301,15 @@ class Database:
         settings: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write all of this in one transaction; rows of the same frames are replaced."""
+        """Write all of this in one transaction; rows of the same frames are replaced.
+
+        What was intended has been done then.
+        """
         with self._connection as connection:
-            connection.executemany(
-                _replace("frames", _FRAME_COLUMNS), (_values(row) for row in frames)
-            )
-            connection.executemany(
-                _replace("maps", _MAP_COLUMNS),
-                ([getattr(row, name) for name in _MAP_COLUMNS] for row in maps),
-            )
+            connection.execute("DELETE FROM intended_masks")
+            connection.execute("DELETE FROM intended_maps")
+            connection.executemany(_replace("frames", _FRAME_COLUMNS), map(_frame_values, frames))
+            connection.executemany(_replace("maps", _MAP_COLUMNS), map(_map_values, maps))
             connection.executemany(
                 "INSERT INTO events (time, annotator, slot, what) VALUES (?, ?, ?, ?)", events
             )
@@ -292,6 +318,15 @@ class Database:
                     _replace(table, ["name", "value"]),
                     ((name, json.dumps(value)) for name, value in (values or {}).items()),
                 )
+
+    def intend(self, masks: Iterable[IntendedMask], maps: Iterable[MapRow]) -> None:
+        """Enter what files are about to hold, to know whose they are if they come no further."""
+        with self._connection as connection:
+            connection.executemany(
+                _replace("intended_masks", IntendedMask._fields),
+                ((mask.slot, mask.origin.value, mask.digest) for mask in masks),
+            )
+            connection.executemany(_replace("intended_maps", _MAP_COLUMNS), map(_map_values, maps))
 
     def close(self) -> None:
         """Put the journal into the file and close it."""
@@ -429,15 +464,26 @@ def _load(connection: sqlite3.Connection) -> Contents:
         {name: json.loads(value) for name, value in select(table, ("name", "value"))}
         for table in ("facts", "settings")
     )
-    return Contents(facts, settings, frames, [MapRow(*r) for r in select("maps", _MAP_COLUMNS)])
+    maps, intended_maps = (
+        [MapRow(*row) for row in select(table, _MAP_COLUMNS)] for table in ("maps", "intended_maps")
+    )
+    intended_masks = [
+        IntendedMask(slot, MaskOrigin(origin), digest)
+        for slot, origin, digest in select("intended_masks", IntendedMask._fields)
+    ]
+    return Contents(facts, settings, frames, maps, intended_masks, intended_maps)
 
 
-def _values(row: FrameRow) -> list[Any]:
+def _map_values(row: MapRow) -> list[Any]:
+    return [getattr(row, name) for name in _MAP_COLUMNS]
+
+
+def _frame_values(row: FrameRow) -> list[Any]:
     values = [getattr(row, name) for name in _FRAME_COLUMNS]
     values[_ORIGIN] = row.origin.value
     return values
 
 
-def _replace(table: str, columns: list[str]) -> str:
+def _replace(table: str, columns: Sequence[str]) -> str:
     places = ", ".join("?" * len(columns))
     return f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608

@@ -29,7 +29,7 @@ from napari_microaunet.frames.mask_chunks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from zarr.core.buffer import Buffer
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from napari_microaunet.curation.session.states import MapRole
     from napari_microaunet.frames import FrameSequence
 
-# The mask of a frame, the one it began with, and its maps.
-_FILES_AT_ONCE = 4
+# Files that are written side by side; more did not help on a solid-state disk.
+_FILES_AT_ONCE = 8
 
 
 class SessionFolder:
@@ -131,17 +131,24 @@ class SessionFolder:
         self.rows, self.settings = match.rows, contents.settings
         canvas = tuple(facts.get("canvas", sequence.canvas_shape))
         self._set_canvas(canvas)
-        changed = [] if self.notice else self._check_masks(kept, bool(facts.get("clean", True)))
+        changed = [] if self.notice else self._check_masks(contents)
         wanted = tuple(np.maximum(canvas, sequence.canvas_shape).tolist())
         if wanted != canvas:
             self._enlarge(kept, wanted)
         index_of = {row.slot: index for index, row in enumerate(self.rows)}
+        found_maps = [] if self.notice else self._check_maps(contents)
         self.maps = {
-            (index_of[row.slot], row.role): row for row in contents.maps if row.slot in index_of
+            (index_of[row.slot], row.role): row
+            for row in (*contents.maps, *found_maps)
+            if row.slot in index_of
         }
         self._slots = len(kept) + len(match.added)
         # Written with the first thing that is saved.
-        self._first_rows: list[FrameRow] | None = [*match.added, *changed]
+        with_maps = {one.slot for one in found_maps}
+        self._first_rows: tuple[list[FrameRow], list[MapRow]] | None = (
+            [*match.added, *changed, *(row for row in kept if row.slot in with_maps)],
+            found_maps,
+        )
         self._facts = {
             "path": str(sequence.path.absolute()),
             "name": sequence.name,
@@ -163,7 +170,7 @@ class SessionFolder:
         except (OSError, sqlite3.Error) as error:
             # Of a new session there is nothing to read, and its first write is tried again.
             if not self.database_file.is_file() or not self.database_file.stat().st_size:
-                return Contents({}, {}, [], [])
+                return Contents({}, {}, [], [], [], [])
             raise InputError(
                 f"{self.database_file} cannot be opened ({error}); make room on the disk, or "
                 "see that its drive is there."
@@ -175,19 +182,37 @@ class SessionFolder:
         self.masks = ChunkFiles(self.path / f"masks-{size}", self.canvas_shape)
         self.starts = ChunkFiles(self.path / f"starting-masks-{size}", self.canvas_shape)
 
-    def _check_masks(self, rows: Iterable[FrameRow], closed: bool) -> list[FrameRow]:
+    def _check_masks(self, contents: Contents) -> list[FrameRow]:
         """Find masks that were written, but not yet entered, when the program was killed."""
-        on_disk = self.masks.on_disk()
+        on_disk, closed = self.masks.on_disk(), contents.facts.get("clean", True)
+        intended = {(mask.slot, mask.digest): mask.origin for mask in contents.intended_masks}
+        starts = set() if closed else self.starts.on_disk()
         changed = []
-        for row in rows:
+        for row in contents.frames:
             if closed and bool(row.digest) == (row.slot in on_disk):
                 continue
-            found = self.masks.get(row.slot) if row.slot in on_disk else None
-            chunk = None if found is None else to_chunk(found)
+            chunk = _as_chunk(self.masks.get(row.slot) if row.slot in on_disk else None)
             if chunk_digest(chunk) != row.digest:
                 self.take_over(row, chunk)
+                row.origin = intended.get((row.slot, row.digest), row.origin)
+                row.has_start = int(row.slot in starts or row.has_start)
                 changed.append(row)
         return changed
+
+    def _check_maps(self, contents: Contents) -> list[MapRow]:
+        """Find probability maps that were written, but not yet entered, likewise."""
+        found = []
+        rows = {row.slot: row for row in contents.frames}
+        for one in contents.intended_maps:
+            if chunk_digest(_as_chunk(self._map_chunk(one))) == one.digest:
+                found.append(one)
+                if one.role == "model":
+                    rows[one.slot].model = one.model
+        return found
+
+    def _map_chunk(self, row: MapRow) -> bytes | None:
+        files = self.map_files(row)
+        return files.get(row.slot) if row.slot in files.on_disk() else None
 
     def take_over(self, row: FrameRow, chunk: Buffer | None) -> Buffer | None:
         """Believe the file of a mask rather than its row; return the mask if it can be used."""
@@ -227,6 +252,7 @@ class SessionFolder:
                         accepted = row.accepted == row.digest
                         row.digest = chunk_digest(chunk)
                         row.accepted = row.digest if accepted else row.accepted
+                new.sync()
             self._database.save(by_slot.values(), facts={"canvas": self.canvas_shape})
         except (OSError, sqlite3.Error) as error:
             raise InputError(
@@ -248,19 +274,23 @@ class SessionFolder:
         """Tell whether there is a chunk of a frame that is yet to be saved."""
         return any(files.waiting(slot) for files in self._all_files())
 
-    def save_files(self, slot: int) -> None:
-        """Bring all chunks of a frame that wait to the disk.
+    def save_files(self, slots: Sequence[int]) -> None:
+        """Bring all chunks of some frames that wait to the disk.
 
         Raises
         ------
         OSError
             If that cannot be done; they go on waiting.
         """
-        waiting = [files for files in self._all_files() if files.waiting(slot)]
-        for files in waiting:
+        waiting = [
+            (files, slot) for files in self._all_files() for slot in slots if files.waiting(slot)
+        ]
+        arrays = {files for files, _ in waiting}
+        for files in arrays:
             files.prepare(self._slots)
         # Side by side: syncs that wait for the disk together take hardly longer than one.
-        list(self._pool.map(lambda files: files.save(slot), waiting))
+        list(self._pool.map(lambda one: one[0].save(one[1]), waiting))
+        list(self._pool.map(ChunkFiles.sync, arrays))
 
     def _all_files(self) -> list[ChunkFiles]:
         return [self.masks, self.starts, *self._map_files.copy().values()]
@@ -281,7 +311,7 @@ class SessionFolder:
             self._database = Database(self.database_file)
         self._database.check_place()
         if self._first_rows is not None:
-            self._database.save(self._first_rows, facts=self._facts)
+            self._database.save(*self._first_rows, facts=self._facts)
             self._first_rows = None
         return self._database
 
@@ -315,6 +345,10 @@ def _check(path: Path) -> None:
         raise InputError(
             f"{path} is no session, it holds {others[0]}; move it away to begin a session there."
         )
+
+
+def _as_chunk(found: bytes | None) -> Buffer | None:
+    return None if found is None else to_chunk(found)
 
 
 def _is_sound(chunk: Buffer, canvas: tuple[int, int]) -> bool:

@@ -7,7 +7,7 @@ import time
 from copy import copy
 from typing import TYPE_CHECKING, Any, get_args
 
-from napari_microaunet.curation.session.database import Event
+from napari_microaunet.curation.session.database import Event, IntendedMask
 from napari_microaunet.curation.session.states import MapRole, MaskOrigin
 from napari_microaunet.curation.session.writer import Writer
 from napari_microaunet.errors import InputError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_microaunet.curation.session.folder import SessionFolder
 
 _ROLES: tuple[MapRole, ...] = get_args(MapRole)
-# Frames whose files are written before it is looked for what matters more.
+# Frames whose files are written together, before it is looked for what matters more.
 _FRAMES_AT_A_TIME = 16
 
 
@@ -28,8 +28,10 @@ class Saver:
     """Takes note of what has changed in a session, and saves it a moment later.
 
     Of each frame, the files of its chunks are replaced first and then, in one
-    transaction, its rows and what happened to it. Frames that only their rows
-    have changed of share a transaction.
+    transaction, its rows and what happened to it. Frames that have changed at the
+    same time share the transaction, because a sync takes as long for many as for one.
+    So that masks that a program made do not pass for the annotator's when
+    a kill comes in between, what the files are about to hold is entered before.
 
     All but `start`, `flush` and `stop` are called with the lock held.
 
@@ -124,11 +126,30 @@ class Saver:
             )[:_FRAMES_AT_A_TIME]
             without = [index for index in self._rows if index not in self._files]
         self._commit(database, without, of_session=True)
-        for index in with_files:
-            self._folder.save_files(rows[index].slot)
-            self._commit(database, [index])
+        if with_files:
+            self._intend(database, with_files)
+            self._folder.save_files([rows[index].slot for index in with_files])
+            self._commit(database, with_files)
         with self._lock:
             return bool(self._files or self._rows or self._settings)
+
+    def _intend(self, database: Database, indices: Sequence[int]) -> None:
+        with self._lock:
+            rows = [self._folder.rows[index] for index in indices]
+            masks = [
+                IntendedMask(row.slot, row.origin, row.digest)
+                for row in rows
+                if row.origin is not MaskOrigin.HAND and self._folder.masks.waiting(row.slot)
+            ]
+            maps = [self._maps[key] for key in self._keys(indices)]
+        # A stroke needs none: what is not known is taken for the annotator's.
+        if masks or maps:
+            database.intend(masks, maps)
+
+    def _keys(self, indices: Sequence[int]) -> list[tuple[int, MapRole]]:
+        """List the maps of frames that have changed."""
+        keys = [(index, role) for index in indices for role in _ROLES]
+        return [key for key in keys if key in self._maps]
 
     def _commit(
         self, database: Database, indices: Sequence[int], *, of_session: bool = False
@@ -142,8 +163,7 @@ class Saver:
                 self._rows.pop(index, None)
                 if not self._folder.waits_for_files(row.slot):
                     self._files.pop(index, None)
-            keys = [(index, role) for index in indices for role in _ROLES]
-            maps = {key: self._maps.pop(key) for key in keys if key in self._maps}
+            maps = {key: self._maps.pop(key) for key in self._keys(indices)}
             slots = [*(row.slot for row in rows.values()), *([None] if of_session else [])]
             events = {slot: self._events.pop(slot) for slot in slots if slot in self._events}
             settings: dict[str, Any] = {}

@@ -733,13 +733,18 @@ class Session:
                 return
             digest, origin = row.digest, row.origin
         mask = self.chunks.mask(index)
-        rows, columns = np.nonzero((mask > 0) & (mask != IGNORE))
-        labels = np.bincount(mask[rows, columns])
-        changed = int(np.count_nonzero(mask != self.start(index)))
+        by_hand = origin is MaskOrigin.HAND
+        changed = int(np.count_nonzero(mask != self.start(index))) if by_hand else 0
+        # Most rows of most masks are empty.
+        occupied = np.flatnonzero(mask.any(axis=1))
+        part = mask[occupied[0] : occupied[-1] + 1] if occupied.size else mask[:0]
+        rows, columns = np.nonzero((part > 0) & (part != IGNORE))
+        polyps = np.count_nonzero(np.bincount(part[rows, columns]))
+        rows += occupied[0] if occupied.size else 0
         with self._lock:
             if (row.digest, row.origin) != (digest, origin):
                 return
-            row.area, row.polyps = rows.size, int(np.count_nonzero(labels))
+            row.area, row.polyps = rows.size, int(polyps)
             row.centre_row = float(rows.mean()) if rows.size else None
             row.centre_column = float(columns.mean()) if rows.size else None
             row.changed_pixels = changed
