@@ -75,12 +75,14 @@ def test_a_folder_is_prelabelled_changed_undone_saved_and_opened_again(
         mask = expected(used.work.sequence, index, bright_model, used.bench.settings)
         np.testing.assert_array_equal(saved, mask)
 
+    sequence, settings = used.work.sequence, used.bench.settings
+    used.leave(forget=True)
     again = use()
     again.open(folder)
     again.settle()
     for index, frame in enumerate(again.work.sequence.frames):
-        mask = expected(used.work.sequence, index, bright_model, used.bench.settings)
-        assert again.masks.origin(index) is MaskOrigin.MODEL
+        mask = expected(sequence, index, bright_model, settings)
+        assert again.masks.origin(index) is MaskOrigin.FILE
         np.testing.assert_array_equal(again.mask(index)[: frame.height, : frame.width], mask)
 
 

@@ -142,7 +142,7 @@ class FramesSection(QWidget):
     def open_masks(self) -> None:
         """Ask for a folder of masks and read them."""
         work = self._bench.work
-        if work is None:
+        if work is None or not self._bench.may_change:
             return
         folder = QFileDialog.getExistingDirectory(
             self, "Open the masks in a folder", str(self._suggested_folder(work.sequence))
@@ -250,7 +250,7 @@ class FramesSection(QWidget):
         self.summary.setText("" if work is None else _summary(work.sequence))
         self._show_saving()
         self.open_button.setEnabled(idle)
-        self.open_masks_button.setEnabled(idle and work is not None)
+        self.open_masks_button.setEnabled(idle and self._bench.may_change)
         self.save_masks_button.setEnabled(idle and work is not None and work.masks is not None)
         self.problems.clear()
         if work is not None:

@@ -72,7 +72,7 @@ def masks_from_layer(bench: Workbench, layer: Labels, *, replace: bool = False) 
         return
     sequence, given = work.sequence, layer.data
     editable, layer.editable = layer.editable, False
-    found: dict[int, Buffer | None] = {}
+    found: dict[int, tuple[Buffer | None, MaskOrigin]] = {}
 
     def look(cancelled: Callable[[], bool]) -> Iterator[int]:
         session = work.open_session()
@@ -84,7 +84,9 @@ def masks_from_layer(bench: Workbench, layer: Labels, *, replace: bool = False) 
                 mask = mask[: frame.height, : frame.width].astype(np.uint8)
                 # An empty one counts only if it was saved: somebody found no polyp there.
                 if mask.any() or _read_quietly(sequence, index) is not None:
-                    found[index] = session.chunks.encode(mask)
+                    found[index] = session.chunks.encode(mask), MaskOrigin.FILE
+                elif replace:
+                    found[index] = None, MaskOrigin.NONE
             yield index
 
     def end(complete: bool) -> None:
@@ -92,8 +94,8 @@ def masks_from_layer(bench: Workbench, layer: Labels, *, replace: bool = False) 
         if complete and bench.work is work and layer in bench.viewer.layers:
             session = work.open_session()
             if not session.read_only:
-                for index, chunk in found.items():
-                    session.put_mask(index, chunk, MaskOrigin.FILE)
+                for index, (chunk, origin) in found.items():
+                    session.put_mask(index, chunk, origin)
             bench.start_masks(layer)
 
     count = len(sequence)

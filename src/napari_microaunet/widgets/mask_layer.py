@@ -104,12 +104,15 @@ class MaskLayer(QObject):
         layer.editable = not session.read_only
         self.layer: Labels = layer
         self.layer.events.paint.connect(self._on_paint)
+        self.layer.events.labels_update.connect(self._on_update)
         self.layer.events.set_data.connect(self._on_set_data)
         self.layer.events.data.connect(self._on_data)
 
     def close(self) -> None:
-        """Leave the layer alone from now on."""
+        """Leave the layer alone from now on; what is drawn in it would not be kept."""
+        self.layer.editable = False
         self.layer.events.paint.disconnect(self._on_paint)
+        self.layer.events.labels_update.disconnect(self._on_update)
         self.layer.events.set_data.disconnect(self._on_set_data)
         self.layer.events.data.disconnect(self._on_data)
 
@@ -242,15 +245,18 @@ class MaskLayer(QObject):
             return
         index = self.shown
         self.session.add_stroke(index)
-        if not self.chunks.digest(index):
-            # Erased by hand: a decision that there is no polyp, not a frame without a mask.
-            self.session.set_origin(index, MaskOrigin.HAND)
         # A brush of three dimensions reaches other frames as well.
         many = self.layer.n_edit_dimensions > 2
         self._in_history.update(range(len(self.session.sequence)) if many else [index])
         self._not_yet_steps.pop(index, None)
         self._last_step = None
         self.changed.emit(index)
+
+    def _on_update(self) -> None:
+        """Tell erased by hand, a decision that there is no polyp, from a frame without a mask."""
+        if not self._writing and not self.chunks.digest(self.shown):
+            # An undo, which goes back to a frame without one, announces itself otherwise.
+            self.session.set_origin(self.shown, MaskOrigin.HAND)
 
     def _on_data(self) -> None:
         if self.layer.data is not self.chunks.array:

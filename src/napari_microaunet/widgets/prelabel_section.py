@@ -165,7 +165,7 @@ class PrelabelSection(QWidget):
 
     def _prelabel(self, indices: list[int]) -> None:
         work = self._bench.work
-        if work is None or self._bench.job is not None:
+        if work is None or not self._bench.may_change or self._bench.job is not None:
             return
         if not indices:
             self._bench.message = "All frames have masks already."
@@ -194,7 +194,8 @@ class PrelabelSection(QWidget):
         """Pre-label the frame on show, if it has no mask and no other one is in hand."""
         bench = self._bench
         work, index = bench.work, bench.shown
-        if not self.live.value or work is None or self._live_job is not None:
+        live = self.live.value and bench.may_change and self._live_job is None
+        if work is None or not live:
             return
         if index in work.sequence.problems or _has_mask(work, index):
             return
@@ -307,8 +308,8 @@ class PrelabelSection(QWidget):
                 Which.SHOWN: "Pre-label this frame",
             }[which]
         )
-        self.run_button.setEnabled(work is not None and bench.job is None)
-        self.live.enabled = work is not None
+        self.run_button.setEnabled(bench.may_change and bench.job is None)
+        self.live.enabled = bench.may_change
         self._show_status()
 
     def _show_status(self) -> None:

@@ -156,7 +156,7 @@ class Prelabels(QObject):
 
     def set_settings(self, settings: MaskSettings) -> None:
         """Change how maps become masks."""
-        if settings == self._settings:
+        if settings == self._settings or self._session.read_only:
             return
         dragging = self._settled.isActive()
         self._settings = settings

@@ -171,6 +171,12 @@ class Workbench(QObject):
         return 0 if self.work is None else shown_frame(self.viewer, self.work.image)
 
     @property
+    def may_change(self) -> bool:
+        """Whether there are frames whose masks can be changed here."""
+        session = None if self.work is None else self.work.session
+        return self.work is not None and (session is None or not session.read_only)
+
+    @property
     def images(self) -> list[Image]:
         """Image layers that frames can be taken from."""
         return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
