@@ -105,6 +105,7 @@ def test_polyps_stay_apart_when_all_outlines_are_written_back(mask):
     np.testing.assert_array_equal(again == IGNORE, mask == IGNORE)
     for label in labels_of(mask):
         assert hausdorff(mask == label, again == label) <= 1
+        assert structure(again == label) == structure(mask == label)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -14,7 +14,14 @@ import shapely
 from scipy import ndimage
 from skimage.measure import find_contours
 
-from napari_microaunet.editing.labels import WITH_DIAGONALS, parts_of, pixels_of, polyps_in, widened
+from napari_microaunet.editing.labels import (
+    IGNORE,
+    WITH_DIAGONALS,
+    parts_of,
+    pixels_of,
+    polyps_in,
+    widened,
+)
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,7 +82,8 @@ def polygons_of(mask: Mask, label: int, tolerance: float = 1.0) -> list[Polygon]
     - it is connected and has as many holes;
     - its area is within 1 %, or 1 pixel in a part of less than 100 pixels;
     - it takes no pixel of another part or polyp; gaps between them stay, and so
-      do walls between holes.
+      do walls between holes;
+    - the same is true of what `write_polygons` makes of it beside ignore.
 
     Parameters
     ----------
@@ -282,13 +290,14 @@ def _outlined(
     exact = simplify(_exact(part), 0.0)
     if tolerance > 0:
         taken = _around(polyps_in(mask[rows, columns]) & ~part)
+        ignored = mask[rows, columns] == IGNORE
         rings = [exact.exterior, *exact.holes]
         # Every ring may change the area in proportion to its own.
         areas = np.abs([_signed_area(ring) for ring in rings])
         changes = max(1, _AREA_CHANGE * np.count_nonzero(part)) * areas / areas.sum()
         edges = np.array([[0, 0], mask.shape]) - 0.5 - corner
         rings = [
-            _coarse(ring, part, taken, index > 0, change, tolerance, edges)
+            _coarse(ring, part, taken, ignored, index > 0, change, tolerance, edges)
             for index, (ring, change) in enumerate(zip(rings, changes, strict=True))
         ]
         exact = Polygon(rings[0], tuple(rings[1:]))
@@ -299,6 +308,7 @@ def _coarse(
     ring: Ring,
     part: Region,
     taken: Region,
+    ignored: Region,
     is_hole: bool,
     area_change: float,
     tolerance: float,
@@ -308,7 +318,7 @@ def _coarse(
     first = np.maximum(np.floor(ring.min(axis=0)).astype(int) - _MARGIN, 0)
     last = np.ceil(ring.max(axis=0)).astype(int) + _MARGIN + 1
     box = slice(first[0], last[0]), slice(first[1], last[1])
-    part, taken = part[box], taken[box]
+    part, taken, ignored = part[box], taken[box], ignored[box]
     inside = _filled_ring(ring - first, part.shape)
     # Walls of the part between its rings, and to the frame's edge, stay as gaps to others do.
     if is_hole:
@@ -318,11 +328,13 @@ def _coarse(
     for share in _TOLERANCES:
         simple = _simplified(ring, share * tolerance, edges)
         new = _filled_ring(simple - first, part.shape)
+        # What `write_polygons` makes of it, which leaves ignore as it is.
+        written = np.where(ignored, inside, new)
+        versions = [new] if np.array_equal(new, written) else [new, written]
         if (
-            abs(np.count_nonzero(new) - np.count_nonzero(inside)) <= area_change
-            and not (new & ~inside & no_gain).any()
+            not (new & ~inside & no_gain).any()
             and not (inside & ~new & no_loss).any()
-            and _is_like(new, inside, is_hole)
+            and all(_is_like(version, inside, is_hole, area_change) for version in versions)
         ):
             return simple
     return ring
@@ -338,12 +350,13 @@ def _exact(part: Region) -> Polygon:
     return Polygon(rings[0], tuple(rings[1:]))
 
 
-def _is_like(new: Region, old: Region, is_hole: bool) -> bool:
+def _is_like(new: Region, old: Region, is_hole: bool, area_change: float) -> bool:
     """Tell whether two regions, and what is around them, are alike to a pixel and in structure."""
     # The part is connected across corners; what is not part is not.
     within, around = (None, WITH_DIAGONALS) if is_hole else (WITH_DIAGONALS, None)
-    return (
-        not (new & ~_beside(old)).any()
+    return bool(
+        abs(np.count_nonzero(new) - np.count_nonzero(old)) <= area_change
+        and not (new & ~_beside(old)).any()
         and not (old & ~_beside(new)).any()
         and not (~new & ~_beside(~old)).any()
         and not (~old & ~_beside(~new)).any()
