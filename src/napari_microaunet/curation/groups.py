@@ -70,11 +70,7 @@ def find_groups(sequence: FrameSequence) -> list[str]:
     InputError
         If a table of sequences cannot be read.
     """
-    frames = sequence.frames
-    if len(frames) > 1 and len({frame.source for frame in frames}) == 1:
-        return [sequence.name] * len(frames)
-    tables: dict[Path, dict[str, str]] = {}
-    groups = [_stated_group(frame, root_of(sequence.path), tables) for frame in frames]
+    groups = stated_groups(sequence)
     if len(set(groups)) == 1:
         return groups
     _, labels = np.unique(np.array(groups), return_inverse=True)
@@ -82,6 +78,21 @@ def find_groups(sequence: FrameSequence) -> list[str]:
     _, first = np.unique(merged, return_index=True)
     names = {merged[index]: groups[index] for index in first}
     return [names[label] for label in merged]
+
+
+def stated_groups(sequence: FrameSequence) -> list[str]:
+    """Group the frames of a sequence by what tables, folders and files say, as `find_groups` does.
+
+    Raises
+    ------
+    InputError
+        If a table of sequences cannot be read.
+    """
+    frames = sequence.frames
+    if len(frames) > 1 and len({frame.source for frame in frames}) == 1:
+        return [sequence.name] * len(frames)
+    tables: dict[Path, dict[str, str]] = {}
+    return [_stated_group(frame, root_of(sequence.path), tables) for frame in frames]
 
 
 def is_named_as_negatives(folder: str) -> bool:

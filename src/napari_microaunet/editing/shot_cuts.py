@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,13 +26,52 @@ _BIN_SMOOTHING = 0.7
 _STRUCTURE = 0.5
 # A square of a contrast, in brightness 0..1, below which there is no structure to compare.
 _FLAT = 1e-4
-# Above this, two frames are taken for different scenes. Measured on neighbours and joints of
-# all sequences of CVC-ClinicDB (463 / 227) and PolypGen's negatives (486 / 99): see
-# benchmarks/propagation.py.
+# Above this, two frames are taken for different scenes. Of neighbours in one sequence 2 % are
+# (CVC-ClinicDB, thinned out to about a frame a second: 463 pairs) and 3 % (PolypGen's
+# negatives: 486); of joints between two sequences 0.59 and 0.91. In a video, neighbours are at
+# 0.05. What it takes for one scene, the score of what is propagated has to find out.
 CUT = 0.8
 
 
-def picture_change(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What is compared of a frame.
+
+    Attributes
+    ----------
+    colours : float64 array, shape (8, 8, 8)
+        Histogram of the lit colours, with sum 1.
+    lit : bool array, shape (64, 64)
+        Where the picture is lit; everywhere, if it is lit nowhere.
+    bright : float64 array, shape (64, 64)
+        Square root of the brightness, 0..1.
+    """
+
+    colours: NDArray[np.float64]
+    lit: NDArray[np.bool_]
+    bright: NDArray[np.float64]
+
+
+def look(frame: NDArray[np.uint8]) -> Look:
+    """Reduce a frame to what is compared.
+
+    Parameters
+    ----------
+    frame : uint8 array, shape (height, width, 3)
+        RGB.
+    """
+    from skimage.color import rgb2lab  # late: a quarter of a second
+
+    small = np.asarray(Image.fromarray(frame).resize((_SIDE, _SIDE), Image.Resampling.BOX))
+    lit = small.max(axis=2) > _DARKEST_LIT
+    if not lit.any():
+        lit = np.ones_like(lit)
+    colours, _ = np.histogramdd(rgb2lab(small)[lit], bins=_BINS, range=_RANGES)
+    colours = ndimage.gaussian_filter(colours, _BIN_SMOOTHING)
+    return Look(colours / max(colours.sum(), 1.0), lit, np.sqrt(small.mean(axis=2) / 255))
+
+
+def picture_change(first: Look, second: Look) -> float:
     """Say how much of the scene changes between two frames.
 
     It is the share of the colours that differ (one minus the intersection of their
@@ -40,24 +80,24 @@ def picture_change(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float
 
     Parameters
     ----------
-    first, second : uint8 arrays, shape (height, width, 3)
-        RGB; sizes may differ.
+    first, second : Look
 
     Returns
     -------
     float
         0 for the same picture, to 2.
     """
-    (colours, lit, bright), (other_colours, other_lit, other_bright) = map(_look, (first, second))
-    colour = 1 - float(np.minimum(colours, other_colours).sum())
-    shared = lit | other_lit
-    one, other = bright[shared], other_bright[shared]
+    colour = 1 - float(np.minimum(first.colours, second.colours).sum())
+    shared = first.lit | second.lit
+    one, other = first.bright[shared], second.bright[shared]
     one, other = one - one.mean(), other - other.mean()
     powers = float((one**2).mean()), float((other**2).mean())
     if max(powers) < _FLAT:
         return colour
-    likeness = float((one * other).mean()) / np.sqrt(max(powers[0], _FLAT) * max(powers[1], _FLAT))
-    return colour + _STRUCTURE * (1 - float(likeness))
+    likeness = float((one * other).mean()) / float(
+        np.sqrt(max(powers[0], _FLAT) * max(powers[1], _FLAT))
+    )
+    return colour + _STRUCTURE * (1 - likeness)
 
 
 def is_shot_cut(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
@@ -68,19 +108,4 @@ def is_shot_cut(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
     first, second : uint8 arrays, shape (height, width, 3)
         RGB; sizes may differ.
     """
-    return picture_change(first, second) > CUT
-
-
-def _look(
-    frame: NDArray[np.uint8],
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Return the histogram of the lit colours, where it is lit, and the brightness, 0..1."""
-    from skimage.color import rgb2lab  # late: a quarter of a second
-
-    small = np.asarray(Image.fromarray(frame).resize((_SIDE, _SIDE), Image.Resampling.BOX))
-    lit = small.max(axis=2) > _DARKEST_LIT
-    counted = lit if lit.any() else np.ones_like(lit)
-    colours, _ = np.histogramdd(rgb2lab(small)[counted], bins=_BINS, range=_RANGES)
-    colours = ndimage.gaussian_filter(colours, _BIN_SMOOTHING, mode="constant")
-    bright = np.sqrt(small.mean(axis=2) / 255)
-    return colours / max(colours.sum(), 1e-9), counted, bright
+    return picture_change(look(first), look(second)) > CUT
