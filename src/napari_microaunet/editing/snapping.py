@@ -9,7 +9,7 @@ cut and a geodesic active contour: ``benchmarks/snapping.py``.
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, pi, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +44,11 @@ _NARROWEST = 3.0
 _SMALLEST = 20
 
 
+def default_band(area: float) -> float:
+    """Return how far the outline of a polyp of so many pixels may move by default, in pixels."""
+    return max(_NARROWEST, _DEFAULT_SHARE * sqrt(area / pi))
+
+
 def snap(
     mask: Mask,
     label: int | None,
@@ -67,8 +72,8 @@ def snap(
     frame : uint8 array, shape (height, width, 3)
         RGB.
     band : float, optional
-        How far the outline may move, in pixels, more than 0. By default a fifth
-        of the radius of a disc as large as the polyp, but at least 3.
+        How far the outline may move, in pixels, more than 0; `default_band` by
+        default.
     probability : uint8 array, shape (height, width), optional
         The frame's probability map at native size, 255 for probability 1. With
         it, the model's belief counts beside the image.
@@ -96,7 +101,7 @@ def snap(
             region = np.zeros(mask.shape, bool)
             region[box] = parts == part
             allowed = (snapped == 0) | region
-            width = band or max(_NARROWEST, _DEFAULT_SHARE * float(np.sqrt(area / np.pi)))
+            width = band or default_band(area)
             while (moved := _moved(region, allowed, frame, width, probability)) is None:
                 width /= 2
             snapped[region] = 0
