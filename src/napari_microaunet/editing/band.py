@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import KDTree
 from skimage.color import rgb2lab
 from skimage.measure import find_contours
-
-from napari_microaunet.editing.labels import parts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,8 +28,6 @@ _MOST_STEPS = 15
 # The outline is smoothed by this share of the band before its normals are taken: wide enough
 # for neighbouring normals not to cross within the band, apart from sharp corners.
 _SMOOTHING = 0.35
-# Less than this, in pixels, does not smooth the stairs of an outline.
-_LEAST_BLUR = 0.5
 # Standard deviations at which contrast is taken, in steps; redness and the model's belief are
 # taken at the middle one.
 _FINE, _MIDDLE, _COARSE = 2.0, 4.0, 6.0
@@ -95,11 +92,12 @@ def unroll(
     -------
     Band
     """
-    blurred = _blurred(region, _SMOOTHING * width)
-    contours = find_contours(blurred, 0.5, fully_connected="high")
     step = max(1.0, width / _MOST_STEPS)
-    # find_contours starts and ends at the same point.
-    outline = _evenly_spaced(max(contours, key=len) - 1, step)
+    # A connected region without holes has one contour, which ends where it starts.
+    contour = max(find_contours(np.pad(region, 1), 0.5, fully_connected="high"), key=len) - 1
+    outline = ndimage.gaussian_filter1d(
+        _evenly_spaced(contour, step), _SMOOTHING * width / step, axis=0, mode="wrap"
+    )
     along = np.roll(outline, -1, axis=0) - np.roll(outline, 1, axis=0)
     normals = np.stack([-along[:, 1], along[:, 0]], axis=1)
     normals /= np.maximum(np.hypot(*normals.T), 1e-6)[:, None]
@@ -110,8 +108,7 @@ def unroll(
     shown = slice(margin, margin + 2 * steps + 1)
     offsets = np.arange(-steps - margin, steps + margin + 1, dtype=np.float64) * step
     places = np.moveaxis(outline[:, None] + normals[:, None] * offsets[:, None], 2, 0)
-    colours = rgb2lab(frame.astype(np.float32) / np.float32(255))
-    colours = np.stack([_sampled(colours[..., channel], places) for channel in range(3)], axis=2)
+    colours = rgb2lab(np.stack([_sampled(frame[..., c], places) for c in range(3)], axis=2))
     fine, middle, coarse = (_drop(colours, sigma)[:, shown] for sigma in (_FINE, _MIDDLE, _COARSE))
     evidence = [
         np.broadcast_to((offsets[shown] / width) ** 2, fine.shape[:2]),
@@ -121,13 +118,11 @@ def unroll(
         _signed_root(middle[..., 1]),
     ]
     if probability is not None:
-        belief = _sampled(probability.astype(np.float32) / np.float32(255), places)
+        belief = _sampled(probability, places)
         doubtful = np.clip(belief, _DOUBT, 1 - _DOUBT)[:, shown]
         inside = np.cumsum(np.log(doubtful / (1 - doubtful)), axis=1) / steps
         evidence += [_drop(belief[..., None], _MIDDLE)[:, shown, 0], inside]
-    solid = blurred[1:-1, 1:-1] > 0.5
-    depth = ndimage.distance_transform_edt(solid) + ndimage.distance_transform_edt(~solid)
-    nearest = _sampled(depth.astype(np.float32), places[:, :, shown])
+    nearest, _ = KDTree(outline).query(np.moveaxis(places[:, :, shown], 0, 2))
     crossed = nearest < _STRAIGHT * np.abs(offsets[shown]) - 1
     return Band(
         outline,
@@ -191,17 +186,6 @@ def _cheapest_path(
     return path
 
 
-def _blurred(region: Region, sigma: float) -> Values:
-    """Blur a region so little that it stays in one part; a pixel is added on every side."""
-    values = np.pad(region, 1).astype(np.float32)
-    while sigma > _LEAST_BLUR:
-        blurred: Values = ndimage.gaussian_filter(values, sigma, mode="constant")
-        if len(parts_of(blurred > 0.5)[1]) == 1:
-            return blurred
-        sigma /= 2
-    return values
-
-
 def _evenly_spaced(curve: Points, step: float) -> Points:
     """Place points about so far apart along a closed curve whose ends are the same point."""
     travelled = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(curve, axis=0).T))])
@@ -210,10 +194,10 @@ def _evenly_spaced(curve: Points, step: float) -> Points:
     return np.stack([np.interp(at, travelled, curve[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def _sampled(values: Values, places: Points) -> Values:
-    """Interpolate between pixels; outside the frame the nearest pixel counts."""
-    sampled: Values = ndimage.map_coordinates(values, places, order=1, mode="nearest")
-    return sampled
+def _sampled(values: NDArray[np.uint8], places: Points) -> Values:
+    """Interpolate between pixels, 255 as 1; outside the frame the nearest pixel counts."""
+    sampled: Values = ndimage.map_coordinates(values, places, np.float32, order=1, mode="nearest")
+    return sampled / np.float32(255)
 
 
 def _drop(values: Values, sigma: float) -> Values:

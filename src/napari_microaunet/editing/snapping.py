@@ -131,8 +131,9 @@ def _moved(
     path = band.offsets[closed_path(cost, _STEP_ASIDE)]
     path = ndimage.gaussian_filter1d(path, _STAIRS, mode="wrap")
 
-    to_outline = ndimage.distance_transform_edt(solid) + ndimage.distance_transform_edt(~solid)
-    movable = to_outline <= width
+    edge = solid & ~ndimage.binary_erosion(solid, border_value=1)
+    # To the nearest pixel on the other side of the outline, or a little more.
+    movable = ndimage.distance_transform_edt(~edge) + solid <= width
     near = np.argwhere(movable)
     _, nearest = KDTree(band.outline).query(near)
     outwards = ((near - band.outline[nearest]) * band.normals[nearest]).sum(axis=1)
