@@ -147,6 +147,16 @@ def test_a_click_leaves_no_hole_between_itself_and_the_polyp():
     np.testing.assert_array_equal(refined == 1, polyp)
 
 
+def test_no_crumbs_are_left_behind_a_negative_click():
+    polyp = np.zeros(SHAPE, bool)
+    polyp[75:86, 40:120] = True
+    refined = refine(polyp.astype(np.uint8), 1, frame_of(polyp), None, negative=[(80, 112)])
+    pieces, sizes = parts_of(refined == 1)
+    assert len(sizes) == 1
+    assert pieces[80, 60]
+    assert not pieces[:, 117:].any()
+
+
 def test_a_click_on_what_is_right_changes_nothing():
     mask = disc(SHAPE, 80, 100, 40).astype(np.uint8)
     frame = frame_of(disc(SHAPE, 80, 100, 60))
