@@ -393,20 +393,22 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 def _opened(path: Path) -> Iterator[tuple[sqlite3.Connection, int | None]]:
     """Open a database that is only read, with the version of its schema."""
     with _named(path), ExitStack() as stack:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+        def connect(database: str) -> sqlite3.Connection:
+            return stack.enter_context(closing(sqlite3.connect(database, uri=True)))
+
+        connection = connect(f"{path.absolute().as_uri()}?mode=ro")
         try:
             version = _checked_version(connection, path)
         except sqlite3.OperationalError:
             # The journal of a folder that cannot be written to cannot be opened; a copy's can.
-            connection.close()
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="microaunet-"))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="microaunet-")))
             for file in (path, path.with_name(f"{path.name}-wal")):
                 if file.exists():
                     shutil.copy(file, folder)
-            connection = sqlite3.connect(Path(folder) / path.name)
+            connection = connect((folder / path.name).as_uri())
             version = _checked_version(connection, path)
-        with closing(connection):
-            yield connection, version
+        yield connection, version
 
 
 def _checked_version(connection: sqlite3.Connection, path: Path) -> int | None:
