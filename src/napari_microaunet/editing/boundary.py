@@ -380,7 +380,11 @@ def _simplify(polygon: Polygon, tolerance: float, edges: Ring) -> Polygon:
 
 def _simplified(ring: Ring, tolerance: float, edges: Ring) -> Ring:
     outline = shapely.LinearRing(ring)
-    chosen = _vertices(outline.simplify(tolerance))
+    simple = outline.simplify(tolerance)
+    # GEOS may drop a ring's first vertex as well, and then misses it by more than the tolerance.
+    if shapely.hausdorff_distance(simple, outline) > tolerance:
+        simple = outline.simplify(0)
+    chosen = _vertices(simple)
     for deviation in _DEVIATIONS if tolerance > 0 else ():
         stops = _stops(ring, deviation * tolerance)
         if len(stops) >= len(chosen):
