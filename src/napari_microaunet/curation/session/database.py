@@ -300,14 +300,17 @@ class Database:
         events: Iterable[Event] = (),
         settings: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
+        *,
+        as_intended: bool = False,
     ) -> None:
         """Write all of this in one transaction; rows of the same frames are replaced.
 
-        What was intended has been done then.
+        `as_intended` says that with it, all that was intended has been done.
         """
         with self._connection as connection:
-            connection.execute("DELETE FROM intended_masks")
-            connection.execute("DELETE FROM intended_maps")
+            if as_intended:
+                connection.execute("DELETE FROM intended_masks")
+                connection.execute("DELETE FROM intended_maps")
             connection.executemany(_replace("frames", _FRAME_COLUMNS), map(_frame_values, frames))
             connection.executemany(_replace("maps", _MAP_COLUMNS), map(_map_values, maps))
             connection.executemany(

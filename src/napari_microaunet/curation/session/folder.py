@@ -99,7 +99,7 @@ class SessionFolder:
         try:
             self._open(sequence)
         except BaseException:
-            self.close(saved=False)
+            self.close()
             raise
 
     def _take_lock(self, annotator: str) -> str | None:
@@ -153,7 +153,6 @@ class SessionFolder:
             "path": str(sequence.path.absolute()),
             "name": sequence.name,
             "canvas": self.canvas_shape,
-            "clean": False,
         }
 
     def _contents(self) -> Contents:
@@ -184,18 +183,19 @@ class SessionFolder:
 
     def _check_masks(self, contents: Contents) -> list[FrameRow]:
         """Find masks that were written, but not yet entered, when the program was killed."""
-        on_disk, closed = self.masks.on_disk(), contents.facts.get("clean", True)
-        intended = {(mask.slot, mask.digest): mask.origin for mask in contents.intended_masks}
-        starts = set() if closed else self.starts.on_disk()
+        on_disk, starts = self.masks.on_disk(), self.starts.on_disk()
+        intended = {mask.slot: mask for mask in contents.intended_masks}
         changed = []
         for row in contents.frames:
-            if closed and bool(row.digest) == (row.slot in on_disk):
+            mask = intended.get(row.slot)
+            if mask is None and bool(row.digest) == (row.slot in on_disk):
                 continue
             chunk = _as_chunk(self.masks.get(row.slot) if row.slot in on_disk else None)
             if chunk_digest(chunk) != row.digest:
                 self.take_over(row, chunk)
-                row.origin = intended.get((row.slot, row.digest), row.origin)
-                row.has_start = int(row.slot in starts or row.has_start)
+                if mask is not None and mask.digest == row.digest:
+                    row.origin = mask.origin
+                row.has_start = int(row.slot in starts)
                 changed.append(row)
         return changed
 
@@ -311,7 +311,8 @@ class SessionFolder:
             self._database = Database(self.database_file)
         self._database.check_place()
         if self._first_rows is not None:
-            self._database.save(*self._first_rows, facts=self._facts)
+            rows, maps = self._first_rows
+            self._database.save(rows, maps, facts=self._facts, as_intended=True)
             self._first_rows = None
         return self._database
 
@@ -321,14 +322,8 @@ class SessionFolder:
         if database is not None:
             database.close()
 
-    def close(self, *, saved: bool) -> None:
-        """Let others have it; `saved` says whether all that was done is in it."""
-        if saved and self._database is not None:
-            try:
-                self._database.save(facts={"clean": True})
-            except sqlite3.Error:
-                # It is checked the next time, that is all.
-                saved = False
+    def close(self) -> None:
+        """Let others have it."""
         self._pool.shutdown()
         self.disconnect()
         self._lock.release()

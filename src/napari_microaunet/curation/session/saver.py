@@ -30,8 +30,8 @@ class Saver:
     Of each frame, the files of its chunks are replaced first and then, in one
     transaction, its rows and what happened to it. Frames that have changed at the
     same time share the transaction, because a sync takes as long for many as for one.
-    So that masks that a program made do not pass for the annotator's when
-    a kill comes in between, what the files are about to hold is entered before.
+    What the files are about to hold, and who made it, is entered before: a kill that
+    comes in between is noticed by it, and a model's mask does not pass for the annotator's.
 
     All but `start`, `flush` and `stop` are called with the lock held.
 
@@ -129,7 +129,7 @@ class Saver:
         if with_files:
             self._intend(database, with_files)
             self._folder.save_files([rows[index].slot for index in with_files])
-            self._commit(database, with_files)
+            self._commit(database, with_files, as_intended=True)
         with self._lock:
             return bool(self._files or self._rows or self._settings)
 
@@ -139,12 +139,10 @@ class Saver:
             masks = [
                 IntendedMask(row.slot, row.origin, row.digest)
                 for row in rows
-                if row.origin is not MaskOrigin.HAND and self._folder.masks.waiting(row.slot)
+                if self._folder.masks.waiting(row.slot)
             ]
             maps = [self._maps[key] for key in self._keys(indices)]
-        # A stroke needs none: what is not known is taken for the annotator's.
-        if masks or maps:
-            database.intend(masks, maps)
+        database.intend(masks, maps)
 
     def _keys(self, indices: Sequence[int]) -> list[tuple[int, MapRole]]:
         """List the maps of frames that have changed."""
@@ -152,7 +150,12 @@ class Saver:
         return [key for key in keys if key in self._maps]
 
     def _commit(
-        self, database: Database, indices: Sequence[int], *, of_session: bool = False
+        self,
+        database: Database,
+        indices: Sequence[int],
+        *,
+        of_session: bool = False,
+        as_intended: bool = False,
     ) -> None:
         """Write the rows of frames, and what happened to them, in one transaction."""
         for index in indices:
@@ -173,7 +176,7 @@ class Saver:
         if not (rows or settings or happened):
             return
         try:
-            database.save(rows.values(), maps.values(), happened, settings)
+            database.save(rows.values(), maps.values(), happened, settings, as_intended=as_intended)
         except BaseException:
             with self._lock:
                 # It waits again, behind what has come meanwhile.

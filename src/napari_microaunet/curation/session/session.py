@@ -179,7 +179,7 @@ class Session:
         self._log(None, "closed")
         self.notice = f"The session {self.folder} has been closed."
         saved = self._saver.stop()
-        self._folder.close(saved=saved)
+        self._folder.close()
         self._remember()
         return saved
 
