@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QMenu
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
+from napari_microaunet.frames.rendered import render_frame
+from napari_microaunet.widgets.prelabel_section import Which
 from napari_microaunet.widgets.review_table import AREA, CONFIDENCE, NAME, REMARKS, STATE
 
 UNSEEN, PRELABELLED, EDITED, ACCEPTED, EXCLUDED = ReviewState
@@ -275,3 +278,111 @@ def test_nothing_can_be_decided_without_frames_or_in_a_second_window(use, folder
         other.press(key)
     assert other.states == [PRELABELLED] * 5
     assert len(other.review.queue.table.frames) == 5
+
+
+def order(used):
+    return used.review.queue.table.frames.tolist()
+
+
+def choose(used, box, words):
+    """Choose an entry as a user does, who may choose the same one again."""
+    box.setCurrentIndex(box.findText(words))
+    box.activated.emit(box.currentIndex())
+
+
+def test_the_least_confident_frame_comes_first_and_the_queue_is_followed(prelabelled):
+    used = prelabelled
+    panel = used.review.panel
+    choose(used, panel.order, "Least confident first")
+    trust = [used.work.prelabels.confidence(index) for index in range(5)]
+    wanted = sorted(range(5), key=trust.__getitem__)
+    assert order(used) == wanted
+    used.go_to(wanted[0])
+    for index in wanted[1:]:
+        used.press(Qt.Key.Key_Q)
+        assert used.bench.shown == index
+        assert used.review.queue.selected == [index]
+    used.press(Qt.Key.Key_PageUp)
+    assert used.bench.shown == wanted[3]
+
+
+def test_filters_and_search_leave_some_frames(prelabelled):
+    used = prelabelled
+    panel = used.review.panel
+    used.work.session.note([4], "Ask Dr. Grimm")
+    used.work.session.exclude([3], "glare")
+    used.press(Qt.Key.Key_Q)
+    choose(used, panel.filter, "to do")
+    used.qtbot.waitUntil(lambda: order(used) == [1, 2, 4], timeout=20_000)
+    # What has just been decided on stays as long as it is looked at.
+    used.work.session.accept([1])
+    used.qtbot.wait(600)
+    assert order(used) == [1, 2, 4]
+    used.go_to(2)
+    used.qtbot.waitUntil(lambda: order(used) == [2, 4], timeout=20_000)
+    choose(used, panel.filter, "excluded")
+    assert order(used) == [2, 3]
+    choose(used, panel.filter, "all")
+    panel.search.setText("grimm")
+    used.qtbot.waitUntil(lambda: order(used) == [2, 4], timeout=20_000)
+
+
+def test_models_that_disagree_most_come_first(prelabelled, use, folder):
+    used = prelabelled
+    session = used.work.session
+    choose(used, used.review.panel.order, "Models disagree")
+    used.wait_for_job()
+    differ = [status.disagreement for status in session.statuses]
+    assert all(session.has_map(index, "compared") for index in range(5))
+    assert max(differ) > 0.05
+    wanted = sorted(range(5), key=lambda index: -differ[index])
+    used.qtbot.waitUntil(lambda: order(used) == wanted, timeout=20_000)
+    assert states_and_masks_are_untouched(used)
+    # The order is kept with the session; another pre-label makes what was found out of date.
+    used.viewer.window.remove_dock_widget(used.dock)
+    again = use()
+    again.open(folder)
+    assert order(again) == wanted
+    again.prelabel.which.value = Which.SHOWN
+    shown = again.bench.shown
+    again.prelabel_all()
+    assert again.work.session.status(shown).disagreement is None
+
+
+def states_and_masks_are_untouched(used):
+    return used.states == [PRELABELLED] * 5 and all(used.mask(index).any() for index in range(5))
+
+
+def test_findings_and_near_duplicates_come_first(use, tmp_path):
+    """Frames of one clip, in which the polyp vanishes once and a frame stands still."""
+    image, _ = render_frame(3, height=120, width=160, polyps=1)
+    target = tmp_path / "clip"
+    target.mkdir()
+    mask = np.zeros((120, 160), np.uint8)
+    for number in range(6):
+        shifted = np.roll(image, 3 * min(number, 4), axis=1)
+        Image.fromarray(shifted).save(target / f"frame_{number}.png")
+    used = use()
+    used.open(target)
+    mask[40:80, 40:100] = 1
+    for number in (0, 1, 3, 4, 5):
+        used.work.session.put_mask(number, mask, MaskOrigin.HAND)
+    used.work.session.put_mask(2, np.zeros_like(mask), MaskOrigin.HAND)
+    areas = lambda: [status.area for status in used.work.session.statuses]  # noqa: E731
+    used.qtbot.waitUntil(lambda: None not in areas(), timeout=20_000)
+    choose(used, used.review.panel.order, "Findings first")
+    used.wait_for_job()
+    used.qtbot.waitUntil(lambda: order(used)[:2] == [2, 5], timeout=20_000)
+    assert text(used, 2, REMARKS) == "No polyp here, but one polyp in frames 1 and 3."
+    used.go_to(2)
+    used.qtbot.waitUntil(
+        lambda: "No polyp here" in used.viewer.canvas.overlays.text.text, timeout=20_000
+    )
+    choose(used, used.review.panel.filter, "with findings")
+    assert order(used) == [2, 5]
+    # What is mended is no finding any more.
+    used.masks.edit(2, mask, "test")
+    used.qtbot.waitUntil(lambda: text(used, 2, REMARKS) == "", timeout=20_000)
+    choose(used, used.review.panel.filter, "all")
+    choose(used, used.review.panel.order, "Near-duplicates together")
+    assert set(order(used)) == set(range(6))

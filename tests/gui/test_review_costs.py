@@ -136,13 +136,13 @@ def test_another_model_is_compared_on_the_frame_on_show(prelabelled):
     mask = used.mask(0)
     layers = len(used.viewer.layers)
     used.press(Qt.Key.Key_T, Qt.KeyboardModifier.ShiftModifier)
-    assert used.review.compare_button.isChecked()
+    assert used.review.comparison.button.isChecked()
     used.qtbot.waitUntil(lambda: len(used.viewer.layers) > layers, timeout=60_000)
     assert used.viewer.layers.selection.active is used.layer
     other = next(layer for layer in used.viewer.layers if layer.name == "other model")
     assert isinstance(other, Labels)
     kept = used.work.session.map(0, "compared")
-    assert kept.model == used.review.other_model.value.name == "teacher"
+    assert kept.model == used.review.comparison.model.value.name == "teacher"
     np.testing.assert_array_equal(used.mask(0), mask)
     # It follows the frame on show, whatever its size.
     used.go_to(3)
@@ -174,7 +174,7 @@ def test_masks_of_another_model_use_its_own_threshold(prelabelled, monkeypatch):
         thresholds.append(settings.threshold)
         return mask_from(probability, settings)
 
-    monkeypatch.setattr("napari_microaunet.widgets.review_section.mask_from", spy)
-    used.review.compare_button.click()
+    monkeypatch.setattr("napari_microaunet.widgets.review_comparison.mask_from", spy)
+    used.review.comparison.button.click()
     used.qtbot.waitUntil(lambda: bool(thresholds), timeout=60_000)
-    assert thresholds[0] == used.review.other_model.value.card.threshold
+    assert thresholds[0] == used.review.comparison.model.value.card.threshold

@@ -44,6 +44,7 @@ _HEADING_HINTS = (
     "Strokes and other edits of a frame: the median",
     "Pixels that differ between the pre-label and the accepted mask: the median",
 )
+_NAMES = (0, 1)
 _ROWS_IN_SIGHT = 3
 
 
@@ -73,7 +74,9 @@ class EditCostPanel(QWidget):
         columns = self.table.horizontalHeader()
         columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         columns.setMinimumSectionSize(20)
-        columns.setStretchLastSection(True)
+        for column in _NAMES:
+            columns.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         row = self.table.verticalHeader().defaultSectionSize()
         self.table.setFixedHeight((_ROWS_IN_SIGHT + 1) * row)
         self.save_button = QPushButton("Save as CSV…")
@@ -109,7 +112,7 @@ class EditCostPanel(QWidget):
             for column, text in enumerate(_cells(summary)):
                 item = QTableWidgetItem(text)
                 item.setToolTip(text)
-                if column > 1:
+                if column not in _NAMES:
                     item.setTextAlignment(
                         Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
                     )

@@ -181,6 +181,10 @@ class Prelabels(QObject):
         self._mark_pending()
         return {index for index in self._pending if self.waits(index)}
 
+    def leave(self, index: int) -> None:
+        """Let the mask of a frame be: somebody decides on it as it is."""
+        self._pending.pop(index, None)
+
     def _follows(self, index: int) -> bool:
         """Tell whether the mask of a frame is the model's, untouched."""
         status = self._session.status(index)

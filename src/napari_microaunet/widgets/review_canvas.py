@@ -47,13 +47,14 @@ class StateInPicture:
         self._overlay: Any = viewer.text_overlay if canvas is None else canvas.overlays.text
         self._ours = False
 
-    def show(self, status: FrameStatus) -> None:
-        """Show the state of a frame."""
+    def show(self, status: FrameStatus, finding: str) -> None:
+        """Show the state of a frame, and what was found about it."""
         overlay = self._overlay
         if not self._ours:
             overlay.position, overlay.font_size = "top_left", _TEXT_SIZE
         parts = [state_word(status), status.reason]
-        overlay.text = ": ".join(part for part in parts if part)
+        state = ": ".join(part for part in parts if part)
+        overlay.text = f"{state}\n{finding}".strip()
         overlay.color = STATE_COLOURS[status.state]
         overlay.visible = self._ours = True
 

@@ -71,6 +71,8 @@ class Decisions:
 
         def decide() -> None:
             accepted = [i for i in indices if i not in left_out]
+            for index in accepted:
+                prelabels.leave(index)
             masks.session.accept(accepted)
             ended(_accepted(accepted, bare, unread))
 
@@ -112,6 +114,7 @@ class Decisions:
         unread = [index for index in indices if index in work.sequence.problems]
         with session.step("Accept as negative"):
             for index in readable:
+                prelabels.leave(index)
                 self._empty(masks, index)
             session.accept(readable)
         return _sentence(readable, "accepted as negative: no polyp") + _cannot_be_read(unread)

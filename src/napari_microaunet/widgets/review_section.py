@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-from magicgui.widgets import ComboBox
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QPoint, Qt, QTimer
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QCursor, QKeySequence, QShortcut
 from qtpy.QtWidgets import (
     QGridLayout,
@@ -25,33 +22,23 @@ from qtpy.QtWidgets import (
 
 from napari_microaunet.curation.session import ReviewState
 from napari_microaunet.curation.session.edit_costs import FEWEST_FRAMES
-from napari_microaunet.networks.library import Model, list_models
-from napari_microaunet.prelabel.masks import mask_from
-from napari_microaunet.prelabel.probability import ProbabilityMap
 from napari_microaunet.widgets.activity import Activity
 from napari_microaunet.widgets.edit_cost_panel import EditCostPanel
-from napari_microaunet.widgets.prelabel_jobs import Predictors
 from napari_microaunet.widgets.progress_row import duration
-from napari_microaunet.widgets.review_canvas import Comparison, StateInPicture
+from napari_microaunet.widgets.review_canvas import StateInPicture
+from napari_microaunet.widgets.review_comparison import ComparisonRow
 from napari_microaunet.widgets.review_decisions import Decisions
-from napari_microaunet.widgets.review_jobs import compare_shown
-from napari_microaunet.widgets.review_table import ReviewQueue
+from napari_microaunet.widgets.review_queue import DONE, QueuePanel
 from napari_microaunet.widgets.section import Foldable, hint, primary_button
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
     from napari_microaunet.curation.session import Session
-    from napari_microaunet.widgets.jobs import Job
     from napari_microaunet.widgets.workbench import Workbench
 
-_DONE = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
-# A burst of changes is shown once: counting takes its time with 20,000 frames.
-_REFRESH_MS = 250
 _BAR_HEIGHT = 4
-_COMPARED_FIRST = "teacher"
+
 REASONS = ("glare", "blur", "instrument", "not mucosa", "duplicate")
 """Why frames are excluded, for the most part."""
 
@@ -67,15 +54,14 @@ class ReviewSection(QWidget):
         self._decisions = Decisions(bench)
         self._activity = Activity(bench)
         self._in_picture = StateInPicture(bench.viewer)
-        self._comparison = Comparison(bench.viewer)
-        self._predictors = Predictors()
-        self._comparing: Job | None = None
 
         self.progress = QLabel(wordWrap=True)
         self.bar = QProgressBar(textVisible=False)
         self.bar.setFixedHeight(_BAR_HEIGHT)
-        self.queue = ReviewQueue()
-        self.queue.go_to.connect(bench.go_to)
+        self.comparison = ComparisonRow(bench)
+        self.comparison.said.connect(self._say)
+        self.panel = QueuePanel(bench, self.comparison.other_model)
+        self.queue = self.panel.table
         self.queue.entered.connect(self._leave_dock)
         self.queue.customContextMenuRequested.connect(self._show_menu)
 
@@ -83,11 +69,9 @@ class ReviewSection(QWidget):
         self.negative_button = QPushButton("No polyp")
         self.exclude_button = QPushButton("Exclude…")
         self.note_button = QPushButton("Note…")
-        self.compare_button = QPushButton("Compare", checkable=True)
         self.undo_button = QPushButton("Undo")
         self.redo_button = QPushButton("Redo")
         self.reopen_button = QPushButton("Reopen")
-        self.other_model = ComboBox(label="Compare with", choices=_other_models)
         self.message = QLabel(wordWrap=True)
         self._asked = QLabel()
         self.answer = QLineEdit()
@@ -99,18 +83,14 @@ class ReviewSection(QWidget):
         layout.setSpacing(5)
         layout.addWidget(self.progress)
         layout.addWidget(self.bar)
-        layout.addWidget(self.queue)
+        layout.addWidget(self.panel)
         layout.addWidget(self.accept_button)
         buttons = QGridLayout()
         buttons.setSpacing(5)
         for place, button in enumerate(self._decision_buttons):
             buttons.addWidget(button, *divmod(place, 3))
         layout.addLayout(buttons)
-        comparison = QHBoxLayout()
-        comparison.addWidget(QLabel(self.other_model.label))
-        comparison.addWidget(self.other_model.native, 1)
-        comparison.addWidget(self.compare_button)
-        layout.addLayout(comparison)
+        layout.addWidget(self.comparison)
         question = QHBoxLayout()
         question.addWidget(self._asked)
         question.addWidget(self.answer)
@@ -123,8 +103,6 @@ class ReviewSection(QWidget):
         self.negative_button.clicked.connect(self.accept_as_negative)
         self.exclude_button.clicked.connect(self._exclude_from_button)
         self.note_button.clicked.connect(self.note)
-        self.compare_button.toggled.connect(self._compare)
-        self.other_model.changed.connect(self._compare)
         self.undo_button.clicked.connect(self.undo)
         self.redo_button.clicked.connect(self.redo)
         self.reopen_button.clicked.connect(self.reopen)
@@ -132,15 +110,11 @@ class ReviewSection(QWidget):
         escape = QShortcut(QKeySequence(Qt.Key.Key_Escape), self.answer)
         escape.setContext(Qt.ShortcutContext.WidgetShortcut)
         escape.activated.connect(self._end_question)
-        self._refresh = QTimer(self)
-        self._refresh.setInterval(_REFRESH_MS)
-        self._refresh.setSingleShot(True)
-        self._refresh.timeout.connect(self._on_refresh)
         bench.work_changed.connect(self._on_work)
-        bench.shown_changed.connect(self._on_shown)
-        bench.frame_changed.connect(self._on_frame)
+        bench.shown_changed.connect(self._show_state)
         bench.status_changed.connect(self._on_status)
-        bench.closing.connect(self._on_closing)
+        bench.closing.connect(self._in_picture.hide)
+        self.panel.refreshed.connect(self._on_refreshed)
         self._asked.hide()
         self.answer.hide()
         self._on_work()
@@ -153,13 +127,13 @@ class ReviewSection(QWidget):
             "accept_as_negative": self.accept_as_negative,
             "exclude": self.exclude,
             "reopen": self.reopen,
-            "next_in_queue": partial(self.step, 1),
-            "previous_in_queue": partial(self.step, -1),
+            "next_in_queue": partial(self.panel.step, 1),
+            "previous_in_queue": partial(self.panel.step, -1),
             "note": self.note,
             "undo_review": self.undo,
             "redo_review": self.redo,
             "masks_visible": self.switch_masks,
-            "compare": self.compare_button.click,
+            "compare": self.comparison.button.click,
         }
 
     @property
@@ -234,8 +208,9 @@ class ReviewSection(QWidget):
     def _decided(self, targets: Sequence[int], message: str) -> None:
         self._say(message)
         session = self._session
-        if session is not None and len(targets) == 1 and _is_done(session, targets[0]):
-            self._go_to_next_doubtful(session)
+        one_done = session is not None and len(targets) == 1 and _is_done(session, targets[0])
+        if one_done and not self.panel.go_to_next():
+            self._say(f"{message} All frames of the queue are done.")
 
     def _note(self, targets: Sequence[int], text: str) -> None:
         self._say(self._decisions.note(targets, text))
@@ -253,7 +228,8 @@ class ReviewSection(QWidget):
             return
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        menu.addSection(f"Why {'this frame' if len(targets) == 1 else f'{len(targets)} frames'}?")
+        what = f"frame {targets[0]}" if len(targets) == 1 else f"{len(targets)} frames"
+        menu.addAction(f"Exclude {what}, why?").setEnabled(False)
         for number, reason in enumerate(REASONS, 1):
             menu.addAction(f"&{number}  {reason}", partial(self._exclude, targets, reason))
         other = partial(self._ask, "Reason", "", partial(self._exclude, targets))
@@ -299,70 +275,11 @@ class ReviewSection(QWidget):
     def _leave_dock(self) -> None:
         self.window().setFocus()
 
-    # Getting about
-
-    def step(self, by: int) -> None:
-        """Go to another frame of the queue, so many rows further down."""
-        frames = self.queue.table.frames
-        row = self.queue.table.row_of(self._bench.shown) + by
-        if 0 <= row < len(frames):
-            self._bench.go_to(int(frames[row]))
-
     def switch_masks(self) -> None:
         """Hide the masks, or show them again."""
         work = self._bench.work
         if work is not None and work.masks is not None:
             work.masks.layer.visible = not work.masks.layer.visible
-
-    def _go_to_next_doubtful(self, session: Session) -> None:
-        frames = self.queue.table.frames
-        row = self.queue.table.row_of(self._bench.shown) + 1
-        for index in (*frames[row:], *frames[:row]):
-            if not _is_done(session, int(index)):
-                self._bench.go_to(int(index))
-                return
-        self._say(f"{self.message.text()} All frames of the queue are done.")
-
-    # Comparing
-
-    def _compare(self) -> None:
-        """Draw where the other model's mask differs from the one on show, if that is wanted."""
-        self._comparison.hide()
-        work, index = self._bench.work, self._bench.shown
-        wanted = self.compare_button.isChecked() and self.obstacle is None
-        if not wanted or work is None or work.masks is None or index in work.sequence.problems:
-            return
-        model = self.other_model.value
-        kept = work.masks.session.map(index, "compared")
-        if kept is None or kept.card_sha256 != model.card.sha256:
-            self._ask_other_model(model)
-            return
-        frame = work.sequence.frames[index]
-        probability = ProbabilityMap(kept.values, kept.field, (frame.height, frame.width))
-        settings = replace(self._bench.settings, threshold=model.card.threshold)
-        mask, other = work.masks.chunks.mask(index), mask_from(probability, settings)
-        self._comparison.show(work.masks.layer, mask, other)
-        self._say(
-            f"{model.name}: white is its outline and what it alone marks, dark what it leaves "
-            f"out. Dice with the mask on show {_dice(mask, other):.2f}."
-        )
-
-    def _ask_other_model(self, model: Model) -> None:
-        if self._comparing is None:
-            predictor = partial(self._predictors.get, model, "auto")
-            self._comparing = compare_shown(self._bench, model, predictor)
-            self._comparing.ended.connect(self._on_compared)
-            self._comparing.start(in_passing=True)
-
-    def _on_compared(self, complete: bool) -> None:
-        self._comparing = None
-        if complete:
-            # The user may have gone on to another frame meanwhile.
-            self._compare()
-
-    def _on_frame(self, index: int) -> None:
-        if index == self._bench.shown and self.compare_button.isChecked():
-            self._compare()
 
     # What is shown
 
@@ -375,54 +292,31 @@ class ReviewSection(QWidget):
         if self._answered is not None:
             self._end_question()
         obstacle = self.obstacle
-        for button in (self.accept_button, *self._decision_buttons, self.compare_button):
+        for button in (self.accept_button, *self._decision_buttons):
             button.setEnabled(obstacle is None)
-        self.other_model.enabled = obstacle is None
-        self.other_model.reset_choices()
-        if self._session is None:
-            self._comparison.remove()
         self._say(obstacle or "")
-        self._on_refresh()
-        self._on_shown(self._bench.shown)
+        self._show_progress()
+        self._show_state()
 
-    def _on_closing(self) -> None:
-        self._in_picture.hide()
-        self._comparison.remove()
+    def _on_status(self, indices: Sequence[int]) -> None:
+        if self._bench.shown in indices:
+            self._show_state()
 
-    def _on_shown(self, index: int) -> None:
+    def _show_state(self) -> None:
         session = self._session
         if session is None:
             self._in_picture.hide()
-            return
-        self._in_picture.show(session.status(index))
-        if self.queue.table.row_of(index) < 0:
-            self._list_frames(session)
-        self.queue.follow(index)
-        self._compare()
-
-    def _on_status(self, indices: Sequence[int]) -> None:
-        session, shown = self._session, self._bench.shown
-        if session is None:
-            return
-        self.queue.table.update_frames(indices)
-        if shown in indices:
-            self._in_picture.show(session.status(shown))
-        self._refresh.start()
-
-    def _on_refresh(self) -> None:
-        session = self._session
-        self._show_progress(session)
-        self.costs.refresh()
-        if session is None:
-            self.queue.show_frames(None, (), {})
         else:
-            self._list_frames(session)
+            shown = self._bench.shown
+            self._in_picture.show(session.status(shown), self.panel.finding(shown))
 
-    def _list_frames(self, session: Session) -> None:
-        self.queue.show_frames(session, range(len(session.sequence)), {})
-        self.queue.follow(self._bench.shown)
+    def _on_refreshed(self) -> None:
+        self._show_progress()
+        self._show_state()
 
-    def _show_progress(self, session: Session | None) -> None:
+    def _show_progress(self) -> None:
+        session = self._session
+        self.costs.refresh()
         for widget in (self.progress, self.bar):
             widget.setVisible(session is not None)
         if session is None:
@@ -468,50 +362,21 @@ class ReviewSection(QWidget):
             "Strokes are taken back with Ctrl+Z.",
             "undo_review",
         )
-        hint(
-            self.compare_button,
-            "Show where another model's mask differs from the one on show. Again: no longer.",
-            "compare",
-        )
-        hint(
-            self.other_model.native,
-            "The model that masks are compared with, here and in the order by disagreement.",
-        )
         hint(self.redo_button, "Decide again what was taken back.", "redo_review")
         hint(
             self.reopen_button,
             "The frame is to be done again: neither accepted nor excluded. Its mask stays.",
             "reopen",
         )
-        hint(
-            self.queue,
-            "One click or an arrow key shows a frame. With Shift or Ctrl several are selected:\n"
-            "what you decide is then decided for all of them.",
-            "next_in_queue",
-            "previous_in_queue",
-        )
-
-
-def _other_models(_widget: object) -> list[tuple[str, Model]]:
-    """List all models, the one that the student is best compared with first."""
-    models = sorted(list_models(), key=lambda model: model.name != _COMPARED_FIRST)
-    return [(model.name, model) for model in models]
-
-
-def _dice(mask: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Dice of all that is marked in two masks; 1 where nothing is in either."""
-    both = np.count_nonzero((mask > 0) & (other > 0))
-    either = np.count_nonzero(mask) + np.count_nonzero(other)
-    return 2 * both / either if either else 1.0
 
 
 def _is_done(session: Session, index: int) -> bool:
-    return session.status(index).state in _DONE
+    return session.status(index).state in DONE
 
 
 def _pace(session: Session, states: Sequence[ReviewState], accepted: int) -> list[str]:
     """Say how fast the work goes and how long it will take."""
-    left = len(states) - sum(state in _DONE for state in states)
+    left = len(states) - sum(state in DONE for state in states)
     if not left:
         return []
     seconds = session.time_left()

@@ -114,6 +114,13 @@ class ReviewTable(QAbstractTableModel):
         self._row_of[self.frames] = np.arange(len(self.frames))
         self.endResetModel()
 
+    def shows(
+        self, session: Session | None, frames: Sequence[int], findings: Mapping[int, str]
+    ) -> bool:
+        """Tell whether it shows just these frames already."""
+        same = session is self._session and findings == self._findings
+        return same and np.array_equal(frames, self.frames)
+
     def update_frames(self, indices: Iterable[int]) -> None:
         """Draw the rows of frames anew whose status has changed."""
         rows = [row for row in map(self.row_of, indices) if row >= 0]
@@ -150,6 +157,8 @@ class ReviewTable(QAbstractTableModel):
                 return _HEADINGS[section]
             if role == Qt.ItemDataRole.ToolTipRole:
                 return _HEADING_HINTS[section]
+            if role == Qt.ItemDataRole.TextAlignmentRole and section == REMARKS:
+                return int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         return None
 
     def data(self, where: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -255,6 +264,8 @@ class ReviewQueue(QTableView):
         self, session: Session | None, frames: Sequence[int], findings: Mapping[int, str]
     ) -> None:
         """Show other frames or another order; what is selected and still there stays so."""
+        if self.table.shows(session, frames, findings):
+            return
         selected = self.selected
         self._following = True
         self.table.show_frames(session, frames, findings)
