@@ -252,8 +252,8 @@ def test_smoothing_keeps_every_polyp_and_its_area(mask, width):
     smoothed = smooth(mask, 5, width)
     area, before = np.count_nonzero(smoothed == 5), np.count_nonzero(mask == 5)
     assert area >= before
-    # Pixels on both sides of a symmetric outline have equal values and come together.
-    assert area <= before + max(8, 0.1 * before)
+    # Along straight symmetric outlines whole rows have equal values, and come together.
+    assert area <= before + 2 * max(mask.shape)
 
 
 def test_smoothing_takes_bumps_and_bays_narrower_than_its_width():
@@ -275,6 +275,7 @@ def test_smoothing_a_ragged_outline_shortens_it():
     mask = ragged.astype(np.uint8)
     smoothed = smooth(mask, 1, 12)
     assert part_count(smoothed == 1) == 1
+    assert np.count_nonzero(smoothed) == pytest.approx(np.count_nonzero(mask), rel=0.01)
     rim = [np.count_nonzero(m ^ ndimage.binary_erosion(m)) for m in (mask == 1, smoothed == 1)]
     assert rim[1] < 0.7 * rim[0]
     assert (smoothed == 1)[disc((120, 120), 60, 60, 30)].all()

@@ -156,7 +156,8 @@ def smooth(mask: Mask, label: int | None, width: float) -> Mask:
         share = _blurred(own, sigma)
         if (part == IGNORE).any():
             share /= np.maximum(_blurred(part != IGNORE, sigma), _LEAST_KNOWN)
-        share[~own & (part != 0)] = 0
+        # What one polyp has just given up is not for the next.
+        share[~own & ((part != 0) | (mask[box] != 0))] = 0
         area = np.count_nonzero(own)
         least = np.partition(share, -area, axis=None)[-area]
         part[own] = 0
