@@ -78,6 +78,7 @@ Region = NDArray[np.bool_]
 Ring = NDArray[np.float64]
 Box = tuple[slice, slice]
 
+# Where a mask is good enough, and what an annotator would not go beyond: set beforehand.
 TARGET = 0.95
 LIMIT = 60
 NOTHING = "nothing"
@@ -86,7 +87,6 @@ POLYGON_ON_OUTLINE = "polygon, vertices on the outline"
 # Places and levels are chosen on every n-th pixel of the surroundings of polyp and reference, so
 # that these have about so many rows and columns; what is chosen is then done at native size.
 CHOOSING_SIDE = 96
-FITTING_SIDE = 64
 # The surroundings reach this share of the longer side further.
 AROUND = 0.25
 # Levels of the contour slider that are tried, and steps around the best of them.
@@ -98,11 +98,15 @@ BRUSH_WIDTHS = (3, 5, 8, 12, 18, 26, 36, 50, 70, 95, 120, 150)
 # times as far as that, since an edge that is to lie on it needs a vertex beyond it.
 CORNERS = 3
 DRAGS = (1.0, 1.5, 2.0)
+# Polygons are fitted on so many rows or columns; the result is scored at native size.
+FITTING_SIDE = 192
 # Tolerances tried for a polygon and steps by which its vertices are moved, in radii of the polyp.
 TOLERANCES = np.geomspace(0.6, 0.005, 40)
-PULLS = (0.12, 0.05)
+PULLS = (0.12, 0.05, 0.02)
 DIRECTIONS = np.stack([np.sin(np.arange(8) * pi / 4), np.cos(np.arange(8) * pi / 4)], axis=1)
-MOST_ROUNDS = 3
+MOST_ROUNDS = 5
+# A polygon that is so good on few pixels, a little better than it has to be, is good enough.
+ENOUGH = TARGET + 0.005
 RESAMPLES = 2000
 
 
@@ -219,7 +223,7 @@ Tool = Callable[[Scene, Work], Iterator[Offer]]
 def annotate(scene: Scene, mask: Mask, tools: dict[str, Tool]) -> Effort:
     """Correct a mask until it is as good as `TARGET`, greedily.
 
-    Gains beyond the target do not count. The first tool that gets there by one action is taken.
+    Gains beyond the target do not count. Of tools that are equally good the first is taken.
 
     Parameters
     ----------
@@ -240,13 +244,15 @@ def annotate(scene: Scene, mask: Mask, tools: dict[str, Tool]) -> Effort:
     while score < TARGET:
         best: tuple[float, str, Offer, float] | None = None
         for name, tool in tools.items():
+            # A tool that cannot be better, even if it reached the target, need not be tried.
+            least = 2 if name == "vertex" and work.outline is None else 1
+            if best and best[0] >= (TARGET - score) / least:
+                continue
             for offer in tool(scene, work):
                 reached = dice(offer.work.mask > 0, scene.reference)
                 gain = (min(reached, TARGET) - score) / offer.actions
                 if gain > (best[0] if best else 0):
                     best = gain, name, offer, reached
-            if best and best[3] >= TARGET and best[2].actions == 1:
-                break
         if best is None or spent + best[2].actions > LIMIT:
             return Effort(before, score, LIMIT, tuple(steps))
         _, name, offer, score = best
@@ -425,7 +431,13 @@ def drag_vertex(scene: Scene, work: Work) -> Iterator[Offer]:
                 ],
                 axis=1,
             )
-            for index, place in np.ndindex(wanted.shape[:2]):
+            # A drag gains no more than the area that it changes: the largest first, until no
+            # other can be better.
+            most = _most_changed(ring, wanted)
+            for at in np.argsort(-most, axis=None, kind="stable"):
+                index, place = divmod(int(at), wanted.shape[1])
+                if most[index, place] <= best_gain:
+                    break
                 moved = move_vertex(ring, index, tuple(wanted[index, place]))
                 changed = _between(ring, moved, index, work.mask.shape)
                 if changed is None:
@@ -446,6 +458,15 @@ def drag_vertex(scene: Scene, work: Work) -> Iterator[Offer]:
         part[pixels & ~own & (part == 0)] = outline.label
         rings = (*outline.rings[:number], moved, *outline.rings[number + 1 :])
         yield Offer(actions, Work(mask, Outline(outline.label, rings)))
+
+
+def _most_changed(ring: Ring, wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bound the area between a ring and itself with vertex i at place k, `wanted[i, k]`."""
+    area = np.zeros(wanted.shape[:2])
+    for neighbour in (np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0)):
+        edge, drag = neighbour - ring, wanted - ring[:, None]
+        area += np.abs(edge[:, None, 0] * drag[..., 1] - edge[:, None, 1] * drag[..., 0]) / 2
+    return area
 
 
 def _between(
@@ -500,8 +521,8 @@ def draw(reference: Region, polygon_of: Callable[[Region], Polygon]) -> Effort:
         if dice(drawn, reference) >= TARGET:
             break
         region = parts == part
-        box = box_of(region, 2)
-        assert box is not None  # noqa: S101
+        # Room for what a polygon takes beside the polyp.
+        box = _surroundings(region)
         region = region[box]
         polygon = polygon_of(region)
         drawn[box] |= fill_polygons([polygon], (region.shape[0], region.shape[1]))
@@ -526,12 +547,15 @@ def fewest_vertices(region: Region) -> Polygon:
     Polygon
         Without holes.
     """
-    polygon = _coarsest(region, simplify)
-    while len(polygon.exterior) > 3:
-        ring = _without_one(region, polygon.exterior)
-        if _score(region, ring) < TARGET:
-            break
-        polygon = Polygon(ring)
+    starts = _coarsest(region, simplify), vertices_on_outline(region)
+    polygon = min(starts, key=lambda start: len(start.exterior))
+    # Quickly first; where that fails, with every vertex where it serves best.
+    for pulls, enough in ((PULLS[:2], ENOUGH), (PULLS, 1.0)):
+        while len(polygon.exterior) > 3:
+            ring = _without_one(region, polygon.exterior, pulls, enough)
+            if _score(region, ring) < TARGET:
+                break
+            polygon = Polygon(ring)
     return polygon
 
 
@@ -550,36 +574,39 @@ def vertices_on_outline(region: Region) -> Polygon:
 
 def _coarsest(region: Region, simplified: Callable[[Polygon, float], Polygon]) -> Polygon:
     """Simplify an outline by the largest tolerance that reaches the target."""
-    exact = Polygon(polygons_of(filled(region).astype(np.uint8), 1, 0.0)[0].exterior)
-    radius = sqrt(np.count_nonzero(region) / pi)
+    exact = Polygon(_exact(region))
     for share in TOLERANCES:
-        coarse = simplified(exact, share * radius)
+        coarse = simplified(exact, share * _radius(region))
         if _score(region, coarse.exterior) >= TARGET:
             return coarse
     return exact
 
 
-def _without_one(region: Region, ring: Ring) -> Ring:
-    """Take the vertex out that is missed least, and move the others to where they serve best."""
-    every = _every_nth(region, FITTING_SIDE)
-    step, corner = every[0].step, [every[0].start, every[1].start]
-    small = region[every]
-    area = np.count_nonzero(small)
+def _without_one(region: Region, ring: Ring, pulls: Sequence[float], enough: float) -> Ring:
+    """Take the vertex out that is missed least; move the others until the Dice is good enough."""
+    scale = FITTING_SIDE / max(region.shape)
+    size = ceil(region.shape[1] * scale), ceil(region.shape[0] * scale)
 
-    def rough_score(tried: Ring) -> float:
-        """Return the Dice on few pixels, filled in C: it is asked for thousands of times."""
-        canvas = Image.new("1", (small.shape[1], small.shape[0]))
-        ImageDraw.Draw(canvas).polygon(tried[:, ::-1].ravel().tolist(), fill=1)
-        filled_ring = np.asarray(canvas)
-        common = np.count_nonzero(filled_ring & small)
-        return 2 * common / (area + np.count_nonzero(filled_ring))
+    def filled_ring(ring: Ring) -> Region:
+        """Fill a ring in C; it is asked for thousands of times."""
+        canvas = Image.new("1", size)
+        ImageDraw.Draw(canvas).polygon(((ring[:, ::-1] + 0.5) * scale).ravel().tolist(), fill=1)
+        return np.asarray(canvas)
 
-    ring = (ring - corner) / step
-    shorter = [np.delete(ring, index, axis=0) for index in range(len(ring))]
-    ring = max(shorter, key=rough_score)
-    best, radius = rough_score(ring), sqrt(area / pi)
-    for pull in PULLS:
+    # Filled by the same rule, which takes pixels that a ring merely touches.
+    reference = filled_ring(_exact(region))
+    area = np.count_nonzero(reference)
+
+    def rough_score(ring: Ring) -> float:
+        drawn = filled_ring(ring)
+        return 2 * np.count_nonzero(drawn & reference) / (area + np.count_nonzero(drawn))
+
+    ring = max((np.delete(ring, at, axis=0) for at in range(len(ring))), key=rough_score)
+    best, radius = rough_score(ring), _radius(region)
+    for pull in pulls:
         for _ in range(MOST_ROUNDS):
+            if best >= enough:
+                break
             before = best
             for index in range(len(ring)):
                 for direction in DIRECTIONS:
@@ -590,22 +617,37 @@ def _without_one(region: Region, ring: Ring) -> Ring:
                         ring, best = tried, score
             if best == before:
                 break
-    return np.asarray(ring * step + corner)
+    return ring
+
+
+def _exact(region: Region) -> Ring:
+    """Outline a region without its holes."""
+    return polygons_of(filled(region).astype(np.uint8), 1, 0.0)[0].exterior
+
+
+def _radius(region: Region) -> float:
+    """Return the radius of a disc as large as a region."""
+    return sqrt(np.count_nonzero(region) / pi)
 
 
 def _score(region: Region, ring: Ring) -> float:
     return dice(fill_polygons([Polygon(ring)], (region.shape[0], region.shape[1])), region)
 
 
-def _every_nth(region: Region, side: int) -> Box:
-    """Choose every n-th pixel of a region's surroundings, in about so many rows and columns."""
+def _surroundings(region: Region) -> Box:
+    """Return the box that holds a region and what is around it; the whole frame without one."""
     box = box_of(region)
     if box is None:
-        box = slice(0, region.shape[0]), slice(0, region.shape[1])
+        return slice(0, region.shape[0]), slice(0, region.shape[1])
     longest = max(part.stop - part.start for part in box)
-    box = widened(box, ceil(AROUND * longest), region.shape)
-    step = ceil(max(part.stop - part.start for part in box) / side)
-    return slice(box[0].start, box[0].stop, step), slice(box[1].start, box[1].stop, step)
+    return widened(box, ceil(AROUND * longest), region.shape)
+
+
+def _every_nth(region: Region, side: int) -> Box:
+    """Choose every n-th pixel of a region's surroundings, in about so many rows and columns."""
+    rows, columns = _surroundings(region)
+    step = ceil(max(rows.stop - rows.start, columns.stop - columns.start) / side)
+    return slice(rows.start, rows.stop, step), slice(columns.start, columns.stop, step)
 
 
 def _rings(mask: Mask, label: int, tolerance: float) -> tuple[Ring, ...]:
