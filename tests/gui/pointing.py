@@ -29,8 +29,18 @@ class Mouse:
 
     def move(self, *point):
         """Move there; keys then mean the polyp that is there."""
-        QTest.mouseMove(self._canvas.native, self._at(point))
-        QApplication.processEvents()
+
+        def is_there():
+            at = self._at(point)
+            # Where the mouse is already, Qt sends nothing.
+            QTest.mouseMove(self._canvas.native, QPoint(at.x() + 1, at.y()))
+            QTest.mouseMove(self._canvas.native, at)
+            QApplication.processEvents()
+            where = self._used.layer.world_to_data(self._used.viewer.cursor.position)[-2:]
+            return np.abs(np.subtract(where, point)).max() < 2
+
+        # A window that has just opened may still be finding its size.
+        self._used.qtbot.waitUntil(is_there, timeout=20_000)
 
     def click(self, *point, button=Qt.MouseButton.LeftButton, held=Qt.KeyboardModifier.NoModifier):
         at = self._at(point)

@@ -10,7 +10,7 @@ written directly, because that would make its steps wrong.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,7 +161,9 @@ class MaskLayer(QObject):
                 place = [rows.astype(np.uint16), columns.astype(np.uint16)]
                 if self._is_stack:
                     place.insert(0, np.full(rows.size, index, np.uint32))
-                with self.layer.block_history():
+                # With asynchronous slicing, a new layer shows nothing yet: napari then fails to
+                # draw, after data and history have been written.
+                with self.layer.block_history(), suppress(IndexError):
                     self.layer.data_setitem(tuple(place), mask[rows, columns])
                 self._in_history.add(index)
                 if not self.layer.loaded:

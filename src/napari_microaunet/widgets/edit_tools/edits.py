@@ -11,12 +11,13 @@ from napari_microaunet.editing.labels import areas_of, label_at
 from napari_microaunet.prelabel.masks import at_native_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from napari.utils.events import Event
     from numpy.typing import NDArray
 
     from napari_microaunet.editing.labels import Mask
+    from napari_microaunet.frames import FrameSequence
     from napari_microaunet.widgets.edit_tools.mode import Mode
     from napari_microaunet.widgets.mask_layer import MaskLayer
     from napari_microaunet.widgets.workbench import Workbench
@@ -45,6 +46,8 @@ class Edits(QObject):
         The way of working with the mouse that is on; there is one at a time.
     changed : Signal()
         Another frame or another mask is on show, or there is another `problem`.
+    masks_changed : Signal()
+        The masks of another sequence are being worked on, or none.
     chosen_changed : Signal()
         Another polyp of it has been chosen.
     said : Signal(str)
@@ -52,6 +55,7 @@ class Edits(QObject):
     """
 
     changed = Signal()
+    masks_changed = Signal()
     chosen_changed = Signal()
     said = Signal(str)
 
@@ -60,9 +64,12 @@ class Edits(QObject):
         self.bench = bench
         self.all_polyps = False
         self.mode: Mode | None = None
+        self._last_masks: MaskLayer | None = None
         self._chosen: int | None = None
         self._mask: tuple[object, Mask, dict[int, int]] | None = None
         self._probability: tuple[object, NDArray[np.uint8]] | None = None
+        # The frame that was read last, whatever thread reads it.
+        self._frame: tuple[FrameSequence, int, NDArray[np.uint8]] | None = None
         self._rest = QTimer(self)
         self._rest.setInterval(_REST_MS)
         self._rest.setSingleShot(True)
@@ -70,7 +77,7 @@ class Edits(QObject):
         viewer = bench.viewer
         viewer.mouse_move_callbacks.append(self._on_move)
         viewer.mouse_drag_callbacks.append(self._on_press)
-        bench.work_changed.connect(self._on_frame)
+        bench.work_changed.connect(self._on_work)
         bench.shown_changed.connect(self._on_frame)
         bench.frame_changed.connect(self._on_changed)
         bench.closing.connect(self._close)
@@ -133,6 +140,21 @@ class Edits(QObject):
             self._probability = key, at_native_size(kept)
         return self._probability[1]
 
+    def reader(self) -> Callable[[], NDArray[np.uint8]]:
+        """Give what reads the frame on show, uint8 RGB; to be called in a thread, it takes long."""
+        work, index = self.bench.work, self.index
+        if work is None:
+            raise RuntimeError("there are no frames: ask `problem` first")
+        sequence = work.sequence
+
+        def read() -> NDArray[np.uint8]:
+            kept = self._frame
+            if kept is None or kept[0] is not sequence or kept[1] != index:
+                kept = self._frame = sequence, index, sequence.read(index)
+            return kept[2]
+
+        return read
+
     def _read_mask(self) -> tuple[Mask, dict[int, int]]:
         masks = self.masks
         key = (masks, self.index, masks.chunks.digest(self.index))
@@ -163,14 +185,17 @@ class Edits(QObject):
         layer = self.masks.layer
         return tuple(layer.world_to_data(self.bench.viewer.cursor.position)[-2:])
 
-    def reach(self) -> float:
-        """Pixels of the frame by which a click may miss what it means."""
-        layer = self.masks.layer
-        return _REACH / (self.bench.viewer.camera.zoom * float(layer.scale[-1]))
+    def pixel(self) -> float:
+        """Size of a pixel of the screen, in pixels of the frame."""
+        return 1 / (self.bench.viewer.camera.zoom * float(self.masks.layer.scale[-1]))
+
+    def at(self, point: tuple[float, float]) -> int | None:
+        """Find the polyp at a place of the frame, or so close that it is meant."""
+        return label_at(self.mask, point, _REACH * self.pixel())
 
     def under_cursor(self) -> int | None:
         """Find the polyp under the cursor, or close to it."""
-        return None if self.problem else label_at(self.mask, self.cursor(), self.reach())
+        return None if self.problem else self.at(self.cursor())
 
     def pointed_at(self) -> int | None:
         """Choose the polyp under the cursor, if there is one, and return the chosen one."""
@@ -217,6 +242,15 @@ class Edits(QObject):
         return problem is None
 
     # What happens in the window
+
+    def _on_work(self) -> None:
+        """Tell other masks from other layers, of which the workbench says the same."""
+        work = self.bench.work
+        masks = None if work is None else work.masks
+        if masks is not self._last_masks:
+            self._last_masks = masks
+            self.masks_changed.emit()
+            self._on_frame()
 
     def _on_frame(self) -> None:
         self._rest.stop()

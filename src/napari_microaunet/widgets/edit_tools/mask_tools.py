@@ -106,6 +106,6 @@ class MaskTools(QWidget):
         box.setSingleStep(parameter.step)
         box.setValue(parameter.default)
         box.setSuffix(f" {parameter.unit}")
-        box.setPrefix(f"{parameter.title} ")
+        box.setAccessibleName(f"{tool.title} {parameter.title}")
         hint(box, tool.tooltip)
         return box

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from app_model.types import KeyBinding
 from qtpy.QtCore import QObject, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from napari.components import LayerList
     from napari.layers import Labels, Layer
     from napari.utils.events import Event
+    from numpy.typing import NDArray
 
     from napari_microaunet.widgets.edit_tools.edits import Edits
 
@@ -54,7 +58,7 @@ class Mode(QObject):
         self._bound: list[tuple[Layer, str, Callable | None]] = []
         bench = edits.bench
         bench.shown_changed.connect(self.leave)
-        bench.work_changed.connect(self.leave)
+        edits.masks_changed.connect(self.leave)
         bench.viewer.layers.events.removed.connect(self._on_removed)
 
     def toggle(self) -> None:
@@ -101,8 +105,6 @@ class Mode(QObject):
         def press(_layer: object) -> None:
             action()
 
-        from app_model.types import KeyBinding
-
         self._bound.append((layer, key, layer.keymap.get(KeyBinding.from_str(key))))
         layer.bind_key(key, press, overwrite=True)
 
@@ -111,29 +113,53 @@ class Mode(QObject):
         """The layer that the mode shows, if it does."""
         return self._layer
 
-    def show_layer(self, layer: Layer) -> None:
-        """Show a layer until the mode is left; the active layer stays the same."""
+    def in_layer(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Put points, (n, 2) in the frame on show, where layers over the frames have them."""
+        if self.edits.masks.layer.ndim < 3:
+            return points
+        return np.insert(points.astype(float), 0, self.edits.index, axis=1)
+
+    def show_layer(self, layer: Layer, *, active: bool = False) -> None:
+        """Show a layer until the mode is left; by default, the active layer stays the same."""
         layers = self.edits.bench.viewer.layers
-        active = layers.selection.active
+        before = layers.selection.active
         self._layer = layer
         layers.append(layer)
-        layers.selection.active = active
+        if not active:
+            layers.selection.active = before
 
     def hide_layer(self) -> None:
         """Remove the layer that is shown."""
         layer, self._layer = self._layer, None
         layers = self.edits.bench.viewer.layers
-        if layer is not None and layer in layers:
-            was_active = layers.selection.active is layer
-            layers.remove(layer)
-            work = self.edits.bench.work
-            if was_active and work is not None and work.masks is not None:
-                layers.selection.active = work.masks.layer
+        if layer is None or layer not in layers:
+            return
+        active, work = layers.selection.active, self.edits.bench.work
+        # napari makes the layer below the active one.
+        remove_layer(layers, layer)
+        if active is not layer:
+            layers.selection.active = active
+        elif work is not None and work.masks is not None:
+            layers.selection.active = work.masks.layer
 
     def _on_removed(self, event: Event) -> None:
         if self._layer is not None and event.value is self._layer:
             self._layer = None
             self.leave()
+
+
+def remove_layer(layers: LayerList, layer: Layer) -> None:
+    """Remove a layer without holding up the window.
+
+    napari collects garbage when a layer goes: through all objects of the process, some 200 ms
+    with the libraries of this plugin loaded. Only what has come since is looked through here;
+    Python's own collection finds the rest later.
+    """
+    gc.freeze()
+    try:
+        layers.remove(layer)
+    finally:
+        gc.unfreeze()
 
 
 class ClickMode(Mode):
@@ -197,10 +223,15 @@ class ClickMode(Mode):
         finally:
             self._setting_up = False
 
-    def show_layer(self, layer: Layer) -> None:
-        """Show a layer until the mode is left."""
+    def show_layer(self, layer: Layer, *, active: bool = False) -> None:
+        """Show a layer until the mode is left; the active layer stays the same."""
         with self.own_layers():
-            super().show_layer(layer)
+            super().show_layer(layer, active=active)
+
+    def hide_layer(self) -> None:
+        """Remove the layer that is shown."""
+        with self.own_layers():
+            super().hide_layer()
 
     def _point(self, event: Event) -> tuple[float, float]:
         row, column = self.edits.masks.layer.world_to_data(event.position)[-2:]
