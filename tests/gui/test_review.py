@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QApplication, QMenu
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
 from napari_microaunet.frames.rendered import render_frame
+from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.widgets.prelabel_section import Which
 from napari_microaunet.widgets.review_table import AREA, CONFIDENCE, NAME, REMARKS, STATE
 
@@ -180,14 +181,18 @@ def test_several_frames_are_decided_on_at_once_and_undone_at_once(prelabelled):
     assert not used.mask(4).any()
 
 
-def test_frames_whose_masks_are_yet_to_follow_are_accepted_as_they_will_be(prelabelled):
+@pytest.mark.parametrize("at_once", [0, 4])
+def test_frames_whose_masks_are_yet_to_follow_are_accepted_as_they_will_be(
+    prelabelled, monkeypatch, at_once
+):
+    """In a job, where they are many."""
+    monkeypatch.setattr("napari_microaunet.widgets.review_decisions._MOST_AT_ONCE", at_once)
     used = prelabelled
-    from napari_microaunet.prelabel.masks import mask_from
-
     used.prelabel.threshold.value += 0.1
     wanted = [mask_from(used.work.prelabels.map(i), used.bench.settings) for i in range(5)]
     select(used, *range(5))
     used.press(Qt.Key.Key_Q)
+    used.wait_for_job()
     used.settle()
     assert used.states == [ACCEPTED] * 5
     for index, mask in enumerate(wanted):
@@ -225,7 +230,7 @@ def test_table_and_picture_follow_each_other(prelabelled):
     assert used.states[4] is ACCEPTED
     select(used, 0, 1)
     used.qtbot.wait(100)
-    assert used.bench.shown == 0 or used.bench.shown == 4
+    assert used.bench.shown == 4
     assert queue.selected == [0, 1]
 
 
