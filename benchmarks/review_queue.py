@@ -13,6 +13,7 @@ import argparse
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ from napari_microaunet.prelabel.predictor import Predictor
 from napari_microaunet.prelabel.probability import least_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -150,12 +151,11 @@ def costs() -> Table:
     findings = by_frame(Finding(index, FindingKind.AREA, "The polyps jump.") for index in odd)
     clues = Clues(findings, random.integers(0, QUEUE_LENGTH // 2, QUEUE_LENGTH))
     table = Table(f"{QUEUE_LENGTH:,} frames", "time")
-    tasks = {
-        order.title: (lambda name=name: order_frames(name, frames, clues))
-        for name, order in ORDERS.items()
+    tasks: dict[str, Callable[[], object]] = {
+        order.title: partial(order_frames, name, frames, clues) for name, order in ORDERS.items()
     }
-    tasks["Filter by state and text"] = lambda: select(
-        frames, clues, states={ReviewState.EDITED}, text="0012"
+    tasks["Filter by state and text"] = partial(
+        select, frames, clues, states={ReviewState.EDITED}, text="0012"
     )
     for title, task in tasks.items():
         started = time.perf_counter()

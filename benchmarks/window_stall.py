@@ -23,10 +23,10 @@ from qtpy.QtWidgets import QApplication
 from rich.console import Console
 from rich.table import Table
 
+from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.rendered import render_frame
 from napari_microaunet.widgets.mask_files import save_masks
-from napari_microaunet.widgets.mask_layer import MaskState
 from napari_microaunet.widgets.napari_io import layers_of
 from napari_microaunet.widgets.overlay import OverlayStyle
 
@@ -89,7 +89,7 @@ class MaskClock:
         work = self._bench.work
         if index != self._shown or work is None or work.masks is None:
             return
-        if work.masks.state(index) is MaskState.MODEL:
+        if work.masks.origin(index) is MaskOrigin.MODEL:
             self._delays.append(1000 * (time.perf_counter() - self._since))
             self._shown = -1
 
