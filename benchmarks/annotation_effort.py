@@ -884,6 +884,7 @@ def main() -> None:
     arguments = parser.parse_args()
     progress = Console(stderr=True)
     tools = {name: tool for name, tool in TOOLS.items() if name not in arguments.without}
+    weights = {name: find_model(name).card.sha256 for name in arguments.models if name != NOTHING}
     rows = []
     for row in measure(arguments.data, arguments.models, arguments.frames, tools):
         rows.append(row)
@@ -896,13 +897,17 @@ def main() -> None:
     summaries, uses = summarise(rows), uses_of(rows)
     if arguments.json is not None:
         content = {
+            "weights": weights,
             "rows": [asdict(row) for row in rows],
             "summaries": [asdict(summary) for summary in summaries],
             "uses": [use._asdict() for use in uses],
         }
         with replacing(arguments.json) as beside:
             beside.write(json.dumps(content, indent=1).encode())
-    Console().print(as_markdown(summaries, uses), soft_wrap=True, markup=False)
+    console = Console(soft_wrap=True, markup=False)
+    console.print(as_markdown(summaries, uses))
+    for name, sha256 in weights.items():
+        console.print(f"\n{name}: weights {sha256[:16]}")
 
 
 if __name__ == "__main__":
