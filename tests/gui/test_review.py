@@ -218,7 +218,12 @@ def test_table_and_picture_follow_each_other(prelabelled):
     used.go_to(3)
     assert queue.selected == [3]
     assert text(used, 3, 0).startswith("▸")
+    # Changes that come in meanwhile take the user nowhere else.
+    used.work.session.note([0], "meanwhile")
+    choose(used, used.review.panel.order, "Least confident first")
+    choose(used, used.review.panel.order, "Sequence")
     used.qtbot.keyClick(queue, Qt.Key.Key_Down)
+    used.review.panel._on_refresh()
     used.qtbot.waitUntil(lambda: used.bench.shown == 4, timeout=20_000)
     used.press(Qt.Key.Key_PageUp)
     assert used.bench.shown == 3
@@ -228,10 +233,12 @@ def test_table_and_picture_follow_each_other(prelabelled):
     # Letters that are pressed in the table act as in the picture.
     used.qtbot.keyClick(queue, Qt.Key.Key_Q)
     assert used.states[4] is ACCEPTED
-    select(used, 0, 1)
-    used.qtbot.wait(100)
-    assert used.bench.shown == 4
-    assert queue.selected == [0, 1]
+    assert used.bench.shown == 0
+    # Of several selected rows none is gone to.
+    select(used, 1, 2)
+    used.qtbot.wait(200)
+    assert used.bench.shown == 0
+    assert queue.selected == [1, 2]
 
 
 def test_masks_are_hidden_and_shown(prelabelled):

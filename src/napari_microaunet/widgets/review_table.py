@@ -80,6 +80,8 @@ class ReviewTable(QAbstractTableModel):
     ----------
     frames : int array
         Numbers of the frames, in the order of the rows.
+    shown : int
+        Number of the frame on show.
     """
 
     def __init__(self) -> None:
@@ -88,7 +90,7 @@ class ReviewTable(QAbstractTableModel):
         self._session: Session | None = None
         self._row_of: NDArray[np.int64] = np.zeros(0, np.int64)
         self._findings: Mapping[int, str] = {}
-        self._shown = -1
+        self.shown = -1
         self._marks = {state: _mark(colour) for state, colour in STATE_COLOURS.items()}
         self._bold = QFont()
         self._bold.setBold(True)
@@ -130,7 +132,7 @@ class ReviewTable(QAbstractTableModel):
 
     def set_shown(self, index: int) -> None:
         """Mark the row of the frame on show."""
-        before, self._shown = self._shown, index
+        before, self.shown = self.shown, index
         self.update_frames([before])
         self.update_frames([index])
 
@@ -166,7 +168,7 @@ class ReviewTable(QAbstractTableModel):
         column, index = where.column(), int(self.frames[where.row()])
         if role == Qt.ItemDataRole.TextAlignmentRole and column in _NUMERIC:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        if role == Qt.ItemDataRole.FontRole and column == NUMBER and index == self._shown:
+        if role == Qt.ItemDataRole.FontRole and column == NUMBER and index == self.shown:
             return self._bold
         if self._session is None:
             return None
@@ -180,7 +182,7 @@ class ReviewTable(QAbstractTableModel):
 
     def _text(self, status: FrameStatus, column: int) -> str:
         if column == NUMBER:
-            return f"▸ {status.index}" if status.index == self._shown else str(status.index)
+            return f"▸ {status.index}" if status.index == self.shown else str(status.index)
         if column == NAME:
             return status.name
         if column == STATE:
@@ -266,27 +268,30 @@ class ReviewQueue(QTableView):
         """Show other frames or another order; what is selected and still there stays so."""
         if self.table.shows(session, frames, findings):
             return
-        selected = self.selected
+        selected, current = self.selected, self._current
         self._following = True
         self.table.show_frames(session, frames, findings)
         rows = sorted(row for row in map(self.table.row_of, selected) if row >= 0)
         self._select(rows)
+        self._make_current(self.table.row_of(current))
         self._following = False
 
     def follow(self, index: int) -> None:
         """Mark, select and bring into sight the row of the frame that has come on show."""
+        if index == self.table.shown and self._arrived.isActive():
+            # The user is about to go elsewhere.
+            return
         self._arrived.stop()
         self.table.set_shown(index)
-        row = self.table.row_of(index)
-        if self.selected == [index] or (self._wants_several and index in self.selected):
+        selected = self.selected
+        if len(selected) > 1 and index in selected:
             return
+        row = self.table.row_of(index)
         self._following = True
-        self._select([] if row < 0 else [row])
-        if row >= 0:
-            where = self.table.index(row, NUMBER)
-            no_change = QItemSelectionModel.SelectionFlag.NoUpdate
-            self.selectionModel().setCurrentIndex(where, no_change)
-            self.scrollTo(where)
+        if selected != [index]:
+            self._select([] if row < 0 else [row])
+            self.scrollTo(self.table.index(row, NUMBER))
+        self._make_current(row)
         self._following = False
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
@@ -300,8 +305,15 @@ class ReviewQueue(QTableView):
             event.ignore()
 
     @property
-    def _wants_several(self) -> bool:
-        return len(self.selected) > 1
+    def _current(self) -> int:
+        """Number of the frame that arrow keys go on from; -1 if there is none."""
+        where = self.currentIndex()
+        return int(self.table.frames[where.row()]) if where.isValid() else -1
+
+    def _make_current(self, row: int) -> None:
+        """Have arrow keys go on from a row, without selecting it."""
+        no_change = QItemSelectionModel.SelectionFlag.NoUpdate
+        self.selectionModel().setCurrentIndex(self.table.index(row, NUMBER), no_change)
 
     def _select(self, rows: Sequence[int]) -> None:
         """Select these rows, which are in order, and no others."""
@@ -324,9 +336,9 @@ class ReviewQueue(QTableView):
 
     def _enter(self) -> None:
         self._arrived.stop()
-        where = self.currentIndex()
-        if where.isValid():
-            self.go_to.emit(int(self.table.frames[where.row()]))
+        current = self._current
+        if current >= 0:
+            self.go_to.emit(current)
             self.entered.emit()
 
 
