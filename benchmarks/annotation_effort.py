@@ -12,7 +12,8 @@ the largest gain of Dice per action. One action is
 - a drag of a vertex to where it ought to be, and another to enter boundary mode.
 
 Taking up the clicks, the brush or the eraser, and setting the brush's width, are counted in a
-column of their own. A frame that is not there after 60 actions counts as 60.
+column of their own; with ``--count-handling`` they are actions, which the robot then avoids. A
+frame that is not there after 60 actions counts as 60.
 
 The opponent draws polygons: one action begins one, one sets a vertex, one closes it. It is ideal:
 it never errs, and sets the fewest vertices that we find, wherever they serve best. A person who
@@ -153,10 +154,15 @@ class Outline(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """A mask, and its polygons while boundary mode is on."""
+    """A mask, its polygons while boundary mode is on, and the width that the brush was set to."""
 
     mask: Mask
     outline: Outline | None = None
+    brush: int | None = None
+
+    def with_mask(self, mask: Mask) -> Work:
+        """Change the mask, which ends boundary mode."""
+        return Work(mask, None, self.brush)
 
 
 class Offer(NamedTuple):
@@ -208,19 +214,27 @@ class Effort:
 
     @property
     def with_handling(self) -> int:
-        """Actions, with taking up brush, eraser and clicks and setting the brush's width."""
-        total, tool, width = self.actions, "", None
-        for step in self.steps:
-            total += step.tool in IN_HAND and step.tool != tool
-            total += step.setting is not None and step.setting != width
-            tool, width = step.tool, step.setting or width
-        return min(total, LIMIT)
+        """Actions, with `handling`."""
+        every = sum(
+            step.actions + handling(step.tool, step.setting, self.steps[:number])
+            for number, step in enumerate(self.steps)
+        )
+        return max(self.actions, min(every, LIMIT))
+
+
+def handling(tool: str, setting: int | None, before: Sequence[Step]) -> int:
+    """Count what gets a tool ready: to take up brush, eraser or clicks, and to set the width."""
+    in_hand = before[-1].tool if before else None
+    width = next((step.setting for step in reversed(before) if step.setting is not None), None)
+    return int(tool in IN_HAND and tool != in_hand) + int(setting not in (None, width))
 
 
 Tool = Callable[[Scene, Work], Iterator[Offer]]
 
 
-def annotate(scene: Scene, mask: Mask, tools: dict[str, Tool]) -> Effort:
+def annotate(
+    scene: Scene, mask: Mask, tools: dict[str, Tool], *, count_handling: bool = False
+) -> Effort:
     """Correct a mask until it is as good as `TARGET`, greedily.
 
     Gains beyond the target do not count. Of tools that are equally good the first is taken.
@@ -233,6 +247,8 @@ def annotate(scene: Scene, mask: Mask, tools: dict[str, Tool]) -> Effort:
         The pre-label, or nothing.
     tools : dict of str to callable
         What the robot may use, such as `TOOLS`.
+    count_handling : bool
+        Whether `handling` counts as actions, so that the robot avoids it.
 
     Returns
     -------
@@ -242,7 +258,7 @@ def annotate(scene: Scene, mask: Mask, tools: dict[str, Tool]) -> Effort:
     steps: list[Step] = []
     before = score = dice(mask > 0, scene.reference)
     while score < TARGET:
-        best: tuple[float, str, Offer, float] | None = None
+        best: tuple[float, int, str, Offer, float] | None = None
         for name, tool in tools.items():
             # A tool that cannot be better, even if it reached the target, need not be tried.
             least = 2 if name == "vertex" and work.outline is None else 1
@@ -250,13 +266,15 @@ def annotate(scene: Scene, mask: Mask, tools: dict[str, Tool]) -> Effort:
                 continue
             for offer in tool(scene, work):
                 reached = dice(offer.work.mask > 0, scene.reference)
-                gain = (min(reached, TARGET) - score) / offer.actions
+                extra = handling(name, offer.setting, steps) if count_handling else 0
+                cost = offer.actions + extra
+                gain = (min(reached, TARGET) - score) / cost
                 if gain > (best[0] if best else 0):
-                    best = gain, name, offer, reached
-        if best is None or spent + best[2].actions > LIMIT:
+                    best = gain, cost, name, offer, reached
+        if best is None or spent + best[1] > LIMIT:
             return Effort(before, score, LIMIT, tuple(steps))
-        _, name, offer, score = best
-        work, spent = offer.work, spent + offer.actions
+        _, cost, name, offer, score = best
+        work, spent = offer.work, spent + cost
         steps.append(Step(name, offer.actions, offer.setting, score))
     return Effort(before, score, spent, tuple(steps))
 
@@ -268,7 +286,7 @@ def press(name: str) -> Tool:
 
     def offers(_: Scene, work: Work) -> Iterator[Offer]:
         for label in labels_of(work.mask):
-            yield Offer(1, Work(tool.function(work.mask, label, **settings)))
+            yield Offer(1, work.with_mask(tool.function(work.mask, label, **settings)))
 
     return offers
 
@@ -276,7 +294,8 @@ def press(name: str) -> Tool:
 def snap_polyp(scene: Scene, work: Work) -> Iterator[Offer]:
     """Snap a polyp."""
     for label in labels_of(work.mask):
-        yield Offer(1, Work(snap(work.mask, label, scene.frame, probability=scene.probability)))
+        snapped = snap(work.mask, label, scene.frame, probability=scene.probability)
+        yield Offer(1, work.with_mask(snapped))
 
 
 def slide_contour(scene: Scene, work: Work) -> Iterator[Offer]:
@@ -294,7 +313,8 @@ def slide_contour(scene: Scene, work: Work) -> Iterator[Offer]:
                 moved = move_contour(mask, label, probability, level)
                 scores[level] = dice(moved > 0, reference)
         level = max(scores, key=scores.__getitem__)
-        yield Offer(1, Work(move_contour(work.mask, label, scene.probability, level)))
+        moved = move_contour(work.mask, label, scene.probability, level)
+        yield Offer(1, work.with_mask(moved))
 
 
 def click(scene: Scene, work: Work) -> Iterator[Offer]:
@@ -313,7 +333,7 @@ def click(scene: Scene, work: Work) -> Iterator[Offer]:
         [at] if positive else [],
         [] if positive else [at],
     )
-    yield Offer(1, Work(refined))
+    yield Offer(1, work.with_mask(refined))
 
 
 def _polyp_near(mask: Mask, at: tuple[int, int]) -> int:
@@ -328,60 +348,62 @@ def paint(scene: Scene, work: Work) -> Iterator[Offer]:
     """Dab with the brush: the disc that brings most, of the polyp that it touches most."""
     drawn = work.mask > 0
     missing, background = scene.reference & ~drawn, ~scene.reference & ~drawn
-    found = _best_disc(missing, background, scene.reference, drawn, 1)
-    if found is None:
-        return
-    box, disc, width = found
-    mask = work.mask.copy()
-    touched = areas_of(mask[box] * disc)
-    label = max(touched, key=touched.__getitem__) if touched else free_labels(mask)[0]
-    mask[box][disc & (mask[box] == 0)] = label
-    yield Offer(1, Work(mask), width)
+    for box, disc, width in _best_discs(missing, background, scene.reference, work, 1):
+        mask = work.mask.copy()
+        touched = areas_of(mask[box] * disc)
+        label = max(touched, key=touched.__getitem__) if touched else free_labels(mask)[0]
+        mask[box][disc & (mask[box] == 0)] = label
+        yield Offer(1, Work(mask, None, width), width)
 
 
 def erase(scene: Scene, work: Work) -> Iterator[Offer]:
     """Dab with the eraser: the disc that brings most."""
     drawn = work.mask > 0
     wrong, right = drawn & ~scene.reference, drawn & scene.reference
-    found = _best_disc(right, wrong, scene.reference, drawn, -1)
-    if found is None:
-        return
-    box, disc, width = found
-    mask = work.mask.copy()
-    mask[box][disc] = 0
-    yield Offer(1, Work(mask), width)
+    for box, disc, width in _best_discs(right, wrong, scene.reference, work, -1):
+        mask = work.mask.copy()
+        mask[box][disc] = 0
+        yield Offer(1, Work(mask, None, width), width)
 
 
-def _best_disc(
-    hits: Region, rest: Region, reference: Region, drawn: Region, sign: int
-) -> tuple[Box, Region, int] | None:
-    """Find the disc of the highest Dice, when what it covers joins (1) or leaves (-1) the mask.
+def _best_discs(
+    hits: Region, rest: Region, reference: Region, work: Work, sign: int
+) -> Iterator[tuple[Box, Region, int]]:
+    """Find the best disc of any width, and the best of the width that the brush has.
+
+    The best has the highest Dice when what it covers joins (1) or leaves (-1) the mask.
 
     Parameters
     ----------
     hits, rest : bool arrays, shape (height, width)
         Pixels in and out of the reference that the dab would change.
-    reference, drawn : bool arrays, shape (height, width)
-        The two masks.
+    reference : bool array, shape (height, width)
+        The expert's mask.
+    work : Work
+        What is drawn, and the width of the brush.
     sign : {1, -1}
         Brush or eraser.
+
+    Yields
+    ------
+    (slice, slice), bool array, int
+        A box of the frame, the disc in it, and its width in pixels.
     """
     useful = hits if sign > 0 else rest
     if not useful.any():
-        return None
+        return
+    drawn = work.mask > 0
     every = _every_nth(reference | drawn, CHOOSING_SIDE)
     step = every[0].step
     small = [layer[every] for layer in (hits, rest, reference, drawn)]
     shape = small[0].shape
     # Room beside it, so that what wraps around meets nothing.
     room = ceil(BRUSH_WIDTHS[-1] / 2 / step)
-    padded = (
-        fft.next_fast_len(shape[0] + room, real=True),
-        fft.next_fast_len(shape[1] + room, real=True),
-    )
+    height, width = (fft.next_fast_len(length + room, real=True) for length in shape)
+    padded = height, width
     spectra = [fft.rfft2(layer.astype(np.float32), padded) for layer in small[:2]]
     both, total = (small[2] & small[3]).sum(), small[2].sum() + small[3].sum()
-    best_score, best = -1.0, (0, 0, 0)
+    found: dict[int, tuple[float, int]] = {}
     for width in BRUSH_WIDTHS:
         if width < step:
             continue
@@ -391,15 +413,16 @@ def _best_disc(
         )
         scores = 2 * (both + sign * hit) / np.maximum(total + sign * (hit + other), 1)
         at = int(scores.argmax())
-        if scores.flat[at] > best_score:
-            best_score, best = float(scores.flat[at]), (*divmod(at, shape[1]), width)
-    row, column, width = best
-    at_row, at_column = every[0].start + row * step, every[1].start + column * step
-    reach = width // 2
-    point = slice(at_row, at_row + 1), slice(at_column, at_column + 1)
-    box = widened(point, reach, reference.shape)
-    rows, columns = np.ogrid[box]
-    return box, np.hypot(rows - at_row, columns - at_column) <= width / 2, width
+        found[width] = float(scores.flat[at]), at
+    for width in dict.fromkeys((max(found, key=found.__getitem__), work.brush)):
+        if width is None or width not in found:
+            continue
+        row, column = divmod(found[width][1], shape[1])
+        at_row, at_column = every[0].start + row * step, every[1].start + column * step
+        point = slice(at_row, at_row + 1), slice(at_column, at_column + 1)
+        box = widened(point, width // 2, reference.shape)
+        rows, columns = np.ogrid[box]
+        yield box, np.hypot(rows - at_row, columns - at_column) <= width / 2, width
 
 
 @lru_cache(maxsize=64)
@@ -457,7 +480,7 @@ def drag_vertex(scene: Scene, work: Work) -> Iterator[Offer]:
         part[pixels & own] = 0
         part[pixels & ~own & (part == 0)] = outline.label
         rings = (*outline.rings[:number], moved, *outline.rings[number + 1 :])
-        yield Offer(actions, Work(mask, Outline(outline.label, rings)))
+        yield Offer(actions, Work(mask, Outline(outline.label, rings), work.brush))
 
 
 def _most_changed(ring: Ring, wanted: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -668,7 +691,12 @@ class Row:
 
 
 def measure(
-    data: Path, starts: Sequence[str], count: int | None, tools: dict[str, Tool]
+    data: Path,
+    starts: Sequence[str],
+    count: int | None,
+    tools: dict[str, Tool],
+    *,
+    count_handling: bool = False,
 ) -> Iterator[Row]:
     """Let the robot annotate frames.
 
@@ -680,7 +708,7 @@ def measure(
         Names of models, and `NOTHING`.
     count : int or None
         Frames of each data set, evenly spread; None for all.
-    tools : dict of str to callable
+    tools, count_handling
         As for `annotate`.
 
     Yields
@@ -704,13 +732,13 @@ def measure(
             }
             if NOTHING in starts:
                 scene = Scene(frame, reference, None)
-                efforts[NOTHING] = annotate(scene, np.zeros(reference.shape, np.uint8), tools)
+                empty = np.zeros(reference.shape, np.uint8)
+                efforts[NOTHING] = annotate(scene, empty, tools, count_handling=count_handling)
             for name, predictor in predictors.items():
                 found = predictor.predict_frame(frame, sequence.field_of_view(index))
                 mask = mask_from(found, MaskSettings(predictor.model.card.threshold))
-                efforts[name] = annotate(
-                    Scene(frame, reference, at_native_size(found)), mask, tools
-                )
+                scene = Scene(frame, reference, at_native_size(found))
+                efforts[name] = annotate(scene, mask, tools, count_handling=count_handling)
             for start, effort in efforts.items():
                 name = sequence.frames[index].name
                 yield Row(data_set, name, f"{data_set} {groups[index]}", start, effort)
@@ -879,6 +907,9 @@ def main() -> None:
     parser.add_argument(
         "--frames", type=int, help="of each data set, evenly spread; all if left out"
     )
+    parser.add_argument(
+        "--count-handling", action="store_true", help="to take up and set a tool is an action"
+    )
     parser.add_argument("--without", nargs="+", default=[], choices=TOOLS, metavar="TOOL")
     parser.add_argument("--json", type=Path, help="where to write efforts, summaries and uses")
     arguments = parser.parse_args()
@@ -886,7 +917,13 @@ def main() -> None:
     tools = {name: tool for name, tool in TOOLS.items() if name not in arguments.without}
     weights = {name: find_model(name).card.sha256 for name in arguments.models if name != NOTHING}
     rows = []
-    for row in measure(arguments.data, arguments.models, arguments.frames, tools):
+    for row in measure(
+        arguments.data,
+        arguments.models,
+        arguments.frames,
+        tools,
+        count_handling=arguments.count_handling,
+    ):
         rows.append(row)
         effort = row.effort
         progress.print(

@@ -112,6 +112,27 @@ def test_a_dab_paints_a_round_polyp_and_an_eraser_takes_one_off(effort):
         assert done.with_handling == 3, tool
 
 
+def test_taking_up_a_tool_counts_as_an_action_where_asked_for(effort, rendered):
+    frame, reference = rendered
+    scene = effort.Scene(frame, reference, blurred(reference))
+    nothing = np.zeros(reference.shape, np.uint8)
+    done = effort.annotate(scene, nothing, effort.TOOLS, count_handling=True)
+    assert done.dice >= effort.TARGET
+    assert done.actions == done.with_handling > sum(step.actions for step in done.steps)
+    free = effort.annotate(scene, nothing, effort.TOOLS)
+    assert free.actions == sum(step.actions for step in free.steps)
+
+
+def test_a_tool_in_hand_is_not_taken_up_again(effort):
+    steps = [effort.Step("brush", 1, 36, 0.6), effort.Step("brush", 1, 36, 0.7)]
+    assert effort.handling("brush", 36, []) == 2
+    assert effort.handling("brush", 36, steps) == 0
+    assert effort.handling("brush", 12, steps) == 1
+    assert effort.handling("eraser", 36, steps) == 1
+    assert effort.handling("click", None, steps) == 1
+    assert effort.handling("snap", None, steps) == 0
+
+
 def test_entering_boundary_mode_is_counted_once(effort):
     reference = np.zeros((200, 200), bool)
     reference[50:150, 50:150] = True
