@@ -9,6 +9,8 @@ validation splits (``training/splits``), spread evenly over them:
 - clicks: from the student's mask, clicks in the middle of the largest error, against a disc
   and a random walker.
 
+Times are of the processor: other work on the machine does not lengthen them.
+
 ``--fit`` prints the weights of `napari_microaunet.editing` instead, fitted to frames of the
 training splits, on which everything else was chosen, too.
 """
@@ -79,6 +81,16 @@ class Case:
     polyp: Region
     probability: Bytes
     student: Region
+
+    def around_largest(self) -> Case | None:
+        """Cut out the largest polyp, alone; None where it is too small to be disturbed."""
+        polyp = largest_part(self.polyp)
+        box = box_of(polyp, round(1.5 * radius_of(polyp)))
+        if box is None or np.count_nonzero(polyp) < SMALLEST:
+            return None
+        return Case(
+            self.name, self.frame[box], polyp[box], self.probability[box], self.student[box]
+        )
 
 
 Click = tuple[int, int]
@@ -213,19 +225,17 @@ def measure_snapping(chosen: list[Case]) -> Iterator[Table]:
     outcomes: dict[tuple[str, str], dict[tuple[float, str], list[Outcome]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for case in chosen:
-        polyp = largest_part(case.polyp)
-        if np.count_nonzero(polyp) < SMALLEST:
-            continue
+    for case in filter(None, (case.around_largest() for case in chosen)):
+        polyp = case.polyp
         for amount, kind in [(0.0, "as it was"), *((a, k) for a in AMOUNTS for k in KINDS)]:
             drawn = polyp
             if amount:
                 drawn = disturbed(kind, polyp, amount * radius_of(polyp), random)
             before = 1 - dice(drawn, polyp), outline_distance(drawn, polyp)
             for method, snap in SNAP_METHODS.items():
-                began = time.perf_counter()
+                began = time.process_time()
                 snapped = snap(case, drawn)
-                seconds = time.perf_counter() - began
+                seconds = time.process_time() - began
                 outcome = Outcome(
                     before[0],
                     1 - dice(snapped, polyp),
@@ -240,7 +250,7 @@ def measure_snapping(chosen: list[Case]) -> Iterator[Table]:
             *(f"{amount:.0%} of the radius" for amount in AMOUNTS),
             "made worse",
             *KINDS,
-            "ms: median, most",
+            "CPU ms: median, most",
             "undisturbed",
             title=f"{name}: removed of the disturbance, by Dice / by mean distance of outlines",
         )
@@ -286,17 +296,17 @@ def measure_scissors(chosen: list[Case]) -> Iterator[Table]:
     for case in chosen:
         polyp = largest_part(case.polyp)
         empty = np.zeros(polyp.shape, np.uint8)
-        began = time.perf_counter()
+        began = time.process_time()
         paths = EdgePaths(case.frame)
-        times["frame"].append(time.perf_counter() - began)
+        times["frame"].append(time.process_time() - began)
         for count in LOOPS:
             points = outline_points(polyp, count, random)
             ways = []
             for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
                 for move in ("click", "move"):
-                    began = time.perf_counter()
+                    began = time.process_time()
                     way = paths.path(tuple(start), tuple(end))
-                    times[move].append(time.perf_counter() - began)
+                    times[move].append(time.process_time() - began)
                 ways.append(way)
             loop = fill_loop(empty, 1, np.concatenate(ways)) > 0
             straight = fill_loop(empty, 1, points) > 0
@@ -314,9 +324,9 @@ def measure_scissors(chosen: list[Case]) -> Iterator[Table]:
         "scissors",
         "pixels from the outline: straight lines",
         "scissors",
-        title="Scissors, "
+        title="Scissors; CPU ms for a "
         + ", ".join(
-            f"a {what}: {1000 * np.median(spent):.1f} ms, at most {1000 * np.max(spent):.0f}"
+            f"{what}: {1000 * np.median(spent):.1f}, at most {1000 * np.max(spent):.0f}"
             for what, spent in times.items()
         ),
     )
@@ -376,7 +386,7 @@ def measure_clicks(chosen: list[Case]) -> Iterator[Table]:
             "data set, method",
             *(f"{count} clicks" for count in SHOWN_CLICKS),
             "first click made worse",
-            "ms: median, most",
+            "CPU ms: median, most",
             title=f"Mean Dice after clicks, from {start}",
         )
         for name in SETS:
@@ -390,9 +400,9 @@ def measure_clicks(chosen: list[Case]) -> Iterator[Table]:
                     for _ in range(max(SHOWN_CLICKS)):
                         error = error_to_click(drawn, case.polyp)
                         if error is not None:
-                            began = time.perf_counter()
+                            began = time.process_time()
                             drawn = click_by(case, drawn, *error)
-                            times.append(1000 * (time.perf_counter() - began))
+                            times.append(1000 * (time.process_time() - began))
                         row.append(dice(drawn, case.polyp))
                     scores.append(row)
                 means = np.mean(scores, axis=0)
@@ -410,10 +420,8 @@ def fit_snapping(chosen: list[Case], *, model: bool) -> list[float]:
     """Fit the weights of `snapping`: which step across the band is the expert's edge."""
     random = np.random.default_rng(1)
     seen, targets, beyond = [], [], []
-    for case in chosen:
-        polyp = largest_part(case.polyp)
-        if np.count_nonzero(polyp) < SMALLEST:
-            continue
+    for case in filter(None, (case.around_largest() for case in chosen)):
+        polyp = case.polyp
         signed = ndimage.distance_transform_edt(~polyp) - ndimage.distance_transform_edt(polyp)
         for amount, kind in ((a, k) for a in AMOUNTS for k in KINDS):
             pixels = amount * radius_of(polyp)

@@ -149,7 +149,7 @@ def test_two_polyps_snap_at_once():
     drawn = disc(SHAPE, 60, 40, 23) + 2 * disc(SHAPE, 60, 110, 22).astype(np.uint8)
     snapped = snap(drawn.astype(np.uint8), None, frame_of(one | other))
     assert dice(snapped == 1, one) > 0.95
-    assert dice(snapped == 2, other) > 0.97
+    assert dice(snapped == 2, other) > 0.95
 
 
 @given(masks(labels=(1,), most=1), st.sampled_from([None, 3, 50]))
