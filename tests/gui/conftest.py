@@ -10,6 +10,7 @@ import pytest
 from napari.utils.notifications import notification_manager
 from onnx import TensorProto, helper
 from platformdirs import user_data_path
+from qtpy.QtCore import QThreadPool
 
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -165,7 +166,9 @@ def use(make_napari_viewer, qtbot, bright_model):
         in_use.choose_model("bright")
         return in_use
 
-    return start
+    yield start
+    # Threads that have said their last word, but not ended yet, would keep the viewer alive.
+    QThreadPool.globalInstance().waitForDone(3000)
 
 
 @pytest.fixture

@@ -151,9 +151,11 @@ class ClickRefinement(ClickMode):
         symbols = ["cross"] * counts[0] + ["hbar"] * counts[1]
         colours = [_WITHIN] * counts[0] + [_OUTSIDE] * counts[1]
         layer = self.layer
-        if isinstance(layer, Points):
+        # napari cannot take points away from a layer that is being sliced asynchronously.
+        if isinstance(layer, Points) and len(layer.data) <= len(places):
             layer.data, layer.symbol, layer.face_color = places, symbols, colours
             return
+        self.hide_layer()
         masks = self.edits.masks.layer
         self.show_layer(
             Points(
