@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from napari_microaunet.editing import clicks
 from napari_microaunet.editing.clicks import refine
 from napari_microaunet.editing.labels import labels_of, parts_of
 from napari_microaunet.frames.rendered import render_frame
@@ -155,6 +156,17 @@ def test_no_crumbs_are_left_behind_a_negative_click():
     assert len(sizes) == 1
     assert pieces[80, 60]
     assert not pieces[:, 117:].any()
+
+
+def test_what_remains_of_a_polyp_is_not_taken_for_a_crumb(monkeypatch):
+    # Everything within twice the distance to what is right counts as the error.
+    monkeypatch.setattr(clicks, "WEIGHTS", (-1.0, 0, 0, 0, 0, 0, 0, 2.0))
+    polyp = disc(SHAPE, 80, 105, 9)
+    drawn = polyp | disc(SHAPE, 80, 50, 30)
+    drawn[78:83, 50:105] = True
+    refined = refine(drawn.astype(np.uint8), 1, frame_of(polyp), None, negative=[(80, 50)])
+    assert not refined[disc(SHAPE, 80, 50, 30)].any()
+    assert (refined[polyp] == 1).all()
 
 
 def test_a_click_on_what_is_right_changes_nothing():

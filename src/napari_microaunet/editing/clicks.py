@@ -60,6 +60,8 @@ _CELLS = 48
 # An error is never taken for larger than this share of the root of the frame's area. Where
 # nothing right is so near, a click starts a new region of about this radius.
 _LARGEST = 0.1
+# Leftovers below this share of the disc between the click and what is right are crumbs.
+_CRUMBS = 0.5
 # Beyond so many distances, nothing is farther from what is right.
 _FAR = 4.0
 # Distances and colours are added to these before the logarithm: within about a third of the
@@ -257,7 +259,9 @@ def _meant(
     disc = np.hypot(rows - at[0], columns - at[1]) <= _DISC
     pieces, _ = ndimage.label(wrong & ((likely > 0) | disc), WITH_DIAGONALS)
     meant = pieces == pieces[at]
-    return box, meant | _cut_off(wrong, meant, np.pi * around.radius**2, positive=positive)
+    return box, meant | _cut_off(
+        wrong, meant, _CRUMBS * np.pi * around.radius**2, positive=positive
+    )
 
 
 def _cut_off(wrong: Region, meant: Region, largest: float, *, positive: bool) -> Region:
@@ -272,6 +276,9 @@ def _cut_off(wrong: Region, meant: Region, largest: float, *, positive: bool) ->
     small[after[areas_before == areas[after]]] = False
     for edge in (after[0], after[-1], after[:, 0], after[:, -1]):
         small[edge] = False
+    if not positive and count:
+        # What remains of the polyp is no crumb, however little it is.
+        small[areas[1:].argmax() + 1] = False
     small[0] = False
     return np.asarray(small[after])
 
