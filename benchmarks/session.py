@@ -36,6 +36,8 @@ MAP_SIDE = 256
 MEBIBYTE = 2**20
 # A brush of 41 pixels that is dragged leaves so many dabs a stroke.
 DABS, BRUSH = 30, 41
+# Masks that are told apart by their place; more would only take longer to make.
+DIFFERENT = 16
 # Where a session is filled quickly, because there is nothing to sync with; not what is measured.
 _FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 # As many sessions are killed side by side.
@@ -60,12 +62,14 @@ def fill(folder: Path, count: int) -> None:
     """Give every frame a mask and a map, in a process of its own."""
     random = np.random.default_rng(0)
     field = FieldOfView(0, 0, HEIGHT, WIDTH)
+    values = np.zeros((MAP_SIDE, MAP_SIDE), np.uint8)
+    values[60:160, 90:200] = random.integers(0, 255, (100, 110))
+    kept = KeptMap(values, field, "student", "ab" * 32)
     with Session(frames_of(count), folder) as session:
+        chunks = [session.chunks.encode(polyp(number)) for number in range(DIFFERENT)]
         for index in range(count):
-            values = np.zeros((MAP_SIDE, MAP_SIDE), np.uint8)
-            values[60:160, 90:200] = random.integers(0, 255, (100, 110))
-            session.put_map(index, KeptMap(values, field, "student", "ab" * 32), confidence=0.7)
-            session.put_mask(index, polyp(index), MaskOrigin.MODEL)
+            session.put_map(index, kept, confidence=0.7)
+            session.put_mask(index, chunks[index % DIFFERENT], MaskOrigin.MODEL)
 
 
 def use(folder: Path, count: int) -> list[tuple[str, str]]:
