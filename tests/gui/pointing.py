@@ -13,6 +13,8 @@ class Mouse:
 
     def __init__(self, used):
         self._used = used
+        # As large as on a real screen: at the size it opens with, the docks leave little room.
+        used.viewer.window.resize(1500, 950)
         self._canvas = used.viewer.window._qt_viewer.canvas
 
     def _at(self, point):
@@ -30,6 +32,8 @@ class Mouse:
     def move(self, *point):
         """Move there; keys then mean the polyp that is there."""
 
+        used = self._used
+
         def is_there():
             at = self._at(point)
             # Where the mouse is already, Qt sends nothing.
@@ -37,7 +41,8 @@ class Mouse:
             QTest.mouseMove(self._canvas.native, at)
             QApplication.processEvents()
             where = self._used.layer.world_to_data(self._used.viewer.cursor.position)[-2:]
-            return np.abs(np.subtract(where, point)).max() < 2
+            # Within two pixels of the canvas, where the frame is drawn smaller than it is.
+            return np.abs(np.subtract(where, point)).max() < 2 / min(1, used.viewer.camera.zoom)
 
         # A window that has just opened may still be finding its size.
         self._used.qtbot.waitUntil(is_there, timeout=20_000)
