@@ -90,7 +90,6 @@ def test_every_mask_tool_works_on_the_polyp_under_the_cursor_and_is_one_undo_ste
         mouse.move(height * 0.58, width * (0.7 if label == 2 else 0.3))
         wanted = tool.function(start, label, **{one.name: one.default for one in tool.parameters})
         press(used, *KEYS[name])
-        assert used.edit.edits.chosen in (label, None) or label not in labels_of(wanted)
         np.testing.assert_array_equal(native(used), wanted)
         assert tool.title in used.edit.said.text()
         changed = not np.array_equal(wanted, start)
