@@ -278,13 +278,14 @@ class ReviewQueue(QTableView):
 
     def follow(self, index: int) -> None:
         """Mark, select and bring into sight the row of the frame that has come on show."""
-        if index == self.table.shown and self._arrived.isActive():
+        stays = index == self.table.shown
+        if stays and self._arrived.isActive():
             # The user is about to go elsewhere.
             return
         self._arrived.stop()
         self.table.set_shown(index)
         selected = self.selected
-        if len(selected) > 1 and index in selected:
+        if len(selected) > 1 and (stays or index in selected):
             return
         row = self.table.row_of(index)
         self._following = True
