@@ -245,7 +245,9 @@ class ClickMode(Mode):
             if np.abs(np.array(event.pos) - start).max() > _STILL:
                 return
             yield
-        self.clicked(point, secondary)
+        # A fast mouse may be released far away without having been seen to move.
+        if np.abs(np.array(event.pos) - start).max() <= _STILL:
+            self.clicked(point, secondary)
 
     def _on_move(self, _layer: object, event: Event) -> None:
         self.moved(self._point(event))
