@@ -178,3 +178,13 @@ def test_masks_of_another_model_use_its_own_threshold(prelabelled, monkeypatch):
     used.review.comparison.button.click()
     used.qtbot.waitUntil(lambda: bool(thresholds), timeout=60_000)
     assert thresholds[0] == used.review.comparison.model.value.card.threshold
+
+
+def test_removing_all_layers_while_comparing_removes_them(prelabelled):
+    used = prelabelled
+    used.press(Qt.Key.Key_T, Qt.KeyboardModifier.ShiftModifier)
+    used.qtbot.waitUntil(lambda: "other model" in used.viewer.layers, timeout=60_000)
+    used.viewer.layers.clear()
+    used.qtbot.wait(200)
+    assert len(used.viewer.layers) == 0
+    assert used.work is None

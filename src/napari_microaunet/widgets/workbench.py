@@ -410,16 +410,20 @@ class Workbench(QObject):
             self.status_changed.emit(indices)
 
     def _on_removed(self, event: Event) -> None:
+        ours = False
         for work in list(self._works):
             gone = event.value is work.image
             if gone or (work.masks is not None and event.value is work.masks.layer):
                 self._cancel_job_of(work)
                 work.drop_masks()
+                ours = True
             if gone:
                 self._works.remove(work)
         if self.work is not None and self.work not in self._works:
             self.choose(next(iter(self._works)).image if self._works else None)
-        self.work_changed.emit()
+        # Of other layers nobody need know: who draws one would draw it again.
+        if ours:
+            self.work_changed.emit()
         self.layers_changed.emit()
 
     def _on_renamed(self) -> None:
