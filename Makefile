@@ -45,14 +45,17 @@ weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED
 
 $(BUNDLED)/student.safetensors: $(RUNS)/student/model.safetensors
 $(BUNDLED)/teacher.safetensors: $(RUNS)/malunet/model.safetensors
-$(BUNDLED)/expert.safetensors: $(RUNS)/expert-again/model.safetensors
+$(BUNDLED)/expert.safetensors: $(RUNS)/expert-average/model.safetensors
 $(BUNDLED)/%.safetensors:
 	$(BIN)/python training/bundle.py "$(DATA)" $*
 
 # What follows a bar must be there, however old: a finished run is not trained again.
-$(RUNS)/student/model.safetensors $(RUNS)/malunet/model.safetensors: \
+$(RUNS)/student/model.safetensors: | $(RUNS)/student-labels/model.safetensors $(RUNS)/expert/model.safetensors
+$(RUNS)/malunet/model.safetensors: \
 	| $(RUNS)/expert-again/model.safetensors
 $(RUNS)/expert-again/model.safetensors: | $(RUNS)/expert/model.safetensors
+$(RUNS)/expert-average/model.safetensors: | $(RUNS)/expert-again/model.safetensors
+	$(BIN)/python training/average.py $(RUNS)/expert $(RUNS)/expert-again $(@D)
 $(RUNS)/expert/model.safetensors: | $(IMAGENET)
 $(RUNS)/%/model.safetensors: training/recipes/%.toml | $(DATASET)
 	$(BIN)/microaunet train $< --out $(@D)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
 
 HERE = Path(__file__).parent
-RUNS = {"student": "student", "teacher": "malunet", "expert": "expert-again"}
+RUNS = {"student": "student", "teacher": "malunet", "expert": "expert-average"}
 TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher", "expert": "Expert"}
 LICENCE = (
     "Research and education only: trained on Kvasir-SEG and CVC-ClinicDB, whose terms allow no "
@@ -106,8 +106,11 @@ def describe(run: Path) -> str:
     taught = (
         "on labels alone" if teacher is None else f"taught by {Path(teacher['model']).parent.name}"
     )
+    averaged = (
+        ", averaged with the run that it started from" if run.name.endswith("average") else ""
+    )
     return (
-        f"Trained {taught}: {last['step']} steps of {recipe['batch']['size']} frames, "
+        f"Trained {taught}{averaged}: {last['step']} steps of {recipe['batch']['size']} frames, "
         f"{last['minutes']:.0f} minutes, one run (training/logs/)."
     )
 

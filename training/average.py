@@ -1,0 +1,36 @@
+"""Average the weights of a run with those of the run that it started from.
+
+``python training/average.py FIRST SECOND OUT``. Runs that share their beginning lie in one valley of
+the loss, and the middle of two is often better than either (model soups: Wortsman et al. 2022, arXiv
+2203.05482). OUT becomes a run folder like that of SECOND, whose recipe, metrics and curves it
+keeps, with the averaged weights as its best.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
+
+
+def main(first: Path, second: Path, out: Path) -> None:
+    """Write the averaged run."""
+    one, _ = load_checkpoint(first / "model.safetensors")
+    network, card = load_checkpoint(second / "best.safetensors")
+    others = one.state_dict()
+    middle = {
+        name: torch.lerp(others[name].float(), value.float(), 0.5).to(value.dtype)
+        for name, value in network.state_dict().items()
+    }
+    network.load_state_dict(middle)
+    shutil.copytree(second, out, dirs_exist_ok=True)
+    for name in ("best", "model"):
+        save_checkpoint(out / f"{name}.safetensors", network, card)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
