@@ -1,9 +1,9 @@
 """Average the weights of a run with those of the run that it started from.
 
-``python training/average.py FIRST SECOND OUT``. Runs that share their beginning lie in one valley of
-the loss, and the middle of two is often better than either (model soups: Wortsman et al. 2022, arXiv
-2203.05482). OUT becomes a run folder like that of SECOND, whose recipe, metrics and curves it
-keeps, with the averaged weights as its best.
+``python training/average.py FIRST SECOND OUT``. Runs that share their beginning lie in one
+valley of the loss, and the middle of two is often better than either (model soups: Wortsman et
+al. 2022, arXiv 2203.05482). OUT becomes a run folder like that of SECOND, whose recipe, metrics
+and curves it keeps, with the averaged weights as its best.
 """
 
 from __future__ import annotations
