@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image
 from scipy import fft, ndimage
 
+from napari_microaunet.editing.shot_cuts import colour_histogram
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -34,6 +36,8 @@ _DARKEST_LIT = 32
 _SCALES = (0.6, 0.77, 1.0, 1.3, 1.7)
 # So much of the mucosa around a region is part of its look, in pixels of the search.
 _RIM = 2
+# So many of a region's pixels, spread over it, tell its colours.
+_PALETTE_PIXELS = 4096
 # A place where the picture shows less than this share of the region cannot be judged.
 _LEAST_SEEN = 0.35
 # A correlation is taken for no better than that of a contrast of one gray level of 100 (squared).
@@ -188,6 +192,12 @@ class Template:
         """What each pixel of the search counts in the region's look."""
         around = ndimage.grey_dilation(self.share, (2 * _RIM + 1, 2 * _RIM + 1))
         return np.asarray(ndimage.gaussian_filter(around, 1), np.float32) * self.picture.lit
+
+    @cached_property
+    def palette(self) -> NDArray[np.float64]:
+        """Histogram of the region's colours, from `colour_histogram`."""
+        pixels = self.picture.frame[self.region]
+        return colour_histogram(pixels[:: max(1, len(pixels) // _PALETTE_PIXELS)])
 
     @cached_property
     def depth(self) -> Floats:

@@ -24,7 +24,7 @@ _RANGES = ((0.0, 100.0), (-10.0, 60.0), (-20.0, 60.0))
 _BIN_SMOOTHING = 0.7
 # What a change of structure counts beside a change of colours.
 _STRUCTURE = 0.5
-# A square of a contrast, in brightness 0..1, below which there is no structure to compare.
+# Variance of the brightness, 0..1, below which there is no structure to compare.
 _FLAT = 1e-4
 # Above this, two frames are taken for different scenes. Of neighbours in one sequence 2 % are
 # (CVC-ClinicDB, thinned out to about a frame a second: 463 pairs) and 3 % (PolypGen's
@@ -60,23 +60,40 @@ def look(frame: NDArray[np.uint8]) -> Look:
     frame : uint8 array, shape (height, width, 3)
         RGB.
     """
-    from skimage.color import rgb2lab  # late: a quarter of a second
-
     small = np.asarray(Image.fromarray(frame).resize((_SIDE, _SIDE), Image.Resampling.BOX))
     lit = small.max(axis=2) > _DARKEST_LIT
     if not lit.any():
         lit = np.ones_like(lit)
-    colours, _ = np.histogramdd(rgb2lab(small)[lit], bins=_BINS, range=_RANGES)
+    return Look(colour_histogram(small[lit]), lit, np.sqrt(small.mean(axis=2) / 255))
+
+
+def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Count colours in bins of CIELAB, slightly smoothed.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (n, 3)
+        RGB; at least one.
+
+    Returns
+    -------
+    float64 array, shape (8, 8, 8)
+        Shares, with sum 1. The sum of the smaller ones of two histograms is their
+        intersection (Swain and Ballard, Color indexing, IJCV 1991).
+    """
+    from skimage.color import rgb2lab  # late: a quarter of a second
+
+    colours, _ = np.histogramdd(rgb2lab(pixels), bins=_BINS, range=_RANGES)
     colours = ndimage.gaussian_filter(colours, _BIN_SMOOTHING)
-    return Look(colours / max(colours.sum(), 1.0), lit, np.sqrt(small.mean(axis=2) / 255))
+    return np.asarray(colours / max(colours.sum(), 1.0))
 
 
 def picture_change(first: Look, second: Look) -> float:
     """Say how much of the scene changes between two frames.
 
     It is the share of the colours that differ (one minus the intersection of their
-    histograms: Swain and Ballard, Color indexing, IJCV 1991), plus half of how far their
-    structure differs (one minus the correlation of brightness).
+    histograms), plus half of how far their structure differs (one minus the correlation of
+    brightness).
 
     Parameters
     ----------
