@@ -75,6 +75,8 @@ def test_unknown_network_is_named() -> None:
 def test_logits_have_the_size_of_the_frame(
     network: str, height: int, width: int, batch: int, training: bool
 ) -> None:
+    if training:
+        batch = 2  # a batch norm refuses the one pixel that the expert's deepest layer has left
     model = build(network).train(training)
     logits = model(torch.rand(batch, 3, height, width))
     assert logits.shape == (batch, 1, height, width)

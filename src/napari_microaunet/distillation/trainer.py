@@ -7,6 +7,7 @@ the step's number alone.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from concurrent.futures import CancelledError
@@ -208,7 +209,8 @@ class _Training:
         if fabric.is_global_zero:
             run.begin(dataset.manifest)
             run.forget_metrics_after(self.step)
-        self.started = self.saved = self.told = time.monotonic()
+        self.started = self.saved = time.monotonic()
+        self.told = -math.inf  # the first step is told, however quick the run is
 
     def _prepare_teacher(
         self, model: tuple[ModelCard, SegmentationNetwork] | None
