@@ -74,7 +74,7 @@ def find_groups(sequence: FrameSequence) -> list[str]:
     if len(set(groups)) == 1:
         return groups
     _, labels = np.unique(np.array(groups), return_inverse=True)
-    merged = merge_near_duplicates(_thumbnails(sequence), labels)
+    merged = merge_near_duplicates(thumbnails_of(sequence), labels)
     _, first = np.unique(merged, return_index=True)
     names = {merged[index]: groups[index] for index in first}
     return [names[label] for label in merged]
@@ -148,6 +148,39 @@ def thumbnail(image: NDArray[np.uint8], field: FieldOfView) -> NDArray[np.float3
     return np.asarray(gray / length if length > _FLAT else np.zeros_like(gray), np.float32)
 
 
+def thumbnails_of(sequence: FrameSequence) -> NDArray[np.float32]:
+    """Reduce all frames to thumbnails, as `thumbnail` does.
+
+    Parameters
+    ----------
+    sequence : FrameSequence
+        Every frame in an image file of its own.
+
+    Returns
+    -------
+    float32 array, shape (n, 32, 32)
+        Zeros for what cannot be read, which then is in the `problems` of the sequence.
+    """
+
+    def look(index: int) -> NDArray[np.float32]:
+        frame = sequence.frames[index]
+        try:
+            # Reduced while it is decoded, where the format allows.
+            image = read_rgb(frame.source, ANALYSIS_SIDE)
+        except UnreadableError as error:
+            sequence.problems[index] = str(error)
+            return np.zeros((_SIDE, _SIDE), np.float32)
+        down, across = image.shape[0] / frame.height, image.shape[1] / frame.width
+        top, left, bottom, right = sequence.field_of_view(index)
+        field = FieldOfView(
+            int(top * down), int(left * across), round(bottom * down), round(right * across)
+        )
+        return thumbnail(image, field)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.stack(list(pool.map(look, range(len(sequence)))))
+
+
 def perceptual_hashes(thumbnails: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Hash thumbnails so that alike ones differ in few bits.
 
@@ -198,20 +231,54 @@ def merge_near_duplicates(
     from scipy.sparse.csgraph import connected_components
 
     hashes = perceptual_hashes(thumbnails)
-    flat = thumbnails.reshape(len(thumbnails), -1)
-    for start in range(0, len(flat), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        later = slice(start, None)
-        near = np.bitwise_count(hashes[rows, None] ^ hashes[None, later]) <= _MOST_BITS
-        near &= groups[rows, None] != groups[None, later]
-        some_rows, some_columns = near.any(axis=1), near.any(axis=0)
-        likeness = flat[rows][some_rows] @ flat[later][some_columns].T
-        alike = near[np.ix_(some_rows, some_columns)] & (likeness > _CORRELATION)
-        one, other = np.nonzero(alike)
-        links = groups[rows][some_rows][one], groups[later][some_columns][other]
-        graph = coo_array((np.ones(len(one), bool), links), shape=(len(flat), len(flat)))
+    count = len(thumbnails)
+    for start in range(0, count, _BLOCK):
+        one, other = _alike(thumbnails, hashes, groups, start)
+        links = groups[one], groups[other]
+        graph = coo_array((np.ones(len(one), bool), links), shape=(count, count))
         groups = connected_components(graph, directed=False)[1][groups]
     return groups
+
+
+def near_duplicate_pairs(
+    thumbnails: NDArray[np.float32], groups: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """List frames of different groups that are near-duplicates, as `merge_near_duplicates` does.
+
+    Parameters
+    ----------
+    thumbnails : float32 array, shape (n, 32, 32)
+        From `thumbnail`.
+    groups : int array, shape (n,)
+        The group of each frame.
+
+    Returns
+    -------
+    int array, shape (pairs, 2)
+        Numbers of frames, the smaller one first.
+    """
+    hashes = perceptual_hashes(thumbnails)
+    blocks = range(0, len(thumbnails), _BLOCK)
+    pairs = [np.stack(_alike(thumbnails, hashes, groups, start), axis=1) for start in blocks]
+    found = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
+    return np.unique(np.sort(found, axis=1), axis=0)
+
+
+def _alike(
+    thumbnails: NDArray[np.float32],
+    hashes: NDArray[np.uint64],
+    groups: NDArray[np.int64],
+    start: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the near-duplicates that a block of frames has in other groups, from the block on."""
+    flat = thumbnails.reshape(len(thumbnails), -1)
+    rows, later = slice(start, start + _BLOCK), slice(start, None)
+    near = np.bitwise_count(hashes[rows, None] ^ hashes[None, later]) <= _MOST_BITS
+    near &= groups[rows, None] != groups[None, later]
+    some_rows, some_columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    likeness = flat[rows][some_rows] @ flat[later][some_columns].T
+    one, other = np.nonzero(near[np.ix_(some_rows, some_columns)] & (likeness > _CORRELATION))
+    return start + some_rows[one], start + some_columns[other]
 
 
 def _stated_group(frame: Frame, root: Path, tables: dict[Path, dict[str, str]]) -> str:
@@ -252,25 +319,3 @@ def _read_table(path: Path) -> dict[str, str]:
 def _without_extension(frame: str) -> str:
     path = PurePosixPath(frame.replace("\\", "/"))
     return (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix()
-
-
-def _thumbnails(sequence: FrameSequence) -> NDArray[np.float32]:
-    """Look at all frames of image files; what cannot be read looks like nothing else."""
-
-    def look(index: int) -> NDArray[np.float32]:
-        frame = sequence.frames[index]
-        try:
-            # Reduced while it is decoded, where the format allows.
-            image = read_rgb(frame.source, ANALYSIS_SIDE)
-        except UnreadableError as error:
-            sequence.problems[index] = str(error)
-            return np.zeros((_SIDE, _SIDE), np.float32)
-        down, across = image.shape[0] / frame.height, image.shape[1] / frame.width
-        top, left, bottom, right = sequence.field_of_view(index)
-        field = FieldOfView(
-            int(top * down), int(left * across), round(bottom * down), round(right * across)
-        )
-        return thumbnail(image, field)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.stack(list(pool.map(look, range(len(sequence)))))

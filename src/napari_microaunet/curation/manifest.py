@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 MANIFEST_NAME = "manifest.json"
 
 Split = Literal["training", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("training", "validation", "test")
+Blanked = Literal["outside the field of view", "position marker", "boxes", "metadata"]
 
 
 def _is_below(path: str) -> str:
@@ -34,9 +38,80 @@ def _is_below(path: str) -> str:
 RelativePath = Annotated[str, Field(max_length=1000), AfterValidator(_is_below)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class FrameRecord(BaseModel):
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Prelabel(_Record):
+    """The model that the annotator began with.
+
+    Attributes
+    ----------
+    model : str
+        Its name.
+    card_sha256 : str or None
+        The hash on its card.
+    threshold : float or None
+        Probability from which on a pixel was polyp, in [0, 1].
+    confidence : float or None
+        How far the pre-label could be trusted, in [0, 1].
+    disagreement : float or None
+        How far a second model differed, in [0, 1].
+    """
+
+    model: Text
+    card_sha256: Sha256 | None = None
+    threshold: Share | None = None
+    confidence: Share | None = None
+    disagreement: Share | None = None
+
+
+class Annotation(_Record):
+    """How the labels of a frame came about.
+
+    Attributes
+    ----------
+    state : {"unseen", "prelabelled", "edited", "accepted"}
+        How far the review had come when the frame was written.
+    origin : {"none", "model", "propagated", "file", "hand"}
+        Who made the mask.
+    annotator : str or None
+        Who accepted or changed it last.
+    accepted, changed, written : datetime or None
+        When it was accepted, changed last, and written to the dataset, with a time zone.
+    prelabel : Prelabel or None
+        The model that it began with.
+    seconds, seconds_editing : float
+        How long the frame was looked at, and edited.
+    strokes : int
+        Strokes and other edits.
+    changed_pixels : int or None
+        Pixels that differ between the mask at the start and this one.
+    merged_from : str or None
+        For a mask that was reconciled: what was taken of two annotators' masks.
+    """
+
+    state: Literal["unseen", "prelabelled", "edited", "accepted"]
+    origin: Literal["none", "model", "propagated", "file", "hand"]
+    annotator: Text | None = None
+    accepted: AwareDatetime | None = None
+    changed: AwareDatetime | None = None
+    written: AwareDatetime | None = None
+    prelabel: Prelabel | None = None
+    seconds: Seconds = 0.0
+    seconds_editing: Seconds = 0.0
+    strokes: Count = 0
+    changed_pixels: Count | None = None
+    merged_from: Text | None = None
+
+
+class FrameRecord(_Record):
     """What a manifest says of one frame.
 
     Attributes
@@ -60,9 +135,18 @@ class FrameRecord(BaseModel):
     image_sha256, mask_sha256 : str or None
         Hashes of the two files, in hexadecimal; None where there is no such file, or where it
         could not be read.
+    original_sha256 : str or None
+        Hash of the file that the frame was taken from, or of its pixels where that file holds
+        several frames. It tells whether another frame is the same one.
+    height, width : int or None
+        Native size, in pixels.
+    polyp_pixels, ignored_pixels : int or None
+        What the mask comes to.
+    annotation : Annotation or None
+        How the labels came about.
+    blanked : tuple of str
+        What was taken out of the frame so that nobody can be recognised.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: RelativePath
     image: RelativePath
@@ -73,6 +157,13 @@ class FrameRecord(BaseModel):
     source: Text
     image_sha256: Sha256 | None = None
     mask_sha256: Sha256 | None = None
+    original_sha256: Sha256 | None = None
+    height: Positive | None = None
+    width: Positive | None = None
+    polyp_pixels: Count | None = None
+    ignored_pixels: Count | None = None
+    annotation: Annotation | None = None
+    blanked: tuple[Blanked, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -80,7 +171,7 @@ class FrameRecord(BaseModel):
         return self.negative or self.mask is not None
 
 
-class Manifest(BaseModel):
+class Manifest(_Record):
     """What a curated dataset says of itself.
 
     Attributes
@@ -88,17 +179,15 @@ class Manifest(BaseModel):
     format : str
         What kind of file this is, always "microaunet-dataset".
     version : int
-        Of the format: 1.
+        Of the format. Version 1 knew of a frame no more than its files, group, split and source.
     name : str
         The name of the dataset.
     frames : tuple of FrameRecord
         At least one. Names differ, and every group is in one split only.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     format: Literal["microaunet-dataset"] = "microaunet-dataset"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     name: Text
     frames: Annotated[tuple[FrameRecord, ...], Field(min_length=1)]
 
@@ -164,4 +253,10 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         What `read_manifest` gives back.
     """
     with replacing(path) as file:
-        file.write(manifest.model_dump_json(indent=1).encode())
+        file.write(manifest.model_dump_json(indent=1, exclude_none=True).encode())
+
+
+def manifest_schema() -> str:
+    """Describe manifests as a JSON schema, as published in docs/manifest.schema.json."""
+    schema: dict[str, Any] = Manifest.model_json_schema()
+    return json.dumps(schema, indent=1) + "\n"

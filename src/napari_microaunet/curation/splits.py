@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from napari_microaunet.curation.manifest import Split
 
@@ -54,3 +56,49 @@ def _place(group: str) -> float:
     """Spread names evenly over [0, 1), on any machine alike (Python's own hash is salted)."""
     digest = hashlib.sha256(group.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def fill_splits(
+    groups: Mapping[str, Counter[str]],
+    shares: Mapping[Split, float],
+    taken: Mapping[Split, Counter[str]],
+    seed: int,
+) -> dict[str, Split]:
+    """Choose splits for new groups so that every kind of frame comes close to its shares.
+
+    Large groups come first, those of one size in an order drawn from the seed. Each goes where
+    its frames are most wanted: seats are given out by the method of Webster and Sainte-Laguë,
+    for each kind by itself, and what a group costs is summed over its frames.
+
+    Parameters
+    ----------
+    groups : mapping of str to Counter
+        New groups, and how many frames of each kind they hold.
+    shares : mapping of split to float
+        What the splits are to have of all frames; none where it is 0.
+    taken : mapping of split to Counter
+        Frames of each kind that the splits have already; they stay.
+    seed : int
+        Of the order.
+
+    Returns
+    -------
+    dict of str to {"training", "validation", "test"}
+        The split of each new group.
+    """
+    filled = {split: Counter(taken.get(split, {})) for split, share in shares.items() if share > 0}
+    totals = sum(groups.values(), sum(filled.values(), Counter()))
+
+    def cost(split: Split, group: Counter[str]) -> float:
+        return sum(
+            count * (2 * filled[split][kind] + count) / (shares[split] * totals[kind])
+            for kind, count in group.items()
+        )
+
+    order = sorted(groups)
+    random.Random(seed).shuffle(order)
+    chosen: dict[str, Split] = {}
+    for name in sorted(order, key=lambda name: -groups[name].total()):
+        chosen[name] = min(filled, key=lambda split: cost(split, groups[name]))
+        filled[chosen[name]] += groups[name]
+    return chosen
