@@ -736,7 +736,7 @@ def measure(
                 efforts[NOTHING] = annotate(scene, empty, tools, count_handling=count_handling)
             for name, predictor in predictors.items():
                 found = predictor.predict_frame(frame, sequence.field_of_view(index))
-                mask = mask_from(found, MaskSettings(predictor.model.card.threshold))
+                mask = mask_from(found, MaskSettings.of(predictor.model.card))
                 scene = Scene(frame, reference, at_native_size(found))
                 efforts[name] = annotate(scene, mask, tools, count_handling=count_handling)
             for start, effort in efforts.items():

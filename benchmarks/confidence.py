@@ -100,7 +100,7 @@ def measure(
     predictor: Predictor, data: Path
 ) -> dict[str, tuple[list[ProbabilityMap], list[float]]]:
     """Return the maps and Dice of the validation frames, by data set."""
-    settings = MaskSettings(predictor.model.card.threshold)
+    settings = MaskSettings.of(predictor.model.card)
     measured = {}
     for name, sequence, indices in validation(data):
         maps, scores = [], []
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--model", default="student")
     arguments = parser.parse_args()
     model = find_model(arguments.model)
-    threshold = model.card.threshold
+    settings = MaskSettings.of(model.card)
     measured = measure(Predictor(model), arguments.data)
     masked = ("kvasir-seg", "cvc-clinicdb")
     groups = {name: (name,) for name in masked} | {"both": masked, "all": tuple(measured)}
@@ -131,12 +131,13 @@ def main() -> None:
     table = Table("candidate", *(f"{name} (n)" for name in groups), title=model.name)
     rows = {
         name: [
-            [candidate(m.values / 255, threshold) for m in measured[part][0]] for part in measured
+            [candidate(m.values / 255, settings.threshold) for m in measured[part][0]]
+            for part in measured
         ]
         for name, candidate in CANDIDATES.items()
     }
     rows["mean probability inside (ours)"] = [
-        [confidence(m, threshold) for m in measured[part][0]] for part in measured
+        [confidence(m, settings) for m in measured[part][0]] for part in measured
     ]
     order = list(measured)
     for name, by_part in rows.items():

@@ -90,7 +90,7 @@ def recorded_clips(data: Path, split: str, predictor: Predictor) -> list[Clip]:
     for index, group in enumerate(stated_groups(sequence)):
         if sequence.frames[index].name in listed:
             by_sequence[group].append(index)
-    settings = MaskSettings(predictor.model.card.threshold)
+    settings = MaskSettings.of(predictor.model.card)
     clips = []
     for indices in by_sequence.values():
         frames = [sequence.read(index) for index in indices]
@@ -254,7 +254,7 @@ def costs(clip: Clip, level: int) -> Table:
 
 def rendered_clips(predictor: Predictor) -> list[Clip]:
     """Render clips at 25 frames a second and run the model on them."""
-    settings = MaskSettings(predictor.model.card.threshold)
+    settings = MaskSettings.of(predictor.model.card)
     clips = []
     for seed in range(5):
         pairs = list(render_clip(seed, 21, 192, 240))

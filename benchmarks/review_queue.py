@@ -73,7 +73,7 @@ def lint(data: Path) -> Table:
     looks = list(look_over(sequence))
     numbers = clips(sequence, looks)
     student = find_model("student")
-    settings = MaskSettings(student.card.threshold)
+    settings = MaskSettings.of(student.card)
     found = Predictor(student).predict(sequence)
     predicted = [mask_from(one.map, settings) for one in found if one.map is not None]
     read = [sequence.read_mask(index) for index in range(len(sequence))]
@@ -99,7 +99,7 @@ def ranking(data: Path) -> Table:
     """Tabulate how doubt ranks frames by their Dice."""
     models = [find_model(name) for name in ("student", "teacher")]
     predictors = [Predictor(model) for model in models]
-    settings = MaskSettings(models[0].card.threshold)
+    settings = MaskSettings.of(models[0].card)
     levels = least_value(models[0].card.threshold), least_value(models[1].card.threshold)
     table = Table(
         "rank correlation with the student's Dice", "frames", "disagreement", "confidence"
@@ -118,7 +118,7 @@ def ranking(data: Path) -> Table:
                 raise SystemExit(f"frame {frame.name} has no mask")
             scores.append(dice(mask_from(one, settings), reference))
             differences.append(-disagreement(one.values, other.values, levels))
-            trusts.append(confidence(one, settings.threshold))
+            trusts.append(confidence(one, settings))
         ranks = [
             f"{stats.spearmanr(doubt, scores).statistic:.2f}" for doubt in (differences, trusts)
         ]

@@ -101,7 +101,7 @@ ClickMethod = Callable[[Case, Region, Click, bool], Region]
 def cases(data: Path, split: str, count: int) -> Iterator[Case]:
     """Go through `count` frames of each data set, evenly spread over a frozen split."""
     predictor = Predictor(find_model("student"))
-    settings = MaskSettings(predictor.model.card.threshold)
+    settings = MaskSettings.of(predictor.model.card)
     for name in SETS:
         listed = (SPLITS / f"{name}-{split}.txt").read_text(encoding="utf-8").split()
         chosen = {listed[at] for at in np.linspace(0, len(listed) - 1, count).astype(int)}

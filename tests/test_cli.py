@@ -72,7 +72,7 @@ def test_prelabel_writes_a_mask_of_native_size_for_every_frame(microaunet, frame
 
     sequence = open_frames(frames)
     rows = table(out)
-    settings = MaskSettings(model.card.threshold)
+    settings = MaskSettings.of(model.card)
     for prediction in Predictor(model).predict(sequence):
         frame = sequence.frames[prediction.index]
         expected = mask_from(prediction.map, settings)

@@ -1,8 +1,8 @@
 """Turn runs into bundled models: ``python training/bundle.py DATA [student|teacher|expert]``.
 
-Takes the best weights of a run in ``training/runs/``, chooses the threshold on the validation
-frames, measures the card's figures there at native size, and writes the checkpoint and its
-ONNX graph to ``src/napari_microaunet/weights/``, and the run's recipe and metrics to
+Takes the best weights of a run in ``training/runs/``, chooses threshold and least peak on the
+validation frames, measures the card's figures there at native size, and writes the checkpoint
+and its ONNX graph to ``src/napari_microaunet/weights/``, and the run's recipe and metrics to
 ``training/logs/``.
 """
 
@@ -20,7 +20,7 @@ from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.groups import find_groups
 from napari_microaunet.distillation.evaluation import Evaluation, evaluate, no_polyps
 from napari_microaunet.distillation.model_file import MOST_NEGATIVES_FLAGGED, card_metrics
-from napari_microaunet.distillation.thresholds import THRESHOLDS, choose_threshold
+from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
 from napari_microaunet.frames import open_frames
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import BUNDLED, find_model
@@ -84,7 +84,7 @@ def score(
     predictor: Predictor,
     part: ValidationSet,
     settings: MaskSettings,
-    thresholds: Sequence[float] = (),
+    alternatives: Sequence[MaskSettings] = (),
 ) -> Evaluation:
     """Score a model on one set."""
     return evaluate(
@@ -94,7 +94,7 @@ def score(
         part.indices,
         reference=no_polyps(part.frames) if part.without_polyps else None,
         groups=part.groups,
-        thresholds=thresholds,
+        alternatives=alternatives,
     )
 
 
@@ -127,13 +127,12 @@ def main(data: Path, chosen: Sequence[str]) -> None:
         save_checkpoint(path, network, card, half=name == "expert")
         network, card = load_checkpoint(path)  # rounded, where it is stored in half precision
         predictor = Predictor(find_model(str(path)), backend="torch", device="cpu")
-        curves = [score(predictor, part, MaskSettings(), THRESHOLDS).curve for part in validation]
-        threshold = choose_threshold(curves, MOST_NEGATIVES_FLAGGED)
+        curves = [score(predictor, part, MaskSettings(), CANDIDATES).curve for part in validation]
+        point = choose_operating_point(curves, MOST_NEGATIVES_FLAGGED)
+        settings = MaskSettings(point.threshold, least_peak=point.least_peak)
         metrics: dict[str, float] = {}
         for part in validation:
-            metrics |= card_metrics(
-                part.title, score(predictor, part, MaskSettings(threshold)).summary
-            )
+            metrics |= card_metrics(part.title, score(predictor, part, settings).summary)
         small, flagged = (
             metrics[figure]
             for figure in ("Kvasir-SEG mean Dice, small polyps", "PolypGen negatives flagged")
@@ -141,7 +140,8 @@ def main(data: Path, chosen: Sequence[str]) -> None:
         card = card.model_copy(
             update={
                 "name": TITLES[name],
-                "threshold": threshold,
+                "threshold": settings.threshold,
+                "least_peak": settings.least_peak,
                 "metrics": metrics,
                 "description": f"{describe(run)} Figures are on the frozen validation split, at "
                 f"native size. Weak on small polyps (Dice {small:.2f}); marks something in "

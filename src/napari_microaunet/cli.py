@@ -59,6 +59,14 @@ Threshold = Annotated[
         min=0, max=1, help="Probability from which on a pixel is polyp; by default the model's."
     ),
 ]
+LeastPeak = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Drop polyps that nowhere reach this probability. Default: the model's own.",
+    ),
+]
 SmallestArea = Annotated[
     float,
     typer.Option(min=0, max=1, help="Drop polyps below this share of the picture's area."),
@@ -77,6 +85,7 @@ def prelabel(
     batch: Batch = None,
     augment: Augment = False,
     threshold: Threshold = None,
+    least_peak: LeastPeak = None,
     smallest_area: SmallestArea = 0.001,
     fill_holes: FillHoles = True,
     largest_only: LargestOnly = False,
@@ -110,6 +119,7 @@ def prelabel(
         smallest_area,
         fill_holes,
         largest_only,
+        chosen.card.least_peak if least_peak is None else least_peak,
     )
     with _progress("Pre-labelling") as report:
         results = write_prelabels(
@@ -161,6 +171,7 @@ def evaluate(
     batch: Batch = None,
     augment: Augment = False,
     threshold: Threshold = None,
+    least_peak: LeastPeak = None,
     smallest_area: SmallestArea = 0.001,
     fill_holes: FillHoles = True,
     largest_only: LargestOnly = False,
@@ -176,7 +187,7 @@ def evaluate(
     Frames of one clip resemble each other, so intervals are over groups: the folders of
     frames, or a table sequences.csv with columns frame and sequence in DATA.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from napari_microaunet.curation.groups import find_groups
     from napari_microaunet.distillation import comparison, evaluation
@@ -206,6 +217,7 @@ def evaluate(
             smallest_area,
             fill_holes,
             largest_only,
+            one.card.least_peak if least_peak is None else least_peak,
         )
         predictor = Predictor(one, backend, device, batch, augment)
         with _progress(f"Scoring {one.name}") as report:
@@ -216,7 +228,9 @@ def evaluate(
                 indices,
                 reference=evaluation.no_polyps(sequence) if no_polyps else None,
                 groups=groups,
-                thresholds=THRESHOLDS if curve or json_file is not None else (),
+                alternatives=[replace(settings, threshold=step) for step in THRESHOLDS]
+                if curve or json_file is not None
+                else (),
                 progress=report,
             )
         results.append(result)
@@ -241,7 +255,13 @@ def models() -> None:
     from napari_microaunet.networks.library import list_models
 
     table = Table(
-        "name", "network", "input", "threshold", "description", Column("file", overflow="fold")
+        "name",
+        "network",
+        "input",
+        "threshold",
+        "least peak",
+        "description",
+        Column("file", overflow="fold"),
     )
     for model in list_models():
         height, width = model.card.input_size
@@ -250,6 +270,7 @@ def models() -> None:
             model.card.network,
             f"{width} x {height}",
             f"{model.card.threshold:.2f}",
+            f"{model.card.least_peak:.2f}",
             model.card.description,
             str(model.path),
         )

@@ -85,7 +85,7 @@ def labelled_frames(model, make_frame, tmp_path):
     for i in range(6):
         Image.fromarray(make_frame(i, 160, 200 + i)).save(tmp_path / f"images/{i}.png")
     sequence = open_frames(tmp_path)
-    settings = MaskSettings(model.card.threshold)
+    settings = MaskSettings.of(model.card)
     for prediction in Predictor(model).predict(sequence):
         mask = mask_from(prediction.map, settings) > 0
         Image.fromarray(mask.astype(np.uint8) * 255).save(
@@ -100,7 +100,7 @@ def test_a_model_scored_against_its_own_masks_is_perfect(model, labelled_frames)
     result = evaluate(
         Predictor(model),
         open_frames(labelled_frames),
-        MaskSettings(model.card.threshold),
+        MaskSettings.of(model.card),
     )
     assert [frame.name for frame in result.frames] == ["0", "1", "3", "5"]
     assert set(result.problems) == {"2", "4"}
@@ -116,7 +116,7 @@ def test_frames_known_to_be_without_polyps_need_no_masks(model, labelled_frames)
     result = evaluate(
         Predictor(model),
         sequence,
-        MaskSettings(model.card.threshold),
+        MaskSettings.of(model.card),
         [0, 3],
         reference=no_polyps(sequence),
     )
@@ -137,8 +137,10 @@ def test_the_curve_is_what_each_threshold_would_come_to_and_runs_the_network_onc
     runs = []
     run = predictor.backend.run
     monkeypatch.setattr(predictor.backend, "run", lambda batch: runs.append(1) or run(batch))
-    settings = MaskSettings(model.card.threshold)
-    result = evaluate(predictor, sequence, settings, thresholds=thresholds)
+    settings = MaskSettings.of(model.card)
+    result = evaluate(
+        predictor, sequence, settings, alternatives=[MaskSettings(one) for one in thresholds]
+    )
     assert len(runs) == 6
     for point, summary in zip(result.curve, expected, strict=True):
         assert point.dice == pytest.approx(summary.dice.mean)
@@ -149,7 +151,7 @@ def test_the_curve_is_what_each_threshold_would_come_to_and_runs_the_network_onc
 
 def test_probabilities_are_held_against_the_masks(model, labelled_frames):
     sequence = open_frames(labelled_frames)
-    predictor, settings = Predictor(model), MaskSettings(model.card.threshold)
+    predictor, settings = Predictor(model), MaskSettings.of(model.card)
     right = evaluate(predictor, sequence, settings).calibration
     empty = no_polyps(sequence)
     nothing_there = evaluate(predictor, sequence, settings, reference=empty).calibration

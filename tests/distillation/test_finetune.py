@@ -106,7 +106,7 @@ def test_before_and_after_are_on_frames_that_took_no_part(done) -> None:
     out, _ = done
     report = json.loads((out / "report.json").read_text())
     manifest = json.loads((out / "student" / "manifest.json").read_text())
-    held_out = [f for f in manifest["frames"] if f["split"] == "validation" and f["mask"]]
+    held_out = [f for f in manifest["frames"] if f["split"] == "validation" and f.get("mask")]
     assert report["held_out"]["after"]["positives"] == len(held_out) > 0
     assert report["reference"]["before"]["positives"] == 10
     change = (

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from napari_microaunet.distillation.thresholds import (
-    THRESHOLDS,
     OperatingPoint,
     ThresholdCurve,
-    choose_threshold,
+    choose_operating_point,
 )
 from napari_microaunet.frames import FieldOfView
 from napari_microaunet.prelabel.masks import MaskSettings
@@ -32,7 +31,9 @@ def polyp_at(*squares):
 
 
 def test_curve_by_hand():
-    curve = ThresholdCurve(MaskSettings(), (0.3, 0.4, 0.5, 0.8, 0.9))
+    curve = ThresholdCurve(
+        [*map(MaskSettings, (0.3, 0.4, 0.5, 0.8, 0.9)), MaskSettings(0.3, least_peak=0.5)]
+    )
     # Finds its polyp up to 0.8, and marks as much beside it up to 0.4.
     curve.add(claims(left=0.8, right=0.4), polyp_at(LEFT))
     # Finds one of two polyps up to 0.4.
@@ -42,11 +43,17 @@ def test_curve_by_hand():
     curve.add(claims(), polyp_at())
     beside, one_of_two = 2 * 400 / 1200, 2 * 400 / 1200
     assert curve.points() == (
-        OperatingPoint(0.3, pytest.approx((beside + one_of_two) / 2), 1.0, pytest.approx(2 / 3)),
-        OperatingPoint(0.4, pytest.approx((beside + one_of_two) / 2), 1.0, pytest.approx(1 / 3)),
-        OperatingPoint(0.5, 0.5, 0.5, pytest.approx(1 / 3)),
-        OperatingPoint(0.8, 0.5, 0.5, pytest.approx(1 / 3)),
-        OperatingPoint(0.9, 0.0, 0.0, 0.0),
+        OperatingPoint(
+            0.3, 0.0, pytest.approx((beside + one_of_two) / 2), 1.0, pytest.approx(2 / 3)
+        ),
+        OperatingPoint(
+            0.4, 0.0, pytest.approx((beside + one_of_two) / 2), 1.0, pytest.approx(1 / 3)
+        ),
+        OperatingPoint(0.5, 0.0, 0.5, 0.5, pytest.approx(1 / 3)),
+        OperatingPoint(0.8, 0.0, 0.5, 0.5, pytest.approx(1 / 3)),
+        OperatingPoint(0.9, 0.0, 0.0, 0.0, 0.0),
+        # The square of 0.4 beside the first polyp is dropped, and so is all of the second frame's.
+        OperatingPoint(0.3, 0.5, 0.5, 0.5, pytest.approx(1 / 3)),
     )
 
 
@@ -55,20 +62,20 @@ def test_specks_below_the_smallest_area_flag_nothing():
     values[50:53, 50:53] = 255
     speck = ProbabilityMap(values, FieldOfView(0, 0, 100, 100), (100, 100))
     for smallest, flagged in ((0.001, 0), (0.0009, 1)):
-        curve = ThresholdCurve(MaskSettings(smallest_area=smallest), [0.5])
+        curve = ThresholdCurve([MaskSettings(smallest_area=smallest)])
         curve.add(speck, polyp_at())
-        assert curve.points() == (OperatingPoint(0.5, None, None, flagged),)
+        assert curve.points() == (OperatingPoint(0.5, 0.0, None, None, flagged),)
 
 
 def test_ignored_pixels_flag_nothing_and_make_no_polyp():
     reference = polyp_at()
     reference[LEFT] = 255
-    curve = ThresholdCurve(MaskSettings())
+    curve = ThresholdCurve([MaskSettings(0.3), MaskSettings(0.9)])
     curve.add(claims(left=1), reference)
     assert {point.negatives_flagged for point in curve.points()} == {0}
     assert {point.dice for point in curve.points()} == {None}
     reference[RIGHT] = 1
-    curve = ThresholdCurve(MaskSettings())
+    curve = ThresholdCurve([MaskSettings(0.3), MaskSettings(0.9)])
     curve.add(claims(left=1, right=1), reference)
     assert {point.dice for point in curve.points()} == {1}
 
@@ -76,38 +83,53 @@ def test_ignored_pixels_flag_nothing_and_make_no_polyp():
 def points(dice=None, flagged=None):
     return [
         OperatingPoint(
-            threshold, dice and dice[i], None if dice is None else 1.0, flagged and flagged[i]
+            threshold, 0.0, dice and dice[i], None if dice is None else 1.0, flagged and flagged[i]
         )
         for i, threshold in enumerate((0.3, 0.5, 0.7, 0.9))
     ]
 
 
+def chosen(curves, most_negatives_flagged):
+    return choose_operating_point(curves, most_negatives_flagged).threshold
+
+
 def test_the_best_dice_is_chosen_where_nothing_speaks_against_it():
-    assert choose_threshold([points(dice=[0.6, 0.8, 0.7, 0.1])], 0.15) == 0.5
+    assert chosen([points(dice=[0.6, 0.8, 0.7, 0.1])], 0.15) == 0.5
     # Averaged: 0.6, 0.7, 0.75, 0.3.
     two = [points(dice=[0.6, 0.8, 0.7, 0.1]), points(dice=[0.6, 0.6, 0.8, 0.5])]
-    assert choose_threshold(two, 0.15) == 0.7
+    assert chosen(two, 0.15) == 0.7
 
 
 def test_of_equal_thresholds_the_highest_is_chosen():
-    assert choose_threshold([points(dice=[0.6, 0.8, 0.8, 0.8])], 0.15) == 0.9
+    assert chosen([points(dice=[0.6, 0.8, 0.8, 0.8])], 0.15) == 0.9
 
 
 def test_negatives_have_the_first_word_where_any_threshold_satisfies_them():
     curves = [points(dice=[0.6, 0.8, 0.7, 0.1]), points(flagged=[0.5, 0.3, 0.15, 0.0])]
-    assert choose_threshold(curves, 0.4) == 0.5
-    assert choose_threshold(curves, 0.15) == 0.7
-    assert choose_threshold(curves, 0.1) == 0.9
+    assert chosen(curves, 0.4) == 0.5
+    assert chosen(curves, 0.15) == 0.7
+    assert chosen(curves, 0.1) == 0.9
+
+
+def test_a_peak_can_silence_negatives_where_a_threshold_would_cost_dice():
+    positive = [
+        OperatingPoint(0.5, peak, dice, 1.0, None) for peak, dice in ((0.0, 0.8), (0.9, 0.7))
+    ]
+    negative = [
+        OperatingPoint(0.5, peak, None, None, flag) for peak, flag in ((0.0, 0.4), (0.9, 0.1))
+    ]
+    point = choose_operating_point([positive, negative], 0.15)
+    assert point == OperatingPoint(0.5, 0.9, 0.7, 1.0, 0.1)
 
 
 def test_a_share_that_no_threshold_keeps_is_disregarded():
     curves = [points(dice=[0.6, 0.8, 0.7, 0.1]), points(flagged=[0.9, 0.8, 0.7, 0.6])]
-    assert choose_threshold(curves, 0.15) == 0.5
+    assert chosen(curves, 0.15) == 0.5
 
 
 def test_curves_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match="positive"):
-        choose_threshold([points(flagged=[0.5, 0.3, 0.15, 0.0])], 0.15)
-    other = [OperatingPoint(threshold, 0.5, 1.0, None) for threshold in THRESHOLDS[:4]]
-    with pytest.raises(ValueError, match="same thresholds"):
-        choose_threshold([points(dice=[0.6, 0.8, 0.7, 0.1]), other], 0.15)
+        choose_operating_point([points(flagged=[0.5, 0.3, 0.15, 0.0])], 0.15)
+    other = [OperatingPoint(threshold, 0.0, 0.5, 1.0, None) for threshold in (0.1, 0.2, 0.3, 0.4)]
+    with pytest.raises(ValueError, match="same settings"):
+        choose_operating_point([points(dice=[0.6, 0.8, 0.7, 0.1]), other], 0.15)

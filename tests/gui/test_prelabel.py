@@ -320,5 +320,5 @@ def test_confidence_of_the_frame_on_show(use, folder, bright_model):
         found = Predictor(bright_model).predict_frame(
             sequence.read(index), sequence.field_of_view(index)
         )
-        trust = confidence(found, used.bench.settings.threshold)
+        trust = confidence(found, used.bench.settings)
         assert f"confidence {trust:.2f}" in used.prelabel.status.text()

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from napari_microaunet.frames import FieldOfView
 from napari_microaunet.prelabel.confidence import confidence
+from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.prelabel.probability import ProbabilityMap
 
 
@@ -20,20 +21,22 @@ def test_a_clear_polyp_is_trusted_more_than_a_vague_one():
     clear, vague = np.zeros((2, 32, 32), np.uint8)
     clear[8:20, 8:20] = 250
     vague[8:20, 8:20] = 150
-    assert confidence(probability_map(clear), 0.5) == pytest.approx(250 / 255)
-    assert confidence(probability_map(vague), 0.5) == pytest.approx(150 / 255)
+    assert confidence(probability_map(clear), MaskSettings(0.5)) == pytest.approx(250 / 255)
+    assert confidence(probability_map(vague), MaskSettings(0.5)) == pytest.approx(150 / 255)
 
 
 def test_an_empty_mask_is_trusted_unless_something_looked_like_a_polyp():
     nothing, something = np.zeros((2, 32, 32), np.uint8)
     something[4, 4] = 102
-    assert confidence(probability_map(nothing), 0.5) == 1
-    assert confidence(probability_map(something), 0.5) == pytest.approx(0.6)
+    assert confidence(probability_map(nothing), MaskSettings(0.5)) == 1
+    assert confidence(probability_map(something), MaskSettings(0.5)) == pytest.approx(0.6)
+    dropped = MaskSettings(0.3, least_peak=0.5)  # for want of a peak
+    assert confidence(probability_map(something), dropped) == pytest.approx(0.6)
 
 
 @given(arrays(np.uint8, (8, 9)), st.floats(0, 1))
 def test_it_is_a_share_and_at_least_the_threshold_where_something_is_marked(values, threshold):
-    trust = confidence(probability_map(values), threshold)
+    trust = confidence(probability_map(values), MaskSettings(threshold))
     assert 0 <= trust <= 1
     if (values >= max(1, 255 * threshold)).any():
         assert trust >= threshold - 1e-9

@@ -125,7 +125,20 @@ def test_probability_zero_is_never_polyp():
     np.testing.assert_array_equal(mask > 0, values > 0)
 
 
-@pytest.mark.parametrize("setting", [{"threshold": 1.2}, {"smallest_area": -0.1}])
+def test_a_polyp_needs_its_peak_and_keeps_its_rim():
+    values = np.zeros((64, 64), np.uint8)
+    values[10:20, 10:20] = 140
+    values[13:16, 13:16] = 240  # sure in its middle
+    values[40:60, 40:60] = 150  # pale all over
+    both = mask_from(probability_map(values), MaskSettings(0.5))
+    sure = mask_from(probability_map(values), MaskSettings(0.5, least_peak=0.9))
+    assert both.max() == 2
+    np.testing.assert_array_equal(sure, both == 2)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"threshold": 1.2}, {"smallest_area": -0.1}, {"least_peak": 2}]
+)
 def test_settings_outside_their_range_are_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         MaskSettings(**setting)

@@ -111,7 +111,7 @@ class Evaluation:
     calibration : Calibration or None
         Whether the probabilities mean what they say; None when no frame was scored.
     curve : tuple of OperatingPoint
-        What other thresholds would come to, where they were asked for.
+        What other settings would come to, where they were asked for.
     frames : tuple of FrameScore
         One per frame that could be scored.
     problems : dict of str to str
@@ -139,13 +139,13 @@ def evaluate(
     *,
     reference: ReferenceMasks | None = None,
     groups: Mapping[str, str] | None = None,
-    thresholds: Sequence[float] = (),
+    alternatives: Sequence[MaskSettings] = (),
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Evaluation:
     """Predict frames and score them against reference masks, at native size.
 
-    The network runs once per frame, also for the curve over thresholds, and a
+    The network runs once per frame, also for the curve over settings, and a
     probability map is let go as soon as it is scored.
 
     Parameters
@@ -165,9 +165,9 @@ def evaluate(
         The group of each frame by the frame's name, such as the clip it is from:
         frames of one group resemble each other, and intervals are over groups. By
         default every frame is a group of its own.
-    thresholds : sequence of float, optional
-        For the curve, in [0, 1], such as `thresholds.THRESHOLDS`; the clean-up is
-        that of `settings`. A mask more per threshold and frame: no curve by default.
+    alternatives : sequence of MaskSettings, optional
+        For the curve, such as `thresholds.CANDIDATES`. A mask more for each and frame:
+        no curve by default.
     progress, cancelled : callable, optional
         As for `Predictor.predict`.
 
@@ -187,7 +187,7 @@ def evaluate(
     read_reference = sequence.read_mask if reference is None else reference
     scores = []
     problems = {}
-    curve = ThresholdCurve(settings, thresholds)
+    curve = ThresholdCurve(alternatives)
     pixels = np.zeros((256, 2), np.int64)
     predictions = predictor.predict(sequence, chosen, progress=progress, cancelled=cancelled)
     with closing(predictions):
@@ -207,7 +207,7 @@ def evaluate(
             scores.append(
                 score_frame(
                     frame.name,
-                    confidence(prediction.map, settings.threshold),
+                    confidence(prediction.map, settings),
                     mask_from(prediction.map, settings),
                     labels,
                     field=prediction.map.field,

@@ -29,6 +29,7 @@ from napari_microaunet.errors import InputError
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.library import Model, find_model
 from napari_microaunet.prelabel.backends import torch_device
+from napari_microaunet.prelabel.masks import MaskSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,12 +163,12 @@ def finetune(
             return None
 
     model = out / "model.safetensors"
-    threshold = old.card.threshold
+    settings = MaskSettings.of(old.card)
     try:
-        after = write_model(model, run, dataset, outcome, scorer, threshold)
-        before = scorer.score(old, dataset, held_out_indices(dataset), threshold)
+        after = write_model(model, run, dataset, outcome, scorer, settings)
+        before = scorer.score(old, dataset, held_out_indices(dataset), settings)
         remembered, known = (
-            scorer.score(which, reference_frames, reference_indices, threshold)
+            scorer.score(which, reference_frames, reference_indices, settings)
             for which in (find_model(str(model)), old)
         )
     except CancelledError:

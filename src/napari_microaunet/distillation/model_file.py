@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from napari_microaunet.distillation.evaluation import Evaluation, Summary, evaluate
-from napari_microaunet.distillation.thresholds import THRESHOLDS, choose_threshold
+from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import find_model
 from napari_microaunet.prelabel.masks import MaskSettings
@@ -50,8 +50,8 @@ class Scorer:
         model: Model,
         dataset: CuratedDataset,
         indices: Sequence[int],
-        threshold: float = 0.5,
-        thresholds: Sequence[float] = (),
+        settings: MaskSettings,
+        alternatives: Sequence[MaskSettings] = (),
     ) -> Evaluation:
         """Score a model.
 
@@ -63,9 +63,9 @@ class Scorer:
             Its masks are the reference, its groups those of the intervals.
         indices : sequence of int
             Which frames.
-        threshold : float
-            Probability from which on a pixel is polyp.
-        thresholds : sequence of float, optional
+        settings : MaskSettings
+            How its probabilities become masks.
+        alternatives : sequence of MaskSettings, optional
             For the curve; see `evaluate`.
 
         Returns
@@ -80,11 +80,11 @@ class Scorer:
         result = evaluate(
             Predictor(model, backend="torch", device=self._device),
             dataset.sequence,
-            MaskSettings(threshold),
+            settings,
             indices,
             reference=dataset.mask,
             groups=dataset.groups,
-            thresholds=thresholds,
+            alternatives=alternatives,
             progress=lambda done, total: self._report(
                 {"event": "scoring", "done": done, "total": total}
             ),
@@ -101,7 +101,7 @@ def write_model(
     dataset: CuratedDataset,
     outcome: Outcome,
     scorer: Scorer,
-    threshold: float | None = None,
+    settings: MaskSettings | None = None,
 ) -> Evaluation:
     """Write the best weights of a finished run with a complete card.
 
@@ -118,13 +118,13 @@ def write_model(
         How the training ended.
     scorer : Scorer
         Of these frames.
-    threshold : float, optional
-        The model's threshold; chosen on the validation frames by default.
+    settings : MaskSettings, optional
+        The model's own; chosen on the validation frames by default.
 
     Returns
     -------
     Evaluation
-        On the held-out frames, at that threshold.
+        On the held-out frames, with these settings.
 
     Raises
     ------
@@ -133,18 +133,20 @@ def write_model(
     """
     network, card = load_checkpoint(run.best_file)
     model = find_model(str(run.best_file))
-    if threshold is None:
+    if settings is None:
         validation = dataset.indices("validation", labelled=True)
-        curve = scorer.score(model, dataset, validation, thresholds=THRESHOLDS).curve
-        threshold = choose_threshold([curve], MOST_NEGATIVES_FLAGGED)
+        curve = scorer.score(model, dataset, validation, MaskSettings(), CANDIDATES).curve
+        chosen = choose_operating_point([curve], MOST_NEGATIVES_FLAGGED)
+        settings = MaskSettings(chosen.threshold, least_peak=chosen.least_peak)
     held_out = held_out_indices(dataset)
-    scores = scorer.score(model, dataset, held_out, threshold)
+    scores = scorer.score(model, dataset, held_out, settings)
     chosen_on = (
         "" if dataset.frames[held_out[0]].split == "test" else ", by which the weights were chosen"
     )
     card = card.model_copy(
         update={
-            "threshold": threshold,
+            "threshold": settings.threshold,
+            "least_peak": settings.least_peak,
             "training_data": {dataset.name: dataset.content_hash("training")},
             "metrics": card_metrics(dataset.name, scores.summary),
             "description": f"{outcome.steps} steps in {outcome.minutes:.0f} minutes; figures are "

@@ -1,34 +1,40 @@
-"""What a model finds and what it flags wrongly at every threshold, and which one to choose."""
+"""What a model finds and what it flags wrongly at each setting, and which one to choose."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_microaunet.distillation.scores import count_overlap
-from napari_microaunet.prelabel.masks import mask_from
+from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from napari_microaunet.prelabel.masks import MaskSettings
     from napari_microaunet.prelabel.probability import ProbabilityMap
 
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
+# What a model's own settings are chosen from.
+CANDIDATES = tuple(
+    MaskSettings(threshold, least_peak=peak)
+    for threshold in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
+    for peak in (0.0, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
+    if peak == 0 or peak > threshold
+)
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What one threshold comes to over a set of frames.
+    """What masks made with some settings come to over a set of frames.
 
     Attributes
     ----------
-    threshold : float
-        Probability from which on a pixel is polyp, in [0, 1].
+    threshold, least_peak : float
+        Of the settings; see `MaskSettings`.
     dice : float or None
         Mean Dice over the positive frames; None when there is none.
     positives_found : float or None
@@ -38,26 +44,25 @@ class OperatingPoint:
     """
 
     threshold: float
+    least_peak: float
     dice: float | None
     positives_found: float | None
     negatives_flagged: float | None
 
 
 class ThresholdCurve:
-    """Sums over frames, per threshold, from probability maps: memory does not grow with them.
+    """Sums over frames, per setting, from probability maps: memory does not grow with them.
 
     Parameters
     ----------
-    settings : MaskSettings
-        The clean-up; its own threshold does not matter.
-    thresholds : sequence of float
-        In [0, 1].
+    settings : sequence of MaskSettings
+        One per point of the curve.
     """
 
-    def __init__(self, settings: MaskSettings, thresholds: Sequence[float] = THRESHOLDS) -> None:
-        self._settings = [replace(settings, threshold=threshold) for threshold in thresholds]
+    def __init__(self, settings: Sequence[MaskSettings]) -> None:
+        self._settings = settings
         self._positives = self._negatives = 0
-        self._dice, self._found, self._flagged = np.zeros((3, len(thresholds)))
+        self._dice, self._found, self._flagged = np.zeros((3, len(settings)))
 
     def add(self, probability: ProbabilityMap, reference: NDArray[np.uint8]) -> None:
         """Count one frame in.
@@ -84,7 +89,7 @@ class ThresholdCurve:
             self._flagged += [overlap.flagged for overlap in overlaps]
 
     def points(self) -> tuple[OperatingPoint, ...]:
-        """Return one point per threshold, in the order in which they were given."""
+        """Return one point per setting, in the order in which they were given."""
 
         def mean(total: float, frames: int) -> float | None:
             return float(total) / frames if frames else None
@@ -92,6 +97,7 @@ class ThresholdCurve:
         return tuple(
             OperatingPoint(
                 settings.threshold,
+                settings.least_peak,
                 mean(dice, self._positives),
                 mean(found, self._positives),
                 mean(flagged, self._negatives),
@@ -102,44 +108,55 @@ class ThresholdCurve:
         )
 
 
-def choose_threshold(
+def choose_operating_point(
     curves: Sequence[Sequence[OperatingPoint]], most_negatives_flagged: float
-) -> float:
-    """Choose the threshold with the best mean Dice that leaves negative frames in peace.
+) -> OperatingPoint:
+    """Choose the settings with the best mean Dice that leave negative frames in peace.
 
     Dice is averaged over the curves that hold positive frames, the share of
     flagged negatives over those that hold negative ones: one curve per
     validation set, so that a small set weighs as much as a large one. Of the
-    thresholds that flag at most the given share of negatives the one with the
-    best Dice is taken. Where there is no such threshold the share is
+    settings that flag at most the given share of negatives those with the
+    best Dice are taken. Where there are no such settings the share is
     disregarded: silencing that model would cost its polyps, too. Of equals the
     higher threshold is taken, which marks less.
 
     Parameters
     ----------
     curves : sequence of curves
-        `ThresholdCurve.points` of each validation set, at the same thresholds.
+        `ThresholdCurve.points` of each validation set, at the same settings.
     most_negatives_flagged : float
         In [0, 1].
 
     Returns
     -------
-    float
+    OperatingPoint
+        Its scores are those means.
 
     Raises
     ------
     ValueError
-        If the thresholds differ, or no curve holds a positive frame.
+        If the settings differ, or no curve holds a positive frame.
     """
-    rows = list(zip(*curves, strict=True))
-    if any(len({point.threshold for point in row}) != 1 for row in rows):
-        raise ValueError("curves at the same thresholds are needed")
-    candidates: list[tuple[bool, float, float]] = []
-    for row in rows:
-        dice = [point.dice for point in row if point.dice is not None]
-        if not dice:
+    means: list[OperatingPoint] = []
+    for row in zip(*curves, strict=True):
+        if len({(point.threshold, point.least_peak) for point in row}) != 1:
+            raise ValueError("curves at the same settings are needed")
+        dice, found, flagged = (
+            _mean([getattr(point, score) for point in row])
+            for score in ("dice", "positives_found", "negatives_flagged")
+        )
+        means.append(OperatingPoint(row[0].threshold, row[0].least_peak, dice, found, flagged))
+
+    def merit(point: OperatingPoint) -> tuple[bool, float, float, float]:
+        if point.dice is None:
             raise ValueError("at least one curve with positive frames is needed")
-        flagged = [p.negatives_flagged for p in row if p.negatives_flagged is not None]
-        quiet = not flagged or bool(np.mean(flagged) <= most_negatives_flagged)
-        candidates.append((quiet, float(np.mean(dice)), row[0].threshold))
-    return max(candidates)[2]
+        quiet = (point.negatives_flagged or 0.0) <= most_negatives_flagged
+        return quiet, point.dice, point.threshold, point.least_peak
+
+    return max(means, key=merit)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

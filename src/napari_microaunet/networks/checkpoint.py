@@ -52,6 +52,8 @@ class ModelCard(BaseModel):
         Normalisation of red, green and blue in [0, 1]: ``(value - mean) / std``.
     threshold : float
         Probability from which a pixel belongs to a polyp, unless the user says otherwise.
+    least_peak : float
+        Probability that a polyp must reach somewhere to be kept, likewise.
     description : str
         What the model is, how it was trained and what it is bad at.
     training_data : dict of str to str
@@ -77,6 +79,7 @@ class ModelCard(BaseModel):
     mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     threshold: Share = 0.5
+    least_peak: Share = 0.0
     description: str = ""
     training_data: dict[str, str] = {}
     metrics: dict[str, float] = {}

@@ -345,7 +345,7 @@ def time_pipeline(size: Size, encoded: Sequence[bytes], folder: Path) -> Pipelin
     PipelineCost
     """
     model = find_model("student")
-    settings = MaskSettings(model.card.threshold)
+    settings = MaskSettings.of(model.card)
     # PyTorch uses all cores, as it does when nobody says otherwise.
     torch_backend = open_backend(model, "torch", "cpu", threads=os.cpu_count() or 1)
     pipeline_seconds = plain_seconds = 0.0

@@ -1,14 +1,14 @@
 """From a stored probability map to a mask at native size, without running the network.
 
-The order of the steps: upsample, threshold, fill holes, number the polyps from
-largest to smallest, drop the small ones.
+The order of the steps: upsample, threshold, fill holes, drop polyps that are small or that the
+model is nowhere sure of, number the others from largest to smallest.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,7 @@ from napari_microaunet.prelabel.probability import least_value
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_microaunet.networks.checkpoint import ModelCard
     from napari_microaunet.prelabel.probability import ProbabilityMap
 
 # 255 is the ignore label, so 254 is the last polyp that a mask can hold.
@@ -43,22 +44,33 @@ class MaskSettings:
         Whether background that is enclosed by a polyp becomes polyp.
     largest_only : bool
         Whether only the largest polyp of a frame is kept.
+    least_peak : float
+        A polyp is kept when the probability reaches this somewhere in it, in
+        [0, 1] (thresholding with hysteresis; Canny, doi:10.1109/TPAMI.1986.4767851):
+        false alarms are pale all over, and a higher threshold for all pixels
+        would take the rim of true polyps with them.
 
     Raises
     ------
     ValueError
-        If `threshold` or `smallest_area` is outside [0, 1].
+        If `threshold`, `smallest_area` or `least_peak` is outside [0, 1].
     """
 
     threshold: float = 0.5
     smallest_area: float = 0.001
     fill_holes: bool = True
     largest_only: bool = False
+    least_peak: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "smallest_area"):
+        for name in ("threshold", "smallest_area", "least_peak"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Self:
+        """Return the settings that a model was measured with."""
+        return cls(card.threshold, least_peak=card.least_peak)
 
 
 def mask_from(probability: ProbabilityMap, settings: MaskSettings) -> NDArray[np.uint8]:
@@ -85,16 +97,19 @@ def mask_from(probability: ProbabilityMap, settings: MaskSettings) -> NDArray[np
     part = _part_above(probability, cutoff)
     if part is None:
         return mask
-    polyp = _upsampled(probability, part) >= cutoff
+    values = _upsampled(probability, part)
+    polyp = values >= cutoff
     if settings.fill_holes:
         polyp |= _holes(polyp)
 
     components, count = ndimage.label(polyp, _WITH_DIAGONALS)
     areas = np.bincount(components.ravel(), minlength=count + 1)[1:]
+    peaks = ndimage.maximum(values, components, np.arange(1, count + 1))
     field = probability.field
     smallest = settings.smallest_area * (field.bottom - field.top) * (field.right - field.left)
+    wanted = (areas >= smallest) & (peaks >= least_value(settings.least_peak))
     kept = np.argsort(-areas, kind="stable")
-    kept = kept[areas[kept] >= smallest][: 1 if settings.largest_only else _MOST_POLYPS]
+    kept = kept[wanted[kept]][: 1 if settings.largest_only else _MOST_POLYPS]
     number_of = np.zeros(count + 1, np.uint8)
     number_of[kept + 1] = np.arange(1, len(kept) + 1)
     mask[part.top : part.bottom, part.left : part.right] = number_of[components]

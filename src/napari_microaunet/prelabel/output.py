@@ -194,7 +194,7 @@ class _Targets:
         else:
             with _new_file(path) as file:
                 Image.fromarray(mask > 0).convert("L").save(file, "PNG", compress_level=3)
-        trust = confidence(prediction.map, settings.threshold)
+        trust = confidence(prediction.map, settings)
         return FrameResult(name, trust, int(mask.max()), int(np.count_nonzero(mask)), "")
 
     # Not with_suffix: a name may hold a dot of its own.

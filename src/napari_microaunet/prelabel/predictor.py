@@ -15,6 +15,7 @@ import numpy as np
 from napari_microaunet.errors import InputError
 from napari_microaunet.prelabel.backends import open_backend
 from napari_microaunet.prelabel.confidence import confidence
+from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.prelabel.preprocessing import prepare
 from napari_microaunet.prelabel.probability import ProbabilityMap, quantise
 
@@ -44,7 +45,7 @@ class Prediction:
     map : ProbabilityMap or None
         None when the frame could not be read.
     confidence : float
-        How far the mask at the model's own threshold can be trusted, in [0, 1];
+        How far the mask with the model's own settings can be trusted, in [0, 1];
         0 when the frame could not be read.
     problem : str or None
         Why the frame could not be read.
@@ -211,7 +212,7 @@ class Predictor:
                 predictions.append(Prediction(index, None, 0.0, outcome))
             else:
                 found = next(maps)
-                trust = confidence(found, self.model.card.threshold)
+                trust = confidence(found, MaskSettings.of(self.model.card))
                 predictions.append(Prediction(index, found, trust, None))
         return predictions
 

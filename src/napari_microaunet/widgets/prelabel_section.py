@@ -69,6 +69,7 @@ class PrelabelSection(QWidget):
         self.last = SpinBox(label="to", min=0, max=0)
         self.live = CheckBox(text="Live: pre-label what is shown", label="")
         self.threshold = FloatSlider(label="Threshold", min=0.05, max=0.95, step=0.01)
+        self.least_peak = FloatSlider(label="Least peak", min=0.0, max=0.99, step=0.01)
         self.smallest_area = FloatSlider(
             label="Smallest, %", min=0.0, max=_LARGEST_AREA, step=_AREA_STEP
         )
@@ -82,7 +83,7 @@ class PrelabelSection(QWidget):
         self._add_hints()
         self.range = Container(widgets=[self.first, self.last], layout="horizontal")
         self.range.native.layout().setContentsMargins(0, 0, 0, 0)
-        for slider in (self.threshold, self.smallest_area):
+        for slider in (self.threshold, self.least_peak, self.smallest_area):
             # magicgui takes the buttons away, and under napari's style the number with them.
             number = slider.native.findChild(QDoubleSpinBox)
             number.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.UpDownArrows)
@@ -98,7 +99,7 @@ class PrelabelSection(QWidget):
         layout.addRow(self.live.native)
         layout.addRow(self.status)
         layout.addRow(QLabel("Masks", objectName="subheading"))
-        for row in (self.threshold, self.smallest_area):
+        for row in (self.threshold, self.least_peak, self.smallest_area):
             layout.addRow(row.label, row.native)
         layout.addRow(self.fill_holes.native)
         layout.addRow(self.largest_only.native)
@@ -110,7 +111,13 @@ class PrelabelSection(QWidget):
         self.first.changed.connect(self._update)
         self.last.changed.connect(self._update)
         self.live.changed.connect(self._on_live)
-        for setting in (self.threshold, self.smallest_area, self.fill_holes, self.largest_only):
+        for setting in (
+            self.threshold,
+            self.least_peak,
+            self.smallest_area,
+            self.fill_holes,
+            self.largest_only,
+        ):
             setting.changed.connect(self._on_setting)
         self.style.changed.connect(self._on_style)
         bench.settings_changed.connect(self._take_settings)
@@ -228,6 +235,7 @@ class PrelabelSection(QWidget):
     def _on_model(self) -> None:
         if self.model.value is not None:
             self.threshold.value = self.model.value.card.threshold
+            self.least_peak.value = self.model.value.card.least_peak
             self.model.native.setToolTip(self.model.value.card.description)
             self._keep_model()
 
@@ -245,6 +253,7 @@ class PrelabelSection(QWidget):
             for control in (
                 self.model,
                 self.threshold,
+                self.least_peak,
                 self.smallest_area,
                 self.fill_holes,
                 self.largest_only,
@@ -253,6 +262,7 @@ class PrelabelSection(QWidget):
             if model is not None:
                 self.model.value = model
             self.threshold.value = settings.threshold
+            self.least_peak.value = settings.least_peak
             self.smallest_area.value = 100 * settings.smallest_area
             self.fill_holes.value = settings.fill_holes
             self.largest_only.value = settings.largest_only
@@ -264,6 +274,7 @@ class PrelabelSection(QWidget):
                 smallest_area=self.smallest_area.value / 100,
                 fill_holes=self.fill_holes.value,
                 largest_only=self.largest_only.value,
+                least_peak=self.least_peak.value,
             )
         )
 
@@ -351,6 +362,11 @@ class PrelabelSection(QWidget):
             "Higher: smaller masks and fewer. The model is not run again.",
             "threshold_down",
             "threshold_up",
+        )
+        hint(
+            self.least_peak.native,
+            "Regions are dropped that nowhere reach this probability: false alarms are pale.\n"
+            "Higher: fewer false alarms, and polyps missed that the model is not sure of.",
         )
         hint(
             self.smallest_area.native,

@@ -148,7 +148,7 @@ class Prelabels(QObject):
 
     def _found(self, kept: KeptMap, probability: ProbabilityMap, settings: MaskSettings) -> Found:
         chunk = self.masks.chunks.encode(mask_from(probability, settings))
-        return Found(kept, settings, confidence(probability, settings.threshold), chunk)
+        return Found(kept, settings, confidence(probability, settings), chunk)
 
     def _unpacked(self, index: int, kept: KeptMap) -> ProbabilityMap:
         frame = self._session.sequence.frames[index]
@@ -205,7 +205,7 @@ class Prelabels(QObject):
         """Bring the mask of the frame on show up to date, if it may be."""
         probability = self.map(index) if self.waits(index) else None
         if probability is not None:
-            self._session.set_confidence(index, confidence(probability, self._settings.threshold))
+            self._session.set_confidence(index, confidence(probability, self._settings))
             mask = mask_from(probability, self._settings)
             self.masks.write(index, mask, MaskOrigin.MODEL, replace_last)
         self._pending.pop(index, None)

@@ -12,7 +12,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 
 from napari_microaunet.networks.library import Model, list_models
-from napari_microaunet.prelabel.masks import mask_from
+from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.probability import ProbabilityMap
 from napari_microaunet.widgets.prelabel_jobs import Predictors
 from napari_microaunet.widgets.review_canvas import Comparison
@@ -110,8 +110,9 @@ class ComparisonRow(QWidget):
             return
         frame = work.sequence.frames[index]
         probability = ProbabilityMap(kept.values, kept.field, (frame.height, frame.width))
-        # Every model has a threshold of its own.
-        settings = replace(self._bench.settings, threshold=model.card.threshold)
+        # Every model has settings of its own.
+        own = MaskSettings.of(model.card)
+        settings = replace(self._bench.settings, threshold=own.threshold, least_peak=own.least_peak)
         mask, other = work.masks.chunks.mask(index), mask_from(probability, settings)
         self._drawing.show(work.masks.layer, mask, other)
         self.said.emit(
