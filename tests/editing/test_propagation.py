@@ -223,14 +223,24 @@ def test_the_least_score_decides():
     assert len(followed(scene, [1, 2], least_score=0.0)) == 2
 
 
-def test_the_map_moves_the_outline_and_its_absence_does_not():
-    scene = Scene({1: (60, 80, 15)})
+def test_the_map_counts_where_the_colours_leave_doubt_and_only_there():
+    scene, noise = Scene({1: (60, 80, 15)}), np.random.default_rng(1).normal(0, 25, (*SHAPE, 3))
     wider = ndimage.gaussian_filter(disc(SHAPE, 60, 80, 24) * 255.0, 2).astype(np.uint8)
-    (alone,) = followed(scene, [1])
-    (without,) = followed(scene, [1], probability=lambda _: None)
-    (fused,) = followed(scene, [1], probability=lambda _: wider)
-    np.testing.assert_array_equal(alone.mask, without.mask)
-    assert (fused.mask == 1).sum() > (alone.mask == 1).sum()
+
+    def read(index):
+        return np.clip(scene.frame(index) + index * noise, 0, 255).astype(np.uint8)
+
+    clear, noisy = (
+        [
+            next(propagate(one, {0: scene.mask(0)}, [1], probability)).mask
+            for probability in (None, lambda _: None, lambda _: wider)
+        ]
+        for one in (scene.frame, read)
+    )
+    for alone, without, _ in (clear, noisy):
+        np.testing.assert_array_equal(alone, without)
+    np.testing.assert_array_equal(clear[0], clear[2])
+    assert (noisy[2] == 1).sum() > 1.1 * (noisy[0] == 1).sum()
 
 
 @pytest.mark.parametrize("problem", [Stop.FRAME_SIZE, Stop.UNREADABLE])

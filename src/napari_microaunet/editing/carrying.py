@@ -38,7 +38,7 @@ _SMALLEST_BENT = 16
 # Distances to the outline count in units of the radius times (least + doubt * (1 - likeness)).
 _LEAST_UNIT = 0.05
 _DOUBT = 0.4
-# What the model's log-odds count; neither they nor distances count for more than their limit.
+# What the model's log-odds count at most; they and distances count for no more than their limit.
 _MAP_TRUST = 0.3
 _MOST_ODDS = 4.0
 _MOST_DEPTH = 6.0
@@ -112,6 +112,8 @@ class Outline:
         Of the polyp, in native pixels.
     likeness : float
         Correlation of the colours in and around it with the template's, -1 to 1.
+    doubt : float
+        Of the match: what the model's map counts, in [0, 1].
     """
 
     box: Box
@@ -119,6 +121,7 @@ class Outline:
     attached: Floats | None
     radius: float
     likeness: float
+    doubt: float
 
 
 def carry(matches: Sequence[Match], picture: Picture) -> Outline:
@@ -152,7 +155,11 @@ def carry(matches: Sequence[Match], picture: Picture) -> Outline:
         bent_likeness = _likeness(here, bent_colours, bent_depth > -_MARGIN * radius / 2)
         gain = bent_likeness - likeness
         if likely is not None:
-            gain += MAP_WEIGHT * (overlap(likely, bent_depth > 0) - overlap(likely, depth > 0))
+            gain += (
+                MAP_WEIGHT
+                * best.doubt
+                * (overlap(likely, bent_depth > 0) - overlap(likely, depth > 0))
+            )
         if gain > 0:
             at, depth, likeness = bent, bent_depth, bent_likeness
 
@@ -163,6 +170,7 @@ def carry(matches: Sequence[Match], picture: Picture) -> Outline:
         None if attached is None else _sampled(attached.astype(np.float32), at),
         radius,
         likeness,
+        best.doubt,
     )
 
 
@@ -170,7 +178,7 @@ def fuse(outline: Outline, probability: NDArray[np.uint8] | None, level: int) ->
     """Weigh an outline against the model's map.
 
     The prior log-odds are the distance to the outline, in units that grow with what the colours
-    leave in doubt; to these comes a share of the model's own.
+    leave in doubt; to these comes a share of the model's own, which grows likewise.
 
     Parameters
     ----------
@@ -189,7 +197,9 @@ def fuse(outline: Outline, probability: NDArray[np.uint8] | None, level: int) ->
     odds = np.clip(outline.depth / np.float32(unit), -_MOST_DEPTH, _MOST_DEPTH)
     if probability is not None:
         model = _log_odds(outline.box.reduced(probability)) - _log_odds(np.float32(level / 255))
-        odds = odds + np.float32(_MAP_TRUST) * np.clip(model, -_MOST_ODDS, _MOST_ODDS)
+        odds = odds + np.float32(_MAP_TRUST * outline.doubt) * np.clip(
+            model, -_MOST_ODDS, _MOST_ODDS
+        )
     return np.asarray(odds, np.float32)
 
 

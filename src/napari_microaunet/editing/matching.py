@@ -20,6 +20,8 @@ from scipy import fft, ndimage
 from napari_microaunet.editing.shot_cuts import colour_histogram
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
@@ -47,8 +49,12 @@ _FLAT = 1e-4
 _MOVE_COST = 0.04
 _MOVE_UNIT = 0.1
 _SCALE_COST = 0.05
-# What the overlap with the model's map counts beside the correlation.
+# What the overlap with the model's map counts beside the correlation where that is in doubt, ...
 MAP_WEIGHT = 1.3
+# ... which it is from the second of these on, costs taken off, and not at all from the first: in a
+# video, where the polyp is next to where it was, a map that is wrong would only draw it away.
+_SURE = 0.98
+_UNSURE = 0.9
 
 
 @dataclass(frozen=True)
@@ -236,26 +242,33 @@ class Match:
         Correlation of the colours, -1 to 1.
     score : float
         What was maximised.
+    doubt : float
+        How much the colours leave in doubt, and so what the model's map counts, in [0, 1].
     """
 
     template: Template
     move: Similarity
     likeness: float
     score: float
+    doubt: float
 
 
 def find(
-    template: Template,
+    templates: Sequence[Template],
     picture: Picture,
     place: tuple[float, float],
     radius: float,
     with_map: bool = True,
-) -> Match | None:
-    """Search a template in another frame of the same size.
+) -> list[Match]:
+    """Search looks of one region in another frame of the same size.
+
+    The colours decide where they leave no doubt. The more they do, the more the overlap with the
+    model's map counts.
 
     Parameters
     ----------
-    template : Template
+    templates : sequence of Template
+        The region in one or several frames.
     picture : Picture
         The frame to search in.
     place : (float, float)
@@ -263,32 +276,51 @@ def find(
     radius : float
         The radius it last had, in native pixels.
     with_map : bool
-        Whether the overlap with the model's map counts, if the frame has one.
+        Whether the model's map counts, if the frame has one.
 
     Returns
     -------
-    Match or None
-        The best place; None where the region is too small at every scale, or is not on the
-        picture's lit part.
+    list of Match
+        The best place of each template, the best match first. Templates are left out that are
+        too small at every scale, or not on the picture's lit part.
     """
-    last_scale = radius / template.radius
-    matches = [
-        _find_at(template, picture, place, last_scale, factor, with_map) for factor in _SCALES
+    surfaces = [
+        surface
+        for template in templates
+        for factor in _SCALES
+        if (surface := _surface(template, picture, place, radius, factor)) is not None
     ]
-    found = [match for match in matches if match is not None]
-    return max(found, key=lambda match: match.score, default=None)
+    surest = max((float((one.likeness - one.cost).max()) for one in surfaces), default=0.0)
+    doubt = min(max((_SURE - surest) / (_SURE - _UNSURE), 0.0), 1.0) if with_map else 0.0
+    best: dict[int, Match] = {}
+    for surface in surfaces:
+        match = _best(surface, picture, doubt)
+        known = best.get(id(surface.template))
+        if match is not None and (known is None or match.score > known.score):
+            best[id(surface.template)] = match
+    return sorted(best.values(), key=lambda match: -match.score)
 
 
-def _find_at(
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """What speaks for and against each place of a template at one scale."""
+
+    template: Template
+    scale: float
+    likeness: Floats
+    cost: Floats
+    overlap: Floats | None
+
+
+def _surface(
     template: Template,
     picture: Picture,
     place: tuple[float, float],
-    last_scale: float,
+    radius: float,
     factor: float,
-    with_map: bool,
-) -> Match | None:
-    """Search at one scale; shifts are of the template's centre from the frame's middle."""
-    scale = last_scale * factor
+) -> _Surface | None:
+    """Compare at one scale; shifts are of the template's centre from the frame's middle."""
+    scale = radius / template.radius * factor
     height, width = picture.size
     middle = height // 2, width // 2
     centre = template.picture.searched(*template.centre)
@@ -317,7 +349,7 @@ def _find_at(
     our_squares = picture.transform((weighted * colours).sum(axis=2)).conj()
     spectra = [lit * w, their_squares * w, lit * our_squares, (theirs * ours).sum(axis=2)]
     spectra += [theirs[..., c] * w for c in range(3)] + [lit * ours[..., c] for c in range(3)]
-    likely = picture.likely if with_map else None
+    likely = picture.likely
     if likely is not None:
         region = picture.transform(share).conj()
         spectra += [picture.transform(likely) * region, lit * region]
@@ -330,24 +362,29 @@ def _find_at(
     floor = np.float32(_FLAT) * seen
     likeness = covariance / np.sqrt(np.maximum(variance, floor) * np.maximum(our_variance, floor))
     likeness[seen < _LEAST_SEEN * total] = -1
-    score = likeness.copy()
+    overlap = None
     if likely is not None:
-        score += MAP_WEIGHT * 2 * sums[10] / (sums[11] + likely.sum() + 1)
+        overlap = 2 * sums[10] / (sums[11] + likely.sum() + 1)
     last = picture.searched(*place)
     unit = _MOVE_UNIT * max(picture.size)
     away = (rows - last[0]) ** 2 + (columns - last[1]) ** 2
-    score -= np.float32(_MOVE_COST) * np.log1p(away / np.float32(unit) ** 2)
-    best = np.unravel_index(int(score.argmax()), score.shape)
-    row, column = int(best[0]), int(best[1])
-    if likeness[row, column] <= -1:
+    cost = np.float32(_MOVE_COST) * np.log1p(away / np.float32(unit) ** 2)
+    cost += np.float32(_SCALE_COST * np.log(factor) ** 2)
+    return _Surface(template, scale, likeness, cost, overlap)
+
+
+def _best(surface: _Surface, picture: Picture, doubt: float) -> Match | None:
+    """Find the best place of a template at one scale, to a part of a pixel of the search."""
+    score = surface.likeness - surface.cost
+    if surface.overlap is not None:
+        score += np.float32(MAP_WEIGHT * doubt) * surface.overlap
+    row, column = (int(i) for i in np.unravel_index(int(score.argmax()), score.shape))
+    likeness = float(surface.likeness[row, column])
+    if likeness <= -1:
         return None
     target = picture.native(row + _peak(score[:, column], row), column + _peak(score[row], column))
-    return Match(
-        template,
-        Similarity(scale, template.centre, target),
-        float(likeness[row, column]),
-        float(score[row, column]) - _SCALE_COST * float(np.log(factor)) ** 2,
-    )
+    move = Similarity(surface.scale, surface.template.centre, target)
+    return Match(surface.template, move, likeness, float(score[row, column]), doubt)
 
 
 def _peak(values: Floats, index: int) -> float:

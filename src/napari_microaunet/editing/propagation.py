@@ -266,9 +266,9 @@ class _Track:
             if outline.attached is not None:
                 ignored[inside] |= outline.box.enlarged(outline.attached) > 0.5
         for template in self._last.loose:
-            match = find(template, picture, template.centre, template.radius, with_map=False)
-            if match is not None:
-                outline = carry([match], picture)
+            matches = find([template], picture, template.centre, template.radius, with_map=False)
+            if matches:
+                outline = carry(matches, picture)
                 ignored[outline.box.slices] |= outline.box.enlarged(outline.depth) > 0
         mask[ignored] = IGNORE
         return mask, min(scores)
@@ -276,13 +276,8 @@ class _Track:
     def _find(self, label: int, picture: Picture) -> list[Match]:
         """Search a polyp's looks in the last frame and in the keys; the best match first."""
         sources = {id(source): source for source in (self._last, *self._keys)}
-        found = [
-            find(source.polyps[label], picture, *self._seen[label])
-            for source in sources.values()
-            if label in source.polyps
-        ]
-        matches = [match for match in found if match is not None]
-        return sorted(matches, key=lambda match: -match.score)
+        looks = [source.polyps[label] for source in sources.values() if label in source.polyps]
+        return find(looks, picture, *self._seen[label])
 
 
 def _score(key: Template, picture: Picture, box: Box, region: NDArray[np.bool_]) -> float:
@@ -309,10 +304,10 @@ def _evidence(
     whole = np.zeros(picture.shape, bool)
     whole[box.slices] = region
     found = Template(picture, whole)
-    back = find(found, key.picture, key.centre, key.radius, with_map=False)
-    if back is None:
+    back = find([found], key.picture, key.centre, key.radius, with_map=False)
+    if not back:
         return None
-    away = np.hypot(*np.subtract(back.move.target, key.centre)) / key.radius
+    away = np.hypot(*np.subtract(back[0].move.target, key.centre)) / key.radius
     evidence = float(np.exp(-away)), float(np.minimum(key.palette, found.palette).sum())
     if picture.probability is None:
         return evidence
