@@ -18,6 +18,7 @@ SHIFT = Qt.KeyboardModifier.ShiftModifier
 UNDO = (Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
 REDO = (Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | SHIFT)
 BOUNDARY, SNAP = (Qt.Key.Key_B, SHIFT), (Qt.Key.Key_E, SHIFT)
+LOCK = (Qt.Key.Key_I, SHIFT)
 SCISSORS, CLICKS = (Qt.Key.Key_Z, SHIFT), (Qt.Key.Key_Q, SHIFT)
 
 
@@ -106,6 +107,68 @@ def test_dragging_a_vertex_moves_the_mask_in_one_undo_step(begun, slicing):
     # Far from the vertex, not a pixel has changed.
     top = round(centre(used, 2)[0]) - 20
     np.testing.assert_array_equal(moved[:top], start[:top])
+    press(used, *UNDO)
+    np.testing.assert_array_equal(native(used), start)
+    press(used, *REDO)
+    np.testing.assert_array_equal(native(used), moved)
+
+
+def test_a_locked_vertex_stays_when_it_is_dragged_and_others_move(begun, slicing):
+    used, mouse = begun
+    start = native(used)
+    mouse.move(*centre(used, 2))
+    enter_boundary(used)
+    layer = used.edit.boundary.layer
+
+    def vertices():
+        return layer.data[0][:, -2:].copy()
+
+    def index_of(vertex):
+        return int(np.abs(vertices() - vertex).sum(axis=1).argmin())
+
+    lowest = vertices()[vertices()[:, 0].argmax()]
+    mouse.move(*lowest)
+    press(used, *LOCK)
+    (marks,) = (one for one in temporary(used) if isinstance(one, Points))
+    np.testing.assert_allclose(marks.data[:, -2:], [lowest])
+    assert used.viewer.layers.selection.active is layer
+    before = vertices()
+    mouse.drag(lowest, lowest + np.array((40, 0)))
+    used.qtbot.waitUntil(lambda: "stays where it is" in used.edit.said.text(), timeout=20_000)
+    np.testing.assert_array_equal(vertices(), before)
+    used.qtbot.wait(200)
+    np.testing.assert_array_equal(native(used), start)
+
+    # The lock outlasts a vertex that is added before it and one that is removed.
+    at = index_of(lowest)
+    press(used, Qt.Key.Key_2)
+    mouse.click(*(before[at - 1] + lowest) / 2 + 2)
+    assert len(vertices()) == len(before) + 1
+    press(used, Qt.Key.Key_1)
+    highest = vertices()[vertices()[:, 0].argmin()]
+    mouse.click(*highest)
+    assert len(vertices()) == len(before)
+    press(used, Qt.Key.Key_D)
+    beside = vertices()[(index_of(lowest) + 1) % len(before)]
+    mouse.drag(beside, beside + np.array((0, 30)))
+    assert np.abs(vertices() - (beside + np.array((0, 30)))).max(axis=1).min() < 2
+    # Nor does it go along when the whole shape is moved.
+    press(used, Qt.Key.Key_S)
+    inside = vertices().mean(axis=0)
+    mouse.drag(inside, inside + np.array((10, 25)))
+    used.qtbot.waitUntil(lambda: (vertices() == lowest).all(axis=1).any(), timeout=20_000)
+    used.qtbot.waitUntil(lambda: (native(used) != start).any(), timeout=20_000)
+
+    # Unlocked, it moves again; all of it is one undo step.
+    press(used, Qt.Key.Key_D)
+    mouse.move(*lowest)
+    press(used, *LOCK)
+    assert not [one for one in temporary(used) if isinstance(one, Points)]
+    mouse.drag(lowest, lowest + np.array((15, 0)))
+    assert not (vertices() == lowest).all(axis=1).any()
+    press(used, Qt.Key.Key_Return)
+    assert not temporary(used)
+    moved = native(used)
     press(used, *UNDO)
     np.testing.assert_array_equal(native(used), start)
     press(used, *REDO)

@@ -90,6 +90,7 @@ ACTIONS = (
     Action("contour_down", "Alt+J", "Move the outline to where the model is less sure"),
     Action("contour_up", "Alt+K", "Move the outline to where the model is surer"),
     Action("boundary", "Shift+B", "Drag the vertices of the polyp's outline, or end it"),
+    Action("lock_vertex", "Shift+I", "Lock the vertex under the cursor, or unlock it"),
     Action("snap", "Shift+E", "Snap the outline to the nearest edges"),
     Action("clicks", "Shift+Q", "Refine a polyp by clicks, or end it"),
     Action("scissors", "Shift+Z", "Cut a polyp out along its edges, or end it"),

@@ -7,12 +7,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
-from napari.layers import Shapes
+from napari.layers import Points, Shapes
 from qtpy.QtCore import QTimer
 from scipy import ndimage
 
 from napari_microaunet.editing.boundary import Polygon, polygons_of, write_polygons
 from napari_microaunet.editing.labels import WITH_DIAGONALS, labels_of
+from napari_microaunet.widgets.edit_tools.locks import VertexLocks
 from napari_microaunet.widgets.edit_tools.mode import Mode
 from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.mask_layer import geometry_of
@@ -33,6 +34,9 @@ _LINE_WIDTH = 2.0
 _OFF = 2
 # Shapes that the user adds are parts of their own.
 _ADDED = -1
+# How far from a vertex the cursor may be to mean it, and how large a locked one is marked, in
+# pixels of the screen.
+_REACH, _MARK = 12, 14
 _VERTEX_TOOLS = ("direct", "vertex_insert", "vertex_remove", "select", "pan_zoom")
 
 
@@ -45,7 +49,7 @@ class BoundaryMode(Mode):
 
     title = "Boundary"
     help = (
-        "Boundary: drag vertices; 2 adds, 1 removes them. "
+        "Boundary: drag vertices; 2 adds, 1 removes, Shift+I locks them. "
         "Enter keeps the changes, Escape discards them."
     )
 
@@ -54,6 +58,8 @@ class BoundaryMode(Mode):
         self._job: Job | None = None
         self._index = 0
         self._labels: list[int] = []
+        self._locks: VertexLocks | None = None
+        self._marks: Points | None = None
         self._masks: MaskLayer | None = None
         self._start: tuple[Mask, MaskOrigin] | None = None
         self._outlined_at_start: Mask | None = None
@@ -68,13 +74,25 @@ class BoundaryMode(Mode):
     @property
     def actions(self) -> dict[str, Callable[[], object]]:
         """What it does on keys."""
-        return {"boundary": self.toggle_pointed_at}
+        return {"boundary": self.toggle_pointed_at, "lock_vertex": self.lock_pointed_at}
 
     def toggle_pointed_at(self) -> None:
         """Enter the mode for the polyp under the cursor, or leave it."""
         if not self.is_on and self.edits.can_edit():
             self.edits.pointed_at()
         self.toggle()
+
+    def lock_pointed_at(self) -> None:
+        """Lock the vertex under the cursor, or unlock it."""
+        if self._locks is None:
+            self.edits.say("Locking: enter the boundary mode first.")
+            return
+        locked = self._locks.toggle(self.edits.cursor(), _REACH * self.edits.pixel())
+        if locked is None:
+            self.edits.say("Boundary: there is no vertex here to lock.")
+            return
+        self._mark_locks()
+        self.edits.say(f"Boundary: vertex {'locked: it stays here' if locked else 'unlocked'}.")
 
     def begin(self) -> bool:
         """Have the polygons made in a thread: ragged outlines take long."""
@@ -108,6 +126,7 @@ class BoundaryMode(Mode):
         self._labels = list(polygons)
         layer = self._make_layer(polygons)
         self.show_layer(layer, active=True)
+        self._locks = VertexLocks(layer)
         self._outlined_at_start = self._outlined(self._start[0], self._polygons())
         layer.mode = "direct"
         layer.selected_data = set(range(len(layer.data)))
@@ -116,11 +135,13 @@ class BoundaryMode(Mode):
         self.bind(layer, "Control-Z", self._masks.layer.undo)
         layer.events.set_data.connect(self._on_shapes)
         layer.events.data.connect(self._on_shapes)
+        layer.events.data.connect(self._on_vertices)
 
     def end(self) -> None:
         """Write what the mask does not show yet."""
         if self._follow.isActive():
             self._write()
+        self._locks = self._marks = None
         self._masks = self._start = self._outlined_at_start = None
 
     def discard(self) -> None:
@@ -171,12 +192,12 @@ class BoundaryMode(Mode):
         """Read the polygons of every polyp from the layer."""
         layer = self.layer
         polygons: dict[int, list[Polygon]] = {label: [] for label in self._labels}
-        if not isinstance(layer, Shapes):
+        if not isinstance(layer, Shapes) or self._locks is None:
             return polygons
-        features = layer.features
-        rows = zip(features["label"], features["part"], features["hole"], layer.data, strict=False)
+        features, shapes = layer.features, self._locks.rings()
+        rows = zip(features["label"], features["part"], features["hole"], shapes, strict=False)
         for (label, part), group in groupby(rows, key=lambda row: (int(row[0]), int(row[1]))):
-            rings = [(bool(hole), np.asarray(ring)[:, -2:]) for _, _, hole, ring in group]
+            rings = [(bool(hole), ring[:, -2:]) for _, _, hole, ring in group]
             holes = tuple(ring for hole, ring in rings if hole)
             exteriors = [ring for hole, ring in rings if not hole and len(ring) > 2]
             if part == _ADDED:
@@ -227,6 +248,46 @@ class BoundaryMode(Mode):
     def _on_shapes(self) -> None:
         if not self._follow.isActive():
             self._follow.start()
+
+    def _on_vertices(self) -> None:
+        """Keep locks in step with vertices that come and go, and locked ones in their places."""
+        if self._locks is not None:
+            self._locks.rings()
+            # napari tells of a drag just before it lets go of the shape.
+            QTimer.singleShot(0, self._put_back)
+
+    def _put_back(self) -> None:
+        if self._locks is not None:
+            if self._locks.put_back():
+                self.edits.say("Boundary: a locked vertex stays where it is.")
+            self._mark_locks()
+
+    def _mark_locks(self) -> None:
+        """Mark the locked vertices."""
+        if self._locks is None or self._masks is None:
+            return
+        places, marks = self._locks.places(), self._marks
+        if marks is not None and np.array_equal(marks.data, places):
+            return
+        if marks is not None and 0 < len(marks.data) <= len(places):
+            marks.data = places
+            return
+        # napari cannot take points away from a layer that is being sliced asynchronously.
+        if marks is not None:
+            self._marks = None
+            self.hide_layer(marks)
+        if len(places):
+            self._marks = Points(
+                places,
+                name=f"{self._masks.layer.name} (locked vertices)",
+                symbol="square",
+                face_color="transparent",
+                border_color="white",
+                border_width=0.15,
+                size=_MARK * self.edits.pixel(),
+                **geometry_of(self._masks.layer),
+            )
+            self.show_layer(self._marks)
 
     def _on_changed(self) -> None:
         """Make room for others: the polygons are no longer those of the mask."""

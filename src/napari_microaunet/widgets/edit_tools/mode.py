@@ -54,7 +54,7 @@ class Mode(QObject):
         super().__init__()
         self.edits = edits
         self.is_on = False
-        self._layer: Layer | None = None
+        self._layers: list[Layer] = []
         self._bound: list[tuple[Layer, str, Callable | None]] = []
         bench = edits.bench
         bench.shown_changed.connect(self.leave)
@@ -110,8 +110,8 @@ class Mode(QObject):
 
     @property
     def layer(self) -> Layer | None:
-        """The layer that the mode shows, if it does."""
-        return self._layer
+        """The layer that the mode shows, the first of several; None if it shows none."""
+        return next(iter(self._layers), None)
 
     def in_layer(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
         """Put points, (n, 2) in the frame on show, where layers over the frames have them."""
@@ -123,28 +123,30 @@ class Mode(QObject):
         """Show a layer until the mode is left; by default, the active layer stays the same."""
         layers = self.edits.bench.viewer.layers
         before = layers.selection.active
-        self._layer = layer
+        self._layers.append(layer)
         layers.append(layer)
         if not active:
             layers.selection.active = before
 
-    def hide_layer(self) -> None:
-        """Remove the layer that is shown."""
-        layer, self._layer = self._layer, None
-        layers = self.edits.bench.viewer.layers
-        if layer is None or layer not in layers:
-            return
-        active, work = layers.selection.active, self.edits.bench.work
-        # napari makes the layer below the active one.
-        remove_layer(layers, layer)
-        if active is not layer:
-            layers.selection.active = active
-        elif work is not None and work.masks is not None:
-            layers.selection.active = work.masks.layer
+    def hide_layer(self, layer: Layer | None = None) -> None:
+        """Remove a layer that is shown, or all of them."""
+        shown = list(self._layers) if layer is None else [layer]
+        layers, work = self.edits.bench.viewer.layers, self.edits.bench.work
+        for one in shown:
+            self._layers.remove(one)
+            if one not in layers:
+                continue
+            active = layers.selection.active
+            # napari makes the layer below the active one.
+            remove_layer(layers, one)
+            if active is not one:
+                layers.selection.active = active
+            elif work is not None and work.masks is not None:
+                layers.selection.active = work.masks.layer
 
     def _on_removed(self, event: Event) -> None:
-        if self._layer is not None and event.value is self._layer:
-            self._layer = None
+        if event.value in self._layers:
+            self._layers.remove(event.value)
             self.leave()
 
 
@@ -228,10 +230,10 @@ class ClickMode(Mode):
         with self.own_layers():
             super().show_layer(layer, active=active)
 
-    def hide_layer(self) -> None:
-        """Remove the layer that is shown."""
+    def hide_layer(self, layer: Layer | None = None) -> None:
+        """Remove a layer that is shown, or all of them."""
         with self.own_layers():
-            super().hide_layer()
+            super().hide_layer(layer)
 
     def _point(self, event: Event) -> tuple[float, float]:
         row, column = self.edits.masks.layer.world_to_data(event.position)[-2:]
