@@ -1,0 +1,352 @@
+"""Labels into a folder that appears when it is whole: with preview, progress, cancel and resume.
+
+While it is written, the folder is called ``NAME.partial`` and holds a journal, a line per
+frame that is done. The same export goes on with it; another one begins anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter, deque
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+from napari_microaunet.curation.session.database import DATABASE_NAME
+from napari_microaunet.errors import InputError
+from napari_microaunet.exchange.base import Loss, polyps_in
+from napari_microaunet.exchange.json_files import write_json
+from napari_microaunet.exchange.places import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from napari_microaunet.exchange.base import Format, Record
+    from napari_microaunet.exchange.labelled import LabelledFrame, LabelSet
+
+MARK = "microaunet-export.json"
+"""Summary in every export; only a folder with one is ever replaced."""
+
+_JOURNAL, _LOCK = ".journal.jsonl", ".lock"
+# Frames on the way per core: enough that none waits, few enough that memory stays flat.
+_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an export will write.
+
+    Attributes
+    ----------
+    first_files : tuple of str
+        Those of the first frames, and those for all frames, relative to the target.
+    files : int
+        How many there will be in all.
+    frames : int
+        How many frames there are.
+    by_split : dict of str to int
+        Frames by split; empty where the format does not tell splits apart.
+    warnings : tuple of str
+        What the format cannot keep, in sentences.
+    """
+
+    first_files: tuple[str, ...]
+    files: int
+    frames: int
+    by_split: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an export has written.
+
+    Attributes
+    ----------
+    target : str
+        The folder.
+    format : str
+        Key of the format.
+    frames : int
+        How many frames.
+    negatives : int
+        How many of them show no polyp.
+    polyps : int
+        How many polyps there are in all.
+    warnings : tuple of str
+        What was lost, and in how many frames, in sentences.
+    """
+
+    target: str
+    format: str
+    frames: int
+    negatives: int
+    polyps: int
+    warnings: tuple[str, ...]
+
+
+def preview(labels: LabelSet, format_: Format, first: int = 3) -> Preview:
+    """Tell what an export will write, without reading any mask.
+
+    Parameters
+    ----------
+    labels : LabelSet
+        The frames.
+    format_ : Format
+        One of `FORMATS`.
+    first : int
+        How many frames are listed.
+
+    Returns
+    -------
+    Preview
+
+    Raises
+    ------
+    InputError
+        If one of the first frames cannot be read.
+    """
+    shown = [name for frame in labels.frames[:first] for name in format_.files(frame)]
+    once = [*format_.summary_files(labels.frames), MARK]
+    per_frame = len(format_.files(labels.frames[0]))
+    return Preview(
+        (*shown, *once),
+        per_frame * len(labels.frames) + len(once),
+        len(labels.frames),
+        dict(Counter(frame.split for frame in labels.frames)) if format_.divides else {},
+        tuple(
+            [f"{format_.title}: {loss.value}." for loss in format_.loses]
+            + ([format_.remark] if format_.remark else [])
+        ),
+    )
+
+
+def export(
+    labels: LabelSet,
+    format_: Format,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Summary:
+    """Write labels into a folder.
+
+    Parameters
+    ----------
+    labels : LabelSet
+        The frames.
+    format_ : Format
+        One of `FORMATS`.
+    target : Path
+        The folder; missing or empty.
+    overwrite : bool
+        Whether an earlier export there is replaced, once this one is whole.
+    progress : callable, optional
+        Told the frames that are done and all.
+    cancelled : callable, optional
+        Asked now and then whether to stop.
+
+    Returns
+    -------
+    Summary
+        As written into the folder.
+
+    Raises
+    ------
+    InputError
+        If the target is taken or lies among the frames, or a frame cannot be read or exported.
+        Nothing is at the target then.
+    CancelledError
+        If it was cancelled. The same call goes on.
+    OSError
+        If a file cannot be written. The same call goes on.
+    """
+    _check_target(labels, target, overwrite)
+    for frame in labels.frames:
+        check_name(frame.name, labels.source)
+    partial = target.with_name(f"{target.name}.partial")
+
+    def still_wanted() -> None:
+        if cancelled is not None and cancelled():
+            raise CancelledError
+
+    with _reserved(partial):
+        journal = _Journal(partial, _fingerprint(labels, format_))
+        _write_frames(labels, format_, partial, journal, progress or _ignore, still_wanted)
+        format_.finish(partial, labels.frames, journal.records, still_wanted)
+        summary = _summarise(target, format_, journal)
+        write_json(partial / MARK, asdict(summary))
+        journal.path.unlink()
+    (partial / _LOCK).unlink(missing_ok=True)
+    _move(partial, target)
+    return summary
+
+
+def _ignore(_done: int, _total: int) -> None:
+    pass
+
+
+def _check_target(labels: LabelSet, target: Path, overwrite: bool) -> None:
+    if target.is_symlink():
+        raise InputError(f"{target} is a link; give the folder that is meant.")
+    if target.exists():
+        if not target.is_dir():
+            raise InputError(f"{target} is a file; give another folder.")
+        if any(target.iterdir()):
+            if not (target / MARK).is_file():
+                raise InputError(f"{target} holds something else; give a new folder.")
+            if not overwrite:
+                raise InputError(
+                    f"{target} holds an earlier export; give another folder, or say that it may "
+                    "be replaced (--overwrite)."
+                )
+    place, source = target.resolve(), labels.source.resolve()
+    if place == source or (source.is_dir() and place.is_relative_to(source)):
+        raise InputError(
+            f"{target} lies among the frames, and what is written there would be taken for "
+            "frames; give a folder beside them."
+        )
+    if any((folder / DATABASE_NAME).exists() for folder in (place, *place.parents)):
+        raise InputError(f"{target} lies in a session; give a folder beside it.")
+
+
+class _reserved:  # noqa: N801 - a context manager, read as a verb
+    """Make the partial folder, and have no other export write there."""
+
+    def __init__(self, partial: Path) -> None:
+        self._partial = partial
+        self._lock = FileLock(partial / _LOCK, timeout=0)
+
+    def __enter__(self) -> None:
+        if self._partial.is_symlink():
+            raise InputError(f"{self._partial} is a link; take it away.")
+        ours = any((self._partial / name).is_file() for name in (_JOURNAL, _LOCK))
+        if self._partial.exists() and not ours:
+            raise InputError(f"{self._partial} is in the way; move it.")
+        self._partial.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"{self._partial} is being written by another export; wait for it."
+            ) from error
+
+    def __exit__(self, *_exception: object) -> None:
+        self._lock.release()
+
+
+class _Journal:
+    """The frames of a partial export that are done, one line of JSON each, in order."""
+
+    def __init__(self, partial: Path, fingerprint: str) -> None:
+        self.path = partial / _JOURNAL
+        header = json.dumps({"export": fingerprint}) + "\n"
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else []
+        # A program that was killed may have left half a line.
+        whole = [line for line in lines if line.endswith(b"\n")]
+        if whole and whole[0] == header.encode():
+            self.done = len(whole) - 1
+            os.truncate(self.path, sum(map(len, whole)))
+            return
+        for path in partial.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != _LOCK:
+                path.unlink()
+        self.path.write_text(header, encoding="utf-8")
+        self.done = 0
+
+    def add(self, line: Record) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self.done += 1
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        with self.path.open(encoding="utf-8") as file:
+            for line in islice(file, 1, None):
+                yield json.loads(line)
+
+    def records(self) -> Iterator[Record]:
+        return (line["record"] for line in self.lines())
+
+
+def _fingerprint(labels: LabelSet, format_: Format) -> str:
+    """Tell exports apart: by format, frames, splits and masks."""
+    digest = hashlib.sha256(format_.key.encode())
+    for frame in labels.frames:
+        stated = (frame.name, frame.height, frame.width, frame.split, str(frame.file), frame.digest)
+        digest.update(repr(stated).encode())
+    return digest.hexdigest()
+
+
+def _write_frames(
+    labels: LabelSet,
+    format_: Format,
+    partial: Path,
+    journal: _Journal,
+    progress: Callable[[int, int], None],
+    still_wanted: Callable[[], None],
+) -> None:
+    def write(frame: LabelledFrame) -> Record:
+        mask = frame.read_mask()
+        return {
+            "polyps": polyps_in(mask),
+            "lost": [loss.name for loss in format_.loses if loss.is_in(mask)],
+            "record": format_.write(partial, frame, mask),
+        }
+
+    total, cores = len(labels.frames), os.cpu_count() or 1
+    waiting: deque[Future[Record]] = deque()
+    progress(journal.done, total)
+    with ThreadPoolExecutor(cores, "export") as pool:
+        try:
+            for frame in labels.frames[journal.done :]:
+                waiting.append(pool.submit(write, frame))
+                if len(waiting) >= _AHEAD * cores:
+                    journal.add(waiting.popleft().result())
+                    progress(journal.done, total)
+                still_wanted()
+            while waiting:
+                journal.add(waiting.popleft().result())
+                progress(journal.done, total)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _summarise(target: Path, format_: Format, journal: _Journal) -> Summary:
+    lost: Counter[str] = Counter()
+    frames = polyps = negatives = 0
+    for line in journal.lines():
+        frames += 1
+        polyps += line["polyps"]
+        negatives += not line["polyps"]
+        lost.update(line["lost"])
+    warnings = [
+        f"{Loss[name].value} ({count} frame{'s' if count > 1 else ''})."
+        for name, count in lost.items()
+    ]
+    return Summary(str(target), format_.key, frames, negatives, polyps, tuple(warnings))
+
+
+def _move(partial: Path, target: Path) -> None:
+    """Put the finished folder in place of what was there."""
+    if not target.exists():
+        partial.rename(target)
+        return
+    old = target.with_name(f".{target.name}.{uuid4().hex}.old")
+    target.rename(old)
+    try:
+        partial.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)

@@ -1,0 +1,180 @@
+"""Labels from other tools into a session: all of them, or none."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_microaunet.curation.session import MaskOrigin, ReviewState
+from napari_microaunet.errors import InputError
+from napari_microaunet.exchange.places import flat_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from zarr.core.buffer import Buffer
+
+    from napari_microaunet.curation.session import Session
+    from napari_microaunet.exchange.base import Format, ImportedMask
+    from napari_microaunet.frames import FrameSequence
+
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import has done.
+
+    Attributes
+    ----------
+    frames : int
+        Frames that have got a mask.
+    empty : int
+        How many of those masks are empty.
+    untouched : int
+        Frames of the session that the files say nothing of.
+    """
+
+    frames: int
+    empty: int
+    untouched: int
+
+
+def read_labels(
+    format_: Format,
+    path: Path,
+    sequence: FrameSequence,
+    encode: Callable[[int, ImportedMask], Buffer | None],
+) -> dict[int, Buffer | None]:
+    """Read all labels for the frames of a sequence, or none.
+
+    Parameters
+    ----------
+    format_ : Format
+        One of `FORMATS`.
+    path : Path
+        An export, or a file of it.
+    sequence : FrameSequence
+        The frames that the labels are for.
+    encode : callable
+        Reads and compresses the mask of the frame with a number; may raise.
+
+    Returns
+    -------
+    dict of int to Buffer or None
+        Compressed masks by the number of the frame; None for an empty one.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or names a frame that is not in the sequence, or twice, or
+        is of another size.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check its spelling.")
+    index_of = {flat_name(frame.name): index for index, frame in enumerate(sequence.frames)}
+    index_of |= {frame.name: index for index, frame in enumerate(sequence.frames)}
+    found: dict[int, Buffer | None] = {}
+    unknown: list[str] = []
+    for label in format_.read(path):
+        index = index_of.get(label.name)
+        if index is None:
+            unknown.append(label.name)
+            continue
+        if index in found:
+            raise InputError(f"{label.file} has labels of {label.name} for a second time.")
+        found[index] = encode(index, label)
+    if unknown:
+        names = ", ".join(unknown[:_NAMED]) + (" ..." if len(unknown) > _NAMED else "")
+        raise InputError(
+            f"{path} has labels of {len(unknown)} frames that are not in {sequence.path}: "
+            f"{names}; frames are found by their names, folders inside included."
+        )
+    if not found:
+        raise InputError(f"{path} has no labels; give another file.")
+    return found
+
+
+def import_labels(
+    session: Session,
+    format_: Format,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> ImportSummary:
+    """Give frames of a session the masks that another tool has written; one step of undo.
+
+    Parameters
+    ----------
+    session : Session
+        It is changed when everything has been read without fault.
+    format_ : Format
+        One of `FORMATS`.
+    path : Path
+        An export, or a file of it.
+    overwrite : bool
+        Whether masks that were drawn, corrected or accepted may be replaced.
+    progress : callable, optional
+        Told the frames that are read and those of the session.
+    cancelled : callable, optional
+        Asked now and then whether to stop.
+
+    Returns
+    -------
+    ImportSummary
+
+    Raises
+    ------
+    InputError
+        As `read_labels`; if the session is read-only; or if work would be replaced that may not be.
+    CancelledError
+        If it was cancelled; nothing has changed.
+    """
+    if session.notice is not None:
+        raise InputError(session.notice)
+    frames = session.sequence.frames
+    done = 0
+
+    def encode(index: int, label: ImportedMask) -> Buffer | None:
+        nonlocal done
+        if cancelled is not None and cancelled():
+            raise CancelledError
+        size = frames[index].height, frames[index].width
+        if label.size not in (None, size):
+            raise InputError(_wrong_size(label, label.size, size))
+        mask = label.read(size)
+        if mask.shape != size:
+            raise InputError(_wrong_size(label, mask.shape, size))
+        done += 1
+        if progress is not None:
+            progress(done, len(frames))
+        return session.chunks.encode(mask)
+
+    found = read_labels(format_, path, session.sequence, encode)
+    mine = [
+        frames[index].name
+        for index in found
+        if session.status(index).state in (ReviewState.EDITED, ReviewState.ACCEPTED)
+    ]
+    if mine and not overwrite:
+        raise InputError(
+            f"{path} would replace {len(mine)} masks in {session.folder} that were corrected or "
+            f"accepted, the first of {mine[0]}; say that they may be (--overwrite)."
+        )
+    with session.step("Import labels"):
+        for index, chunk in found.items():
+            session.put_mask(index, chunk, MaskOrigin.FILE)
+    empty = sum(chunk is None for chunk in found.values())
+    return ImportSummary(len(found), empty, len(frames) - len(found))
+
+
+def _wrong_size(label: ImportedMask, found: object, size: tuple[int, int]) -> str:
+    height, width = found if isinstance(found, tuple) else (0, 0)
+    return (
+        f"{label.file}: the labels of {label.name} are for {width} x {height} px, but the frame "
+        f"has {size[1]} x {size[0]} px; they belong to other frames."
+    )

@@ -1,0 +1,269 @@
+"""What is exported: frames with their masks, of a session or of a curated dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.curation.groups import find_groups
+from napari_microaunet.curation.session import ReviewState, Session
+from napari_microaunet.curation.session.database import DATABASE_NAME, read_identity
+from napari_microaunet.curation.splits import split_groups
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.folder import ImageFiles
+from napari_microaunet.frames.mask_chunks import chunk_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_microaunet.curation.dataset import CuratedDataset
+    from napari_microaunet.curation.manifest import Split
+    from napari_microaunet.frames import FrameSequence
+
+    Mask = NDArray[np.uint8]
+
+Include = Literal["accepted", "edited", "all"]
+"""Which frames of a session: accepted ones; those and edited ones; all that have a mask."""
+
+_STATES = {
+    "accepted": {ReviewState.ACCEPTED},
+    "edited": {ReviewState.ACCEPTED, ReviewState.EDITED},
+    "all": {ReviewState.ACCEPTED, ReviewState.EDITED, ReviewState.PRELABELLED},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrame:
+    """One frame with its mask, read when asked for, from several threads at once.
+
+    Attributes
+    ----------
+    name : str
+        As in its sequence, with forward slashes.
+    height, width : int
+        Native size, in pixels.
+    split : {"training", "validation", "test"}
+        What it is used for.
+    file : Path or None
+        The image file that holds this frame alone; None for one of a video or a stack.
+    digest : str
+        Equal for equal masks; tells whether a partial export may go on.
+    read_frame : callable
+        Gives the frame as uint8 array of shape (height, width, 3), or raises `InputError`.
+    read_mask : callable
+        Gives the mask as uint8 array of shape (height, width): 0 background, 1..n polyps,
+        255 ignore; or raises `InputError`.
+    """
+
+    name: str
+    height: int
+    width: int
+    split: Split
+    file: Path | None
+    digest: str
+    read_frame: Callable[[], NDArray[np.uint8]]
+    read_mask: Callable[[], Mask]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Frames with masks that are exported together.
+
+    Attributes
+    ----------
+    name : str
+        What they are called.
+    source : Path
+        Where the frames come from.
+    frames : tuple of LabelledFrame
+        At least one, in the order of their sequence.
+    """
+
+    name: str
+    source: Path
+    frames: tuple[LabelledFrame, ...]
+
+
+def labels_of_session(
+    session: Session,
+    include: Include = "accepted",
+    *,
+    names: frozenset[str] | None = None,
+    divide: bool = False,
+) -> LabelSet:
+    """Choose what is exported of a session; accepted frames with an empty mask are negatives.
+
+    Parameters
+    ----------
+    session : Session
+        Also one that is being worked on, or that is read-only. A mask that changes between
+        this call and its export is refused then.
+    include : {"accepted", "edited", "all"}
+        Which frames; excluded ones never.
+    names : frozenset of str, optional
+        Take no others.
+    divide : bool
+        Whether frames are divided into training and validation, by video, folder and likeness;
+        that looks at every frame. Otherwise all are for training.
+
+    Returns
+    -------
+    LabelSet
+
+    Raises
+    ------
+    InputError
+        If there is no such frame.
+    """
+    sequence = session.sequence
+    chosen = [
+        status.index
+        for status in session.statuses
+        if status.state in _STATES[include] and (names is None or status.name in names)
+    ]
+    if not chosen:
+        raise InputError(
+            f"{session.folder} has no frame to export; accept frames in Review first, "
+            "or include frames that are not accepted."
+        )
+    splits: list[Split] = ["training"] * len(sequence)
+    if divide:
+        groups = find_groups(sequence)
+        areas = [status.area for status in session.statuses]
+        with_polyp = {groups[index] for index in chosen if areas[index] != 0}
+        rest = {groups[index] for index in chosen} - with_polyp
+        by_group = split_groups(with_polyp | rest, with_polyp, rest)
+        splits = [by_group.get(group, "training") for group in groups]
+
+    def labelled(index: int) -> LabelledFrame:
+        frame, digest = sequence.frames[index], session.chunks.digest(index)
+
+        def read_mask() -> Mask:
+            chunk = session.chunks[index]
+            if chunk_digest(chunk) != digest:
+                raise InputError(
+                    f"The mask of frame {frame.name} in {session.folder} has changed since the "
+                    "export began; export again."
+                )
+            return session.chunks.decode(index, chunk)
+
+        return LabelledFrame(
+            frame.name,
+            frame.height,
+            frame.width,
+            splits[index],
+            _own_file(sequence, index),
+            digest.hex(),
+            lambda: sequence.read(index),
+            read_mask,
+        )
+
+    return LabelSet(sequence.name, sequence.path, tuple(labelled(index) for index in chosen))
+
+
+def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:
+    """Choose what is exported of a curated dataset: every frame that is labelled.
+
+    Raises
+    ------
+    InputError
+        If no frame is.
+    """
+
+    def labelled(index: int) -> LabelledFrame:
+        frame, record = dataset.sequence.frames[index], dataset.frames[index]
+        state = repr((record.mask, record.mask_sha256, record.negative))
+
+        def read_mask() -> Mask:
+            mask = dataset.mask(index)
+            return np.zeros((frame.height, frame.width), np.uint8) if mask is None else mask
+
+        return LabelledFrame(
+            frame.name,
+            frame.height,
+            frame.width,
+            record.split,
+            _own_file(dataset.sequence, index),
+            hashlib.sha256(state.encode()).hexdigest(),
+            lambda: dataset.read(index),
+            read_mask,
+        )
+
+    chosen = [index for index, record in enumerate(dataset.frames) if record.labelled]
+    if not chosen:
+        raise InputError(f"{dataset.path} has no frame with a mask; label some first.")
+    return LabelSet(dataset.name, dataset.path, tuple(labelled(index) for index in chosen))
+
+
+@contextmanager
+def opened_labels(
+    path: Path, include: Include = "accepted", *, frames: Path | None = None, divide: bool = False
+) -> Iterator[LabelSet]:
+    """Open a session or a dataset to export it.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of a session, or anything that `open_dataset` opens.
+    include, divide
+        As for `labels_of_session`; a dataset has its own splits.
+    frames : Path, optional
+        Where the frames of the session are, if not where they were.
+
+    Yields
+    ------
+    LabelSet
+
+    Raises
+    ------
+    InputError
+        If there is nothing to export, or it cannot be opened.
+    """
+    if (path / DATABASE_NAME).is_file():
+        with open_session(path, frames) as session:
+            yield labels_of_session(session, include, divide=divide)
+    else:
+        yield labels_of_dataset(open_dataset(path))
+
+
+def open_session(folder: Path, frames: Path | None = None) -> Session:
+    """Open a session by its folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The session.
+    frames : Path, optional
+        Where its frames are, if not where they were.
+
+    Raises
+    ------
+    InputError
+        If it is no session, or its frames are gone.
+    """
+    if not (folder / DATABASE_NAME).is_file():
+        raise InputError(f"{folder} is no session; give a folder NAME.microaunet.")
+    identity = read_identity(folder / DATABASE_NAME)
+    if frames is None and identity is not None:
+        frames = identity.path
+    if frames is None or not frames.exists():
+        raise InputError(
+            f"The frames of {folder} are not at {frames} any more; say where they are (--frames)."
+        )
+    sequence = open_frames(frames)
+    if identity is not None and identity.names.isdisjoint(one.name for one in sequence.frames):
+        raise InputError(f"{frames} holds none of the frames of {folder}; give the right folder.")
+    return Session(sequence, folder)
+
+
+def _own_file(sequence: FrameSequence, index: int) -> Path | None:
+    return sequence.frames[index].source if isinstance(sequence, ImageFiles) else None

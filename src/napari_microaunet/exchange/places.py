@@ -1,0 +1,144 @@
+"""Names of frames as paths: nothing that is written or read leaves its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.images import IMAGE_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# File systems allow 255 bytes; endings and what is added to names need some.
+_LONGEST_NAME = 200
+_HASH_DIGITS = 8
+
+
+def check_name(name: str, file: Path) -> str:
+    """Refuse a name that could lead out of a folder.
+
+    Parameters
+    ----------
+    name : str
+        Relative, with forward slashes.
+    file : Path
+        What the name stands in, for the message.
+
+    Returns
+    -------
+    str
+        The name as it is.
+
+    Raises
+    ------
+    InputError
+        If it is absolute, has a backslash, a drive or a NUL, or a part that is empty, . or ...
+    """
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in name or "\0" in name:
+        raise InputError(
+            f"{file} names {name[:_LONGEST_NAME]!r}, which is no plain path below a folder; "
+            "rename the frame."
+        )
+    if len(parts[0]) > 1 and parts[0][1] == ":":
+        raise InputError(f"{file} names {name!r}, which has a drive; name the frame alone.")
+    return name
+
+
+def target_file(folder: Path, relative: str) -> Path:
+    """Give the path of a file below a folder that is being written, and make its folder."""
+    target = folder / check_name(relative, folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def name_from_file(file_name: object, file: Path) -> str:
+    """Take the name of a frame from that of its image, as it stands in a file of labels.
+
+    Parameters
+    ----------
+    file_name : str
+        Such as ``case 3/12.jpg``.
+    file : Path
+        What it stands in, for the message.
+
+    Returns
+    -------
+    str
+        Without the ending of an image.
+
+    Raises
+    ------
+    InputError
+        As `check_name`.
+    """
+    if not isinstance(file_name, str):
+        raise InputError(f"{file} names {file_name!r} where the name of an image is needed.")
+    return without_suffix(check_name(file_name, file))
+
+
+def without_suffix(name: str) -> str:
+    """Take the ending of an image off a name; other dots belong to the name."""
+    suffix = PurePosixPath(name).suffix
+    return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def flat_name(name: str) -> str:
+    """Turn the name of a frame into one for a layout without subfolders.
+
+    ``case 3/12`` becomes ``case 3__12``. Names that hold two underscores by themselves, and
+    very long ones, get a hash besides, so that different names stay different whatever
+    other frames there are.
+    """
+    flat = name.replace("/", "__")
+    if "__" not in name and len(flat.encode()) <= _LONGEST_NAME:
+        return flat
+    kept = flat.encode()[: _LONGEST_NAME - _HASH_DIGITS].decode(errors="ignore")
+    return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:_HASH_DIGITS]}"
+
+
+def files_below(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[str, Path]]:
+    """Find the files with certain endings in a folder and the folders in it, in order.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to look.
+    suffixes : frozenset of str
+        Lower-case, with the dot.
+
+    Yields
+    ------
+    (str, Path)
+        Path relative to the folder, without the ending, with forward slashes; and the file.
+
+    Raises
+    ------
+    InputError
+        If a link leads out of the folder, or round in circles.
+    """
+    root = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        for one in [*folders, *files]:
+            path = Path(parent, one)
+            if path.is_symlink():
+                check_link(path, root)
+        for one in sorted(files):
+            path = Path(parent, one)
+            if path.suffix.lower() in suffixes and not one.startswith("."):
+                yield path.relative_to(folder).as_posix()[: -len(path.suffix)], path
+
+
+def check_link(path: Path, root: Path) -> None:
+    """Refuse a link that leads nowhere, round in circles, or out of a folder that is resolved."""
+    try:
+        found = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path} is a link that leads nowhere; take it away.") from error
+    if not found.is_relative_to(root):
+        raise InputError(f"{path} is a link to {found}, out of its folder; copy the file instead.")

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from labelled_help import NAMES, as_kept, emptied, make_session, masks_of
+
+from napari_microaunet.exchange.base import Loss
+from napari_microaunet.exchange.export import export, preview
+from napari_microaunet.exchange.formats import FORMATS
+from napari_microaunet.exchange.importing import import_labels
+from napari_microaunet.exchange.labelled import labels_of_session
+
+EXACT = [one for one in FORMATS if not {Loss.PARTS, Loss.HOLES} & {*one.loses}]
+
+
+@pytest.mark.parametrize("format_", EXACT, ids=lambda one: one.key)
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_masks_come_back_as_they_were(format_, seed):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        session, masks = make_session(folder, seed)
+        with session, emptied(folder, session) as second:
+            labels = labels_of_session(session)
+            summary = export(labels, format_, folder / "out")
+            assert summary.frames == len(NAMES)
+            assert summary.negatives == sum(not (m % 255).any() for m in masks.values())
+            imported = import_labels(second, format_, folder / "out")
+            assert imported.frames == len(NAMES)
+            for name, mask in masks_of(second).items():
+                np.testing.assert_array_equal(mask, as_kept(masks[name], format_.loses), name)
+
+
+@pytest.mark.parametrize("format_", FORMATS, ids=lambda one: one.key)
+def test_the_preview_lists_what_is_written(format_, tmp_path):
+    session, _ = make_session(tmp_path)
+    with session:
+        labels = labels_of_session(session, divide=format_.divides)
+        planned = preview(labels, format_, first=len(NAMES))
+        export(labels, format_, tmp_path / "out")
+    written = {
+        path.relative_to(tmp_path / "out").as_posix()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
+    assert set(planned.first_files) == written
+    assert planned.files == len(written)
+    assert not list(tmp_path.glob("*.partial"))
