@@ -1,0 +1,303 @@
+"""Fine-tunings in processes of their own, which windows start, watch, stop and find again.
+
+::
+
+    JOBS/
+    ├── .running.lock          held by the one job that trains; the others wait
+    └── ID/
+        ├── request.json       what was asked
+        ├── process.json       the process that is at it, or was
+        ├── events.jsonl       what happened, a JSON object a line
+        ├── errors.txt         what the process wrote to stderr
+        ├── stop               there while the job is asked to stop
+        └── run/               the folder of `finetune`
+
+The last event of a job that came to an end is ``{"event": "ended", "how": ..., "sentence": ...}``.
+A process that is gone without it was killed. Either way the same job can go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import psutil
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_microaunet.atomic import replacing
+from napari_microaunet.errors import InputError, first_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_microaunet.distillation.trainer import Event
+
+PROCESS_MODULE = "napari_microaunet.distillation.job_process"
+# A tenth of the window's share where both want a core.
+_NICENESS = 10
+# How long a job may take to stop by itself; a step on a slow machine takes a second or two.
+_GRACE_S = 5.0
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "waiting for another one"
+    RUNNING = "running"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    KILLED = "killed"
+
+
+class FinetuneRequest(BaseModel):
+    """What is asked of a job; see `finetune`.
+
+    Attributes
+    ----------
+    title : str
+        What the job is called.
+    dataset : Path
+        A curated dataset, or another folder with masks.
+    start : str
+        Model to start from: its name in the library, or its file.
+    teacher : str or None
+        Model that teaches; None for labels alone.
+    adapt_teacher : bool
+        Whether the teacher is fine-tuned first.
+    minutes : float
+        Time to train.
+    reference : Path or None
+        Frames that show what is forgotten; the package's sample frames by default.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    threads : int
+        Processor cores to use.
+    seed : int
+        Of everything drawn.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: Annotated[str, Field(min_length=1, max_length=100)]
+    dataset: Path
+    start: str = "student"
+    teacher: str | None = "expert"
+    adapt_teacher: bool = False
+    minutes: Annotated[float, Field(gt=0)] = 10.0
+    reference: Path | None = None
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=1)] = 1
+    seed: Annotated[int, Field(ge=0)] = 1
+
+
+def jobs_folder() -> Path:
+    """Return the folder of all jobs; it need not exist."""
+    return user_data_path("napari-microaunet", appauthor=False) / "jobs"
+
+
+def spare_threads() -> int:
+    """Return how many cores a job may use so that one is left to the window."""
+    return max(1, (os.cpu_count() or 1) - 1)
+
+
+class Job:
+    """One fine-tuning on disk.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the job; see the module.
+
+    Raises
+    ------
+    InputError
+        If it holds no job, or one of another version of the package.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.request = FinetuneRequest.model_validate_json(
+                (folder / "request.json").read_bytes()
+            )
+        except (OSError, ValidationError) as error:
+            why = first_problem(error) if isinstance(error, ValidationError) else error.strerror
+            raise InputError(
+                f"{folder} holds no job that this version can read ({why}); delete the folder, or "
+                "use the version that made it."
+            ) from error
+        self.run_folder = folder / "run"
+        self.model_file = self.run_folder / "model.safetensors"
+        self.report_file = self.run_folder / "report.json"
+        self.events_file = folder / "events.jsonl"
+        self.errors_file = folder / "errors.txt"
+        self.stop_file = folder / "stop"
+        self._process_file = folder / "process.json"
+        self._started: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def new(cls, request: FinetuneRequest, jobs: Path | None = None) -> Job:
+        """Make the folder of a job; `start` starts it.
+
+        Parameters
+        ----------
+        request : FinetuneRequest
+            What is asked.
+        jobs : Path, optional
+            Where its folder is made; `jobs_folder` by default.
+        """
+        now = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
+        folder = (jobs_folder() if jobs is None else jobs) / f"{now}-{uuid.uuid4().hex[:6]}"
+        folder.mkdir(parents=True)
+        with replacing(folder / "request.json") as file:
+            file.write(request.model_dump_json(indent=1).encode())
+        return cls(folder)
+
+    def start(self) -> None:
+        """Start the job's process, or go on with it; the process outlives this one."""
+        if self.state in (JobState.RUNNING, JobState.QUEUED):
+            return
+        self.stop_file.unlink(missing_ok=True)
+        # In a session of its own: neither Ctrl-C nor a closed terminal reaches it.
+        with self.errors_file.open("ab") as errors:
+            self._started = subprocess.Popen(  # noqa: S603 - our own module, and a path
+                [sys.executable, "-m", PROCESS_MODULE, str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+        process = psutil.Process(self._started.pid)
+        _yield_to_others(process)
+        with replacing(self._process_file) as file:
+            content = {"number": process.pid, "started": process.create_time()}
+            file.write(json.dumps(content).encode())
+
+    @property
+    def state(self) -> JobState:
+        """Where it stands, as its files and its process say."""
+        last = None
+        for event in self.events():
+            if event["event"] in ("queued", "began", "ended"):
+                last = event
+        if self._process() is not None:
+            waits = last is None or last["event"] != "began"
+            return JobState.QUEUED if waits else JobState.RUNNING
+        if last is not None and last["event"] == "ended":
+            return JobState(last["how"])
+        return JobState.KILLED if self._process_file.is_file() else JobState.STOPPED
+
+    @property
+    def sentence(self) -> str:
+        """How it ended, in words; empty where there is nothing to say."""
+        last = ""
+        for event in self.events():
+            last = event.get("sentence", "") if event["event"] in ("began", "ended") else last
+        return last
+
+    def events(self, start: int = 0) -> Iterator[Event]:
+        """Read what happened, without a last line that is not complete.
+
+        Parameters
+        ----------
+        start : int
+            Position in the file to read from, in bytes. Every event has its own end in "position".
+        """
+        if not self.events_file.is_file():
+            return
+        with self.events_file.open("rb") as file:
+            file.seek(start)
+            for line in file:
+                start += len(line)
+                if line.endswith(b"\n"):
+                    with suppress(ValueError):  # a line that a full disk cut short
+                        yield json.loads(line) | {"position": start}
+
+    def report(self) -> dict[str, Any] | None:
+        """Read the report of a job that has finished; None before."""
+        if not self.report_file.is_file():
+            return None
+        content: dict[str, Any] = json.loads(self.report_file.read_bytes())
+        return content
+
+    def ask_to_stop(self) -> None:
+        """Ask the job to stop after the step at hand; it can go on later."""
+        self.stop_file.touch()
+
+    def kill(self, grace_s: float = _GRACE_S) -> None:
+        """Stop the job, its whole tree of processes, by force where asking does not help.
+
+        What it has saved stays: it goes on from its last checkpoint.
+
+        Parameters
+        ----------
+        grace_s : float
+            How long it may take to stop by itself, in seconds.
+        """
+        process = self._process()
+        if process is None:
+            return
+        self.ask_to_stop()
+        family = [process, *process.children(recursive=True)]
+        _, alive = psutil.wait_procs(family, timeout=grace_s)
+        for one in alive:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(alive, timeout=_GRACE_S)
+
+    def discard(self) -> None:
+        """Stop the job and delete its folder."""
+        self.kill(grace_s=0)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _process(self) -> psutil.Process | None:
+        """Return the process that is at it; None where it is gone, or another has its number."""
+        if self._started is not None:
+            self._started.poll()  # else one that has ended stays a zombie
+        try:
+            kept = json.loads(self._process_file.read_bytes())
+            process = psutil.Process(kept["number"])
+            same = abs(process.create_time() - kept["started"]) < 1
+            alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+            return None
+        return process if same and alive else None
+
+
+def list_jobs(jobs: Path | None = None) -> list[Job]:
+    """List all jobs, the latest first; folders that hold none are left out.
+
+    Parameters
+    ----------
+    jobs : Path, optional
+        Where they lie; `jobs_folder` by default.
+    """
+    found = []
+    folder = jobs_folder() if jobs is None else jobs
+    for path in sorted(folder.glob("*/request.json"), reverse=True):
+        with suppress(InputError):
+            found.append(Job(path.parent))
+    return found
+
+
+def _yield_to_others(process: psutil.Process) -> None:
+    """Lower the priority of a process, so that a window stays smooth beside it."""
+    if sys.platform == "win32":
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        return
+    process.nice(_NICENESS)
+    # On Linux, niceness counts inside a session only; a session's own share is set here.
+    group = Path(f"/proc/{process.pid}/autogroup")
+    with suppress(OSError):
+        group.write_text(str(_NICENESS))

@@ -1,0 +1,151 @@
+"""Jobs as a window sees them: real processes on small frames."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+import torch
+from small_training import write_frames
+from test_finetune import save_model
+
+from napari_microaunet.distillation import job_process, jobs
+from napari_microaunet.distillation.jobs import FinetuneRequest, Job, JobState, list_jobs
+from napari_microaunet.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("jobs")
+    write_frames(folder / "frames")
+    torch.manual_seed(0)
+    save_model(folder / "student.safetensors", "microaunet", (64, 64))
+    return folder
+
+
+def request(frames: Path, **changes: object) -> FinetuneRequest:
+    settings = {
+        "title": "small",
+        "dataset": frames / "frames",
+        "start": str(frames / "student.safetensors"),
+        "teacher": None,
+        "minutes": 0.05,
+        "device": "cpu",
+        "reference": frames / "frames",
+    }
+    return FinetuneRequest.model_validate(settings | changes)
+
+
+def wait(until: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def happened(job: Job, event: str) -> bool:
+    return any(one["event"] == event for one in job.events())
+
+
+def test_a_job_is_stopped_found_again_and_goes_on_while_another_waits(
+    frames: Path, tmp_path: Path
+) -> None:
+    first = Job.new(request(frames, minutes=60), tmp_path)
+    second = Job.new(request(frames, dataset=tmp_path / "nowhere"), tmp_path)
+    first.start()
+    wait(lambda: happened(first, "step"))
+    assert first.state is JobState.RUNNING
+    second.start()
+    wait(lambda: happened(second, "queued"))
+    assert second.state is JobState.QUEUED
+
+    # Another window finds it, and its process is not that window's child.
+    found = {job.folder: job for job in list_jobs(tmp_path)}[first.folder]
+    assert found.state is JobState.RUNNING
+    assert found.request == first.request
+    found.kill()
+    assert found.state is JobState.STOPPED
+    assert "can go on" in found.sentence
+    assert not found.model_file.exists()
+    wait(lambda: second.state is JobState.FAILED)
+    assert "nowhere" in second.sentence
+
+    seen = max(event["position"] for event in first.events())
+    first.start()
+    wait(lambda: any(event["event"] == "started" for event in first.events(seen)))
+    started = next(event for event in first.events(seen) if event["event"] == "started")
+    assert started["step"] > 0
+    first.discard()
+    assert first.state is not JobState.RUNNING
+    assert not first.folder.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "getpriority"), reason="niceness is a matter of POSIX")
+def test_a_job_gives_way_to_the_window_and_a_killed_one_is_seen_as_such(
+    frames: Path, tmp_path: Path
+) -> None:
+    job = Job.new(request(frames, minutes=60), tmp_path)
+    job.start()
+    wait(lambda: happened(job, "started"))
+    process = psutil.Process(json.loads((job.folder / "process.json").read_text())["number"])
+    assert process.nice() > psutil.Process().nice()
+    process.kill()
+    wait(lambda: job.state is JobState.KILLED)
+    assert Job(job.folder).state is JobState.KILLED
+
+
+def test_a_job_that_ends_leaves_a_model_and_a_report(frames: Path, tmp_path: Path) -> None:
+    job = Job.new(request(frames), tmp_path)
+    assert job_process.run(job) is JobState.FINISHED
+    assert job.state is JobState.FINISHED
+    assert job.model_file.is_file()
+    report = job.report()
+    assert report is not None
+    assert report["reference"]["before"]["positives"] == 24
+
+
+def test_what_goes_wrong_is_said_in_a_sentence(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = write_frames(tmp_path / "few", polyps=3)
+    job = Job.new(request(frames, dataset=few), tmp_path / "jobs")
+    assert job_process.run(job) is JobState.FAILED
+    assert "training frames with a polyp" in job.sentence
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/disk/state")
+
+    monkeypatch.setattr("napari_microaunet.distillation.finetune.finetune", full)
+    assert job_process.run(job) is JobState.FAILED
+    assert "/disk/state could not be used (No space left on device)" in job.sentence
+
+
+def test_folders_without_a_job_are_refused_and_not_listed(frames: Path, tmp_path: Path) -> None:
+    job = Job.new(request(frames), tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "request.json").write_text('{"title": "old", "epochs": 3}')
+    assert [one.folder for one in list_jobs(tmp_path)] == [job.folder]
+    for name in ("other", "old"):
+        with pytest.raises(InputError, match=f"{name} holds no job"):
+            Job(tmp_path / name)
+
+
+def test_a_half_written_event_is_left_for_later(frames: Path, tmp_path: Path) -> None:
+    job = Job.new(request(frames), tmp_path)
+    job.events_file.write_text('{"event": "began"}\n{"event": "end')
+    assert [event["event"] for event in job.events()] == ["began"]
+
+
+def test_one_core_is_left_to_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, spare in ((1, 1), (2, 1), (8, 7)):
+        monkeypatch.setattr(jobs.os, "cpu_count", lambda cores=cores: cores)
+        assert jobs.spare_threads() == spare
