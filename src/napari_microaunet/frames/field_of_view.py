@@ -61,6 +61,80 @@ def find_field_of_view(images: Iterable[NDArray[np.uint8]]) -> FieldOfView:
     ValueError
         If there is no image, or sizes differ.
     """
+    shape, region = _lit_region(images)
+    height, width = shape
+    if region is None:
+        return FieldOfView(0, 0, height, width)
+    rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
+    across, down = width / region.shape[1], height / region.shape[0]
+    return FieldOfView(
+        int(rows[0] * down),
+        int(columns[0] * across),
+        min(height, int(np.ceil((rows[-1] + 1) * down))),
+        min(width, int(np.ceil((columns[-1] + 1) * across))),
+    )
+
+
+def find_picture(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_]:
+    """Tell which pixels are inside the convex outline of the picture, as `find_field_of_view` does.
+
+    Parameters
+    ----------
+    images : iterable of uint8 arrays, shape (height, width, 3)
+        One or more frames of one size.
+
+    Returns
+    -------
+    bool array, shape (height, width)
+        All true where no border can be told from the picture.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, or sizes differ.
+    """
+    from skimage.morphology import convex_hull_image
+
+    (height, width), region = _lit_region(images)
+    if region is None:
+        return np.ones((height, width), bool)
+    outline = Image.fromarray(convex_hull_image(region))
+    return np.asarray(outline.resize((width, height), Image.Resampling.NEAREST))
+
+
+def find_position_marker(image: NDArray[np.uint8]) -> FieldOfView | None:
+    """Find the box of the green panel that shows where the scope lies; None if there is none.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (height, width, 3)
+        RGB.
+    """
+    from scipy import ndimage
+
+    colours = _reduced(image)
+    regions, count = ndimage.label(_is_panel(colours))
+    if count == 0:
+        return None
+    sizes = np.bincount(regions.ravel())
+    sizes[0] = 0
+    if sizes.max() < _THINNEST_PICTURE**2:
+        return None
+    rows, columns = ndimage.find_objects(regions)[int(sizes.argmax()) - 1]
+    down, across = image.shape[0] / colours.shape[0], image.shape[1] / colours.shape[1]
+    # One analysed pixel more on each side: the edge of the panel is a mixture with what is beside.
+    return FieldOfView(
+        max(0, int((rows.start - 1) * down)),
+        max(0, int((columns.start - 1) * across)),
+        min(image.shape[0], int(np.ceil((rows.stop + 1) * down))),
+        min(image.shape[1], int(np.ceil((columns.stop + 1) * across))),
+    )
+
+
+def _lit_region(
+    images: Iterable[NDArray[np.uint8]],
+) -> tuple[tuple[int, int], NDArray[np.bool_] | None]:
+    """Return the size of the frames, and the picture at the side of analysis, if it is found."""
     from scipy import ndimage  # late: half a second that listing frames does not need
 
     shape: tuple[int, ...] | None = None
@@ -69,34 +143,36 @@ def find_field_of_view(images: Iterable[NDArray[np.uint8]]) -> FieldOfView:
         if shape is not None and image.shape != shape:
             raise ValueError(f"frames of one size are needed, got {shape} and {image.shape}")
         shape = image.shape
-        scale = min(1.0, ANALYSIS_SIDE / max(shape[:2]))
-        size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
-        colours = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
-        red, green, blue = np.moveaxis(colours.astype(np.int16), 2, 0)
-        panel = (green - red > _GREENEST_TISSUE) & (green > blue)
-        small = np.where(panel, 0, colours.max(axis=2))
+        colours = _reduced(image)
+        small = np.where(_is_panel(colours), 0, colours.max(axis=2))
         brightest = small if brightest is None else np.maximum(brightest, small)
     if shape is None or brightest is None:
         raise ValueError("at least one frame is needed to find the field of view")
 
-    height, width = shape[:2]
-    whole = FieldOfView(0, 0, height, width)
     # Padding by the edge's own values keeps a picture that touches the frame's edge whole.
     pad = _THINNEST_PICTURE
     lit = np.pad(brightest > _DARKEST_LIT, pad, mode="edge")
     opened = ndimage.binary_opening(lit, np.ones((_THINNEST_PICTURE, _THINNEST_PICTURE), bool))
     regions, count = ndimage.label(opened[pad:-pad, pad:-pad])
+    size = shape[0], shape[1]
     if count == 0:
-        return whole
+        return size, None
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
-    rows, columns = ndimage.find_objects(regions)[int(sizes.argmax()) - 1]
+    largest = int(sizes.argmax())
+    rows, columns = ndimage.find_objects(regions)[largest - 1]
     if (rows.stop - rows.start) * (columns.stop - columns.start) < _SMALLEST_SHARE * regions.size:
-        return whole
-    across, down = width / brightest.shape[1], height / brightest.shape[0]
-    return FieldOfView(
-        int(rows.start * down),
-        int(columns.start * across),
-        min(height, int(np.ceil(rows.stop * down))),
-        min(width, int(np.ceil(columns.stop * across))),
-    )
+        return size, None
+    return size, regions == largest
+
+
+def _reduced(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    scale = min(1.0, ANALYSIS_SIDE / max(image.shape[:2]))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def _is_panel(colours: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    red, green, blue = np.moveaxis(colours.astype(np.int16), 2, 0)
+    panel: NDArray[np.bool_] = (green - red > _GREENEST_TISSUE) & (green > blue)
+    return panel

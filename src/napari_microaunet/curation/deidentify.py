@@ -1,0 +1,112 @@
+"""Frames that nobody can be recognised by: only the picture stays, and no metadata."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.field_of_view import find_picture, find_position_marker
+from napari_microaunet.frames.sequence import spread
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_microaunet.curation.manifest import Blanked
+    from napari_microaunet.frames import FrameSequence
+
+# Of a video: enough that what is dark in one frame is lit in another.
+_FRAMES_OF_A_VIDEO = 16
+
+
+class Box(NamedTuple):
+    """Part of a frame, in native pixels, end exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class Deidentifier:
+    """Blanks what is burnt into frames around the picture.
+
+    Everything outside the convex outline of the lit picture becomes black, with all text that is
+    there, and so does the panel that shows the scope's position. Text over the picture itself
+    cannot be told from gloss and has to be named by boxes.
+
+    Parameters
+    ----------
+    boxes : sequence of Box
+        Parts of every frame that are blanked as well.
+    """
+
+    def __init__(self, *boxes: Box) -> None:
+        self._boxes = boxes
+        self._pictures: dict[int, NDArray[np.bool_]] = {}
+
+    def blank(
+        self, sequence: FrameSequence, index: int, image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], tuple[Blanked, ...]]:
+        """Blank a frame.
+
+        Frames of a video or stack share one outline; every other frame has its own.
+
+        Parameters
+        ----------
+        sequence : FrameSequence
+        index : int
+            Number of the frame.
+        image : uint8 array, shape (height, width, 3)
+            Its pixels; left as they are.
+
+        Returns
+        -------
+        image : uint8 array, shape (height, width, 3)
+        blanked : tuple of str
+            What was done, as in its `FrameRecord`.
+        """
+        result = np.where(self._picture(sequence, index, image)[..., np.newaxis], image, 0)
+        done: list[Blanked] = ["metadata", "outside the field of view"]
+        marker = find_position_marker(image)
+        if marker is not None:
+            top, left, bottom, right = marker
+            result[top:bottom, left:right] = 0
+            done.append("position marker")
+        for top, left, bottom, right in self._boxes:
+            result[top:bottom, left:right] = 0
+        if self._boxes:
+            done.append("boxes")
+        return result.astype(np.uint8, copy=False), tuple(done)
+
+    def _picture(
+        self, sequence: FrameSequence, index: int, image: NDArray[np.uint8]
+    ) -> NDArray[np.bool_]:
+        source = sequence.frames[index].source
+        members = [i for i, frame in enumerate(sequence.frames) if frame.source == source]
+        if len(members) == 1:
+            return find_picture([image])
+        if (first := members[0]) not in self._pictures:
+            shown = [sequence.read(i) for i in spread(members, _FRAMES_OF_A_VIDEO)]
+            self._pictures[first] = find_picture(shown)
+        return self._pictures[first]
+
+
+def parse_box(text: str) -> Box:
+    """Read a box from ``top,left,bottom,right``.
+
+    Raises
+    ------
+    InputError
+        If it is anything else, or empty.
+    """
+    try:
+        top, left, bottom, right = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f'"{text}" is no box; give top,left,bottom,right in pixels, such as 0,0,40,200.'
+        ) from error
+    if not (0 <= top < bottom and 0 <= left < right):
+        raise InputError(f'The box "{text}" is empty; top and left come first.')
+    return Box(top, left, bottom, right)

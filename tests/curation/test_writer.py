@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import hashlib
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_microaunet.curation import open_dataset, read_manifest
+from napari_microaunet.curation.incoming import incoming_frames, open_session
+from napari_microaunet.curation.placing import Shares
+from napari_microaunet.curation.session import KeptMap, MaskOrigin, Session
+from napari_microaunet.curation.writer import WriteOptions, write_dataset
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames import FieldOfView, open_frames
+from napari_microaunet.frames.sample_data import sample_data_folder
+
+HALVES = Shares(0.5, 0.5, 0)
+
+
+@pytest.fixture
+def frames(tmp_path, write_frame):
+    folder = tmp_path / "case 7"
+    for seed in range(6):
+        write_frame(folder / f"{seed}.png", seed)
+    return folder
+
+
+@pytest.fixture
+def session(frames):
+    """Six frames: 0 and 1 accepted with polyps, 2 accepted as negative, 3 edited, 4 excluded."""
+    with Session(open_frames(frames), annotator="Ada") as session:
+        for index in (0, 1, 3, 4):
+            mask = np.zeros((24, 32), np.uint8)
+            mask[4:10, 3 : 12 + index] = 1
+            mask[14:18, 20:26] = 2
+            mask[20:22, 0:9] = 255
+            session.put_mask(index, mask, MaskOrigin.HAND)
+        kept = KeptMap(np.full((8, 8), 200, np.uint8), FieldOfView(0, 0, 24, 32), "mine", "ab" * 32)
+        session.put_map(1, kept, confidence=0.75)
+        session.add_time(1, 5.0, editing=True)
+        session.add_stroke(1)
+        session.accept([0, 1, 2])
+        session.exclude([4], "blurred")
+        yield session
+
+
+def write(session, folder, **options):
+    chosen = WriteOptions(**{"shares": HALVES, **options})
+    append = folder.exists()
+    return write_dataset(incoming_frames(session), folder, chosen, append=append)
+
+
+def files(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_accepted_frames_are_written_as_they_are(session, frames, tmp_path):
+    result = write(session, tmp_path / "set")
+    assert result.added == ("case 7/0", "case 7/1", "case 7/2")
+    dataset = open_dataset(tmp_path / "set")
+    for index in range(3):
+        name = f"case 7/{index}"
+        assert dataset.frames[index].name == name
+        copy = tmp_path / "set" / "images" / f"{name}.png"
+        assert copy.read_bytes() == (frames / f"{index}.png").read_bytes()
+        np.testing.assert_array_equal(dataset.mask(index), session.chunks.mask(index))
+    assert [frame.negative for frame in dataset.frames] == [False, False, True]
+    assert set(dataset.mask(1).ravel()) == {0, 1, 2, 255}
+    assert not dataset.mask(2).any()
+    # Opened without the manifest, the same masks lie beside the same frames.
+    plain = open_frames(tmp_path / "set")
+    np.testing.assert_array_equal(plain.read_mask(1), session.chunks.mask(1))
+
+
+def test_the_manifest_tells_how_labels_came_about(session, frames, tmp_path):
+    write(session, tmp_path / "set")
+    record = read_manifest(tmp_path / "set" / "manifest.json").frames[1]
+    annotation = record.annotation
+    assert (annotation.state, annotation.origin, annotation.annotator) == (
+        "accepted",
+        "hand",
+        "Ada",
+    )
+    assert annotation.accepted <= annotation.written
+    assert (annotation.seconds, annotation.seconds_editing, annotation.strokes) == (5.0, 5.0, 1)
+    assert annotation.changed_pixels == np.count_nonzero(session.chunks.mask(1))
+    assert annotation.prelabel.model == "mine"
+    assert annotation.prelabel.card_sha256 == "ab" * 32
+    assert annotation.prelabel.confidence == 0.75
+    assert (record.height, record.width) == (24, 32)
+    assert record.polyp_pixels == 6 * 10 + 4 * 6
+    assert record.ignored_pixels == 2 * 9
+    for file, digest in ((record.image, record.image_sha256), (record.mask, record.mask_sha256)):
+        content = (tmp_path / "set" / file).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest
+
+
+@pytest.mark.parametrize(("include", "taken"), [("edited", "0123"), ("all", "01235")])
+def test_more_than_accepted_frames_on_request(session, tmp_path, include, taken):
+    result = write_dataset(incoming_frames(session, include), tmp_path / "set")
+    assert [record.name[-1] for record in result.manifest.frames] == list(taken)
+    states = [record.annotation.state for record in result.manifest.frames]
+    assert states[:4] == ["accepted", "accepted", "accepted", "edited"]
+    if include == "all":
+        assert states[4] == "unseen"
+        assert not result.manifest.frames[4].labelled
+
+
+def test_a_frame_that_comes_again_is_updated_and_stays_in_its_split(session, tmp_path):
+    folder = tmp_path / "set"
+    before = write(session, folder).manifest.frames
+    session.put_mask(0, np.full((24, 32), 1, np.uint8), MaskOrigin.HAND)
+    session.accept([0, 3])
+    result = write(session, folder)
+    assert result.updated == ("case 7/0",)
+    assert result.added == ("case 7/3",)
+    assert result.unchanged == ("case 7/1", "case 7/2")
+    after = read_manifest(folder / "manifest.json").frames
+    assert len(after) == 4
+    assert [frame.split for frame in after[:3]] == [frame.split for frame in before]
+    assert after[1:3] == before[1:]
+    assert open_dataset(folder).mask(0).all()
+    assert write(session, folder).updated == ()
+
+
+def test_another_picture_of_the_same_name_is_another_frame(session, tmp_path, write_frame):
+    folder = tmp_path / "set"
+    write(session, folder)
+    other = tmp_path / "elsewhere" / "case 7"
+    write_frame(other / "0.png", 99)
+    with Session(open_frames(other)) as second:
+        second.accept([0])
+        assert write(second, folder).added == ("case 7/0-2",)
+        assert write(second, folder).unchanged == ("case 7/0-2",)
+    dataset = open_dataset(folder)
+    np.testing.assert_array_equal(dataset.read(0), session.sequence.read(0))
+    np.testing.assert_array_equal(dataset.read(3), open_frames(other).read(0))
+
+
+def test_two_annotators_of_one_frame_have_to_be_reconciled_first(session, frames, tmp_path):
+    with Session(open_frames(frames), tmp_path / "second.microaunet") as second:
+        second.accept([0, 2])
+        both = [*incoming_frames(session), *incoming_frames(second)]
+        with pytest.raises(InputError, match=r"different labels for the frame case 7/0.*reconcile"):
+            write_dataset(both, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_links_take_no_room_and_never_leave_the_dataset(session, frames, tmp_path):
+    write(session, tmp_path / "set", link=True)
+    linked = tmp_path / "set" / "images" / "case 7" / "0.png"
+    assert linked.samefile(frames / "0.png")
+    assert not linked.is_symlink()
+    open_dataset(tmp_path / "set")
+
+
+def test_frames_of_a_video_become_files_of_one_split(tmp_path):
+    sequence = open_frames(sample_data_folder() / "clip.mp4")
+    with Session(sequence, tmp_path / "clip.microaunet") as session:
+        session.accept([3, 50, 90])
+        result = write_dataset(incoming_frames(session), tmp_path / "set")
+    assert len({(record.group, record.split) for record in result.manifest.frames}) == 1
+    dataset = open_dataset(tmp_path / "set")
+    for index, number in enumerate((3, 50, 90)):
+        np.testing.assert_array_equal(dataset.read(index), sequence.read(number))
+
+
+def test_frames_that_cannot_be_read_are_left_out_and_named(session, frames, tmp_path):
+    whole = (frames / "1.png").read_bytes()
+    (frames / "1.png").write_bytes(whole[: len(whole) // 2])
+    result = write(session, tmp_path / "set")
+    assert list(result.left_out) == ["case 7/1"]
+    assert "damaged" in result.left_out["case 7/1"]
+    assert "images/case 7/1.png" not in files(tmp_path / "set")
+
+
+def test_what_is_in_the_way_is_left_alone(session, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match="exists; append to it"):
+        write_dataset(incoming_frames(session), tmp_path / "set")
+    with pytest.raises(InputError, match=r"manifest\.json.*cannot be read"):
+        write_dataset(incoming_frames(session), tmp_path / "set", append=True)
+    assert files(tmp_path / "set") == {"mine.txt": b"precious"}
+
+
+def test_a_pattern_finds_the_patient_in_the_name(tmp_path, write_set):
+    source = write_set(tmp_path / "stills", 10)
+    for path in [*source.rglob("*.png")]:
+        path.rename(path.with_name(f"p{int(path.stem) // 2}_{path.name}"))
+    pattern = re.compile(r"(p\d)_")
+    result = write_dataset(incoming_frames(open_dataset(source), pattern=pattern), tmp_path / "set")
+    assert sorted({record.group for record in result.manifest.frames}) == [
+        f"p{n}" for n in range(5)
+    ]
+    with pytest.raises(InputError, match='"case" finds no group in the name "stills/p0_0"'):
+        incoming_frames(open_dataset(source), pattern=re.compile("case"))
+
+
+def test_datasets_are_merged_and_keep_their_splits(tmp_path, write_set):
+    for name, seeds in (("first", 8), ("second", 12)):
+        write_set(tmp_path / name, seeds)
+        for path in [*(tmp_path / name).rglob("*.png")] if name == "second" else []:
+            if int(path.stem) < 8:
+                path.unlink()
+        write_dataset(
+            incoming_frames(open_dataset(tmp_path / name)),
+            tmp_path / f"{name} set",
+            WriteOptions(shares=Shares(0, 1, 0) if name == "first" else Shares(0, 0, 1)),
+        )
+    sources = [open_dataset(tmp_path / f"{name} set") for name in ("first", "second")]
+    merged = [frame for source in sources for frame in incoming_frames(source)]
+    records = write_dataset(merged, tmp_path / "both").manifest.frames
+    assert [record.split for record in records] == ["validation"] * 8 + ["test"] * 4
+    assert [record.name for record in records][7:9] == ["first/7", "second/8"]
+
+
+def test_a_near_duplicate_joins_the_split_of_what_it_resembles(tmp_path, make_frame):
+    source = tmp_path / "stills"
+    source.mkdir()
+    for seed in range(6):
+        Image.fromarray(make_frame(seed)).save(source / f"{seed}.png")
+    dataset = open_dataset(source)
+    before = write_dataset(
+        incoming_frames(dataset), tmp_path / "set", WriteOptions(shares=Shares(0, 0, 1))
+    ).manifest.frames
+    again = tmp_path / "again"
+    again.mkdir()
+    Image.fromarray(make_frame(4)).save(again / "brighter.jpg", quality=90)
+    result = write_dataset(
+        incoming_frames(open_dataset(again)),
+        tmp_path / "set",
+        WriteOptions(shares=Shares(1, 0, 0)),
+        append=True,
+    )
+    record = result.manifest.frames[-1]
+    assert (record.name, record.group, record.split) == ("again/brighter", "stills/4", "test")
+    assert result.manifest.frames[:-1] == before
+
+
+def test_what_would_leak_between_splits_is_left_out(tmp_path, make_frame):
+    """A new clip resembles one frame of the training split and one of the test split."""
+    for name, seed, shares in (("a", 1, Shares(1, 0, 0)), ("b", 3, Shares(0, 0, 1))):
+        (tmp_path / name).mkdir()
+        Image.fromarray(make_frame(seed)).save(tmp_path / name / "0.png")
+        write_dataset(
+            incoming_frames(open_dataset(tmp_path / name)),
+            tmp_path / "set",
+            WriteOptions(shares=shares),
+            append=(tmp_path / "set").exists(),
+        )
+    clip = tmp_path / "new" / "clip"
+    clip.mkdir(parents=True)
+    for number, seed in enumerate((1, 3, 5)):
+        Image.fromarray(make_frame(seed)).save(clip / f"{number}.jpg", quality=95)
+    result = write_dataset(
+        incoming_frames(open_dataset(tmp_path / "new")), tmp_path / "set", append=True
+    )
+    assert list(result.left_out) == ["new/clip/1"]
+    assert "it resembles b/0 (test)" in result.left_out["new/clip/1"]
+    assert {record.split for record in result.manifest.frames[2:]} == {"training"}
+
+
+def test_a_session_is_opened_with_its_frames_where_both_have_been_moved(session, tmp_path):
+    session.close()
+    (tmp_path / "moved").mkdir()
+    for path in (session.folder, session.sequence.path):
+        path.rename(tmp_path / "moved" / path.name)
+    with open_session(tmp_path / "moved" / session.folder.name) as moved:
+        assert len(incoming_frames(moved)) == 3
+    (tmp_path / "moved" / "case 7").rename(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"neither at .* nor beside it"):
+        open_session(tmp_path / "moved" / session.folder.name)
+
+
+_KILLED = """
+import os, sys
+from pathlib import Path
+from napari_microaunet.curation import writer
+from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.curation.incoming import incoming_frames
+source, folder, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+steps = 0
+def counting(function):
+    def call(*arguments, **options):
+        global steps
+        steps += 1
+        if steps == step:
+            os.kill(os.getpid(), 9)
+        return function(*arguments, **options)
+    return call
+for name in ("_write", "write_mask_file", "write_manifest"):
+    setattr(writer, name, counting(getattr(writer, name)))
+Path.replace, Path.rename = counting(Path.replace), counting(Path.rename)
+writer.write_dataset(incoming_frames(open_dataset(source)), folder, append=folder.exists())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
+@pytest.mark.parametrize("append", [False, True])
+def test_killed_at_any_moment_it_leaves_a_dataset_that_the_same_command_completes(
+    tmp_path, write_set, append
+):
+    killed = 0
+    for step in (1, 4, 9, 14, 17):
+        folder, source = tmp_path / f"set {step}", write_set(tmp_path / f"in {step}", 4)
+        if append:
+            write_dataset(incoming_frames(open_dataset(source)), folder)
+            for path in (source / "masks").iterdir():
+                Image.fromarray(np.full((24, 32), 255, np.uint8)).save(path)
+        before = files(folder)
+        command = [sys.executable, "-c", _KILLED, str(source), str(folder), str(step)]
+        ended = subprocess.run(command, check=False, capture_output=True)  # noqa: S603
+        killed += ended.returncode != 0
+        assert ended.returncode in (0, -signal.SIGKILL), ended.stderr.decode()
+        if append or folder.exists():
+            dataset = open_dataset(folder)
+            assert [dataset.mask(index).any() for index in range(4)] == [True] * 4
+        if append and ended.returncode and step == 1:
+            assert {
+                name: b for name, b in files(folder).items() if ".incoming" not in name
+            } == before
+        write_dataset(
+            incoming_frames(open_dataset(source)),
+            folder,
+            append=(folder / "manifest.json").exists(),
+        )
+        dataset = open_dataset(folder)
+        for record, index in zip(dataset.frames, range(4), strict=True):
+            assert dataset.mask(index).all() == append
+            for file, digest in (
+                (record.image, record.image_sha256),
+                (record.mask, record.mask_sha256),
+            ):
+                assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == digest
+        assert not (folder / ".incoming").exists()
+    assert killed >= 3
