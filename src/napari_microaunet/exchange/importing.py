@@ -78,11 +78,13 @@ def read_labels(
     index_of |= {frame.name: index for index, frame in enumerate(sequence.frames)}
     found: dict[int, Buffer | None] = {}
     unknown: list[str] = []
+    by_number = False
     for label in format_.read(path):
-        index = index_of.get(label.name)
-        if index is None:
-            unknown.append(label.name)
+        index = index_of.get(label.name) if isinstance(label.name, str) else label.name
+        if index is None or index >= len(sequence):
+            unknown.append(str(label.name))
             continue
+        by_number |= isinstance(label.name, int)
         if index in found:
             raise InputError(f"{label.file} has labels of {label.name} for a second time.")
         found[index] = encode(index, label)
@@ -92,9 +94,70 @@ def read_labels(
             f"{path} has labels of {len(unknown)} frames that are not in {sequence.path}: "
             f"{names}; frames are found by their names, folders inside included."
         )
+    if by_number and len(found) < len(sequence):
+        raise InputError(
+            f"{path} has {len(found)} slices without names, but there are {len(sequence)} frames; "
+            "give one for each, or names beside it."
+        )
     if not found:
         raise InputError(f"{path} has no labels; give another file.")
     return found
+
+
+def read_for_session(
+    session: Session,
+    format_: Format,
+    path: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> dict[int, Buffer | None]:
+    """Read all labels for the frames of a session, or none; the session stays as it is.
+
+    Parameters
+    ----------
+    session : Session
+        Its frames are labelled.
+    format_ : Format
+        One of `FORMATS`.
+    path : Path
+        An export, or a file of it.
+    progress : callable, optional
+        Told the frames that are read and those of the session.
+    cancelled : callable, optional
+        Asked now and then whether to stop.
+
+    Returns
+    -------
+    dict of int to Buffer or None
+        As `read_labels`.
+
+    Raises
+    ------
+    InputError
+        As `read_labels`; or if labels are of another size than their frame.
+    CancelledError
+        If it was cancelled.
+    """
+    frames = session.sequence.frames
+    done = 0
+
+    def encode(index: int, label: ImportedMask) -> Buffer | None:
+        nonlocal done
+        if cancelled is not None and cancelled():
+            raise CancelledError
+        size = frames[index].height, frames[index].width
+        if label.size not in (None, size):
+            raise InputError(_wrong_size(label, label.size, size))
+        mask = label.read(size)
+        if mask.shape != size:
+            raise InputError(_wrong_size(label, mask.shape, size))
+        done += 1
+        if progress is not None:
+            progress(done, len(frames))
+        return session.chunks.encode(mask)
+
+    return read_labels(format_, path, session.sequence, encode)
 
 
 def import_labels(
@@ -136,25 +199,8 @@ def import_labels(
     """
     if session.notice is not None:
         raise InputError(session.notice)
+    found = read_for_session(session, format_, path, progress=progress, cancelled=cancelled)
     frames = session.sequence.frames
-    done = 0
-
-    def encode(index: int, label: ImportedMask) -> Buffer | None:
-        nonlocal done
-        if cancelled is not None and cancelled():
-            raise CancelledError
-        size = frames[index].height, frames[index].width
-        if label.size not in (None, size):
-            raise InputError(_wrong_size(label, label.size, size))
-        mask = label.read(size)
-        if mask.shape != size:
-            raise InputError(_wrong_size(label, mask.shape, size))
-        done += 1
-        if progress is not None:
-            progress(done, len(frames))
-        return session.chunks.encode(mask)
-
-    found = read_labels(format_, path, session.sequence, encode)
     mine = [
         frames[index].name
         for index in found
