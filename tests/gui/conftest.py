@@ -63,6 +63,7 @@ class InUse:
         self.prelabel = self.dock.sections["Pre-label"]
         self.review = self.dock.sections["Review"]
         self.edit = self.dock.sections["Edit"]
+        self.export = self.dock.sections["Export"]
 
     def reopen(self):
         """Open the dock anew, after it was closed."""

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidge
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.widgets.edit_section import EditSection
+from napari_microaunet.widgets.export_section import ExportSection
 from napari_microaunet.widgets.frames_section import FramesSection
 from napari_microaunet.widgets.keys import (
     ACTIONS,
@@ -38,6 +39,7 @@ SECTIONS: tuple[Callable[[Workbench], Section], ...] = (
     PrelabelSection,
     ReviewSection,
     EditSection,
+    ExportSection,
 )
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 from napari.qt.threading import FunctionWorker, create_worker
@@ -25,6 +28,32 @@ Work = Callable[[Callable[[], bool]], Iterable[object]]
 _MOST_UNDERWAY = 4
 # A tenth of the window's share where both want a core.
 _NICENESS = 10
+
+
+def with_progress(run: Callable[[Callable[[int, int], None]], object]) -> Iterator[int]:
+    """Turn a function that tells its progress into the items of a job.
+
+    Parameters
+    ----------
+    run : callable
+        Called in a thread of its own with a function that is to be told what is done and the
+        whole. It must end by itself when the job is cancelled.
+
+    Yields
+    ------
+    int
+        How much is done, one by one. What ``run`` raises is raised in the end.
+    """
+    told: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    with ThreadPoolExecutor(1, "work") as pool:
+        future = pool.submit(run, lambda done, _total: told.put(done))
+        future.add_done_callback(lambda _: told.put(None))
+        seen = 0
+        while (done := told.get()) is not None:
+            yield from range(seen + 1, done + 1)
+            seen = max(seen, done)
+        with suppress(CancelledError):
+            future.result()
 
 
 class Job(QObject):

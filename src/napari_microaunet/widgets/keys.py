@@ -97,6 +97,8 @@ ACTIONS = (
     Action("propagate", "Alt+G", "Propagate the mask to other frames"),
     Action("apply_propagation", "Alt+E", "Write the masks that were propagated"),
     Action("copy_from_previous", "Alt+C", "Copy the mask of the previous frame"),
+    # Export
+    Action("export", "Alt+X", "Export masks for other tools"),
 )
 
 

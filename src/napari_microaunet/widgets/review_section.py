@@ -62,6 +62,7 @@ class ReviewSection(QWidget):
         self.comparison.said.connect(self._say)
         self.panel = QueuePanel(bench, self.comparison.other_model)
         self.queue = self.panel.table
+        bench.selected = lambda: self.queue.selected
         self.queue.entered.connect(self._leave_dock)
         self.queue.customContextMenuRequested.connect(self._show_menu)
 

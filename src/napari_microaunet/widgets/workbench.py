@@ -87,6 +87,8 @@ class Work(QObject):
                 on_problem=lambda _: self.problem_changed.emit(),
                 on_change=self.status_changed.emit,
             )
+            # Made here, so that the window does not wait for thousands of them later.
+            _ = self._session.statuses
         return self._session
 
     def drop_masks(self) -> None:
@@ -115,6 +117,8 @@ class Workbench(QObject):
         What the last job came to.
     settings : MaskSettings
         How probability maps become masks, for every sequence.
+    selected : callable
+        Gives the numbers of the frames that are selected in the queue.
     work_changed : Signal()
         Another sequence is being worked on, or none, or its masks have come or gone.
     layers_changed : Signal()
@@ -153,6 +157,7 @@ class Workbench(QObject):
         self._job_work: Work | None = None
         self.message = ""
         self.settings = MaskSettings()
+        self.selected: Callable[[], Sequence[int]] = list
         self._works: list[Work] = []
         self._fit = FitToFrame(viewer)
         self._view = SessionView(self)

@@ -1,0 +1,294 @@
+"""Export: masks for other tools, and from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magicgui.widgets import CheckBox, ComboBox
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QMessageBox,
+    QPlainTextEdit,
+    QPushButton,
+    QWidget,
+)
+
+from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.errors import InputError
+from napari_microaunet.exchange.export import MARK, export, preview
+from napari_microaunet.exchange.formats import FORMATS
+from napari_microaunet.exchange.importing import read_for_session
+from napari_microaunet.exchange.labelled import labels_of_session
+from napari_microaunet.widgets.jobs import Job, with_progress
+from napari_microaunet.widgets.section import hint, may_replace, primary_button
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qtpy.QtGui import QShowEvent
+
+    from napari_microaunet.exchange.export import Preview, Summary
+    from napari_microaunet.exchange.labelled import Include, LabelSet
+    from napari_microaunet.widgets.workbench import Workbench
+
+# In the words of the window.
+_INCLUDE: dict[str, Include] = {
+    "accepted frames": "accepted",
+    "accepted and corrected ones": "edited",
+    "all that have a mask": "all",
+}
+_LINES_IN_SIGHT = 9
+# A preview is asked for when choices and decisions have rested for so long.
+_REST_MS = 300
+
+
+class ExportSection(QWidget):
+    """Choose a format and what goes in, see what will be written, write it."""
+
+    title = "Export"
+
+    def __init__(self, bench: Workbench) -> None:
+        super().__init__()
+        self._bench = bench
+        self._looking: Job | None = None
+        self.actions: dict[str, Callable[[], object]] = {"export": self.export}
+
+        self.export_button = primary_button("Export…")
+        hint(
+            self.export_button,
+            "Write the masks for other tools into a folder that appears when it is whole.\n"
+            "The frames and the session stay as they are.",
+            "export",
+        )
+        self.export_button.clicked.connect(self.export)
+        self.format = ComboBox(label="Format", choices=[(one.title, one) for one in FORMATS])
+        self.include = ComboBox(label="Frames", choices=list(_INCLUDE.items()))
+        self.selected_only = CheckBox(text="Only rows selected in the queue", label="")
+        self.divide = CheckBox(text="Divide into training and validation", value=True, label="")
+        self.preview = QPlainTextEdit(readOnly=True)
+        self.preview.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+        self.preview.setFixedHeight(_LINES_IN_SIGHT * self.preview.fontMetrics().lineSpacing() + 12)
+        self.remarks = QLabel(wordWrap=True)
+        self.import_button = QPushButton("Import labels…")
+        self.import_button.clicked.connect(self.import_labels)
+        self._add_hints()
+
+        layout = QFormLayout(self)
+        layout.setContentsMargins(8, 0, 8, 0)
+        layout.setVerticalSpacing(5)
+        layout.addRow(self.export_button)
+        for row in (self.format, self.include):
+            layout.addRow(row.label, row.native)
+        layout.addRow(self.selected_only.native)
+        layout.addRow(self.divide.native)
+        layout.addRow(self.preview)
+        layout.addRow(self.remarks)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.import_button)
+        layout.addRow(buttons)
+
+        self._rest = QTimer(self, interval=_REST_MS, singleShot=True)
+        self._rest.timeout.connect(self._look)
+        for choice in (self.format, self.include, self.selected_only, self.divide):
+            choice.changed.connect(self._update)
+        bench.work_changed.connect(self._update)
+        bench.job_changed.connect(self._update)
+        bench.status_changed.connect(lambda _: self._rest.start())
+        self._update()
+
+    def export(self) -> None:
+        """Ask for a folder and write into it."""
+        work, chosen = self._bench.work, self.format.value
+        if work is None or work.session is None or self._bench.job is not None:
+            return
+        suggested = work.sequence.path.absolute().parent / f"{work.sequence.name}-{chosen.key}"
+        target, _ = QFileDialog.getSaveFileName(
+            self,
+            "Export into a new folder",
+            str(suggested),
+            options=QFileDialog.Option.DontConfirmOverwrite,
+        )
+        if target and self._may_write_to(Path(target)):
+            self.write(Path(target))
+
+    def write(self, target: Path) -> None:
+        """Write into a folder; an earlier export there is replaced.
+
+        Parameters
+        ----------
+        target : Path
+            The folder.
+        """
+        choose, chosen, bench = self._chooser(), self.format.value, self._bench
+        if choose is None:
+            return
+        summaries: list[Summary] = []
+
+        def work(cancelled: Callable[[], bool]) -> Iterator[int]:
+            labels = choose(self.divide.value and chosen.divides)
+            job.total = len(labels.frames)
+            yield from with_progress(
+                lambda progress: summaries.append(
+                    export(
+                        labels,
+                        chosen,
+                        target,
+                        overwrite=True,
+                        progress=progress,
+                        cancelled=cancelled,
+                    )
+                )
+            )
+
+        def end(complete: bool) -> None:
+            if complete and summaries:
+                bench.message = _told(summaries[0])
+
+        job = Job(f"Exporting to {target.name}", work)
+        bench.run(job, end, bench.work)
+
+    def import_labels(self) -> None:
+        """Ask for labels in the chosen format and read them."""
+        work = self._bench.work
+        if work is None or not self._bench.may_change or self._bench.job is not None:
+            return
+        start = str(work.sequence.path.absolute().parent)
+        path = QFileDialog.getExistingDirectory(self, f"Import {self.format.value.title}", start)
+        if path:
+            self.read(Path(path))
+
+    def read(self, path: Path) -> None:
+        """Read labels of the chosen format, all of them or none.
+
+        Parameters
+        ----------
+        path : Path
+            The folder, or a file.
+        """
+        bench, chosen = self._bench, self.format.value
+        work, prelabels = bench.start_masks()
+        session, found = work.open_session(), {}
+
+        def look(cancelled: Callable[[], bool]) -> Iterator[int]:
+            yield from with_progress(
+                lambda progress: found.update(
+                    read_for_session(session, chosen, path, progress=progress, cancelled=cancelled)
+                )
+            )
+
+        def end(complete: bool) -> None:
+            # Not before all is read: there is nothing to ask about labels that do not fit.
+            permitted = may_replace(self, work.masks, sorted(found)) if complete else None
+            if permitted is None:
+                return
+            taken = [
+                index
+                for index in found
+                if not prelabels.masks.is_users(index) or index in permitted
+            ]
+            with session.step("Import labels"):
+                for index in taken:
+                    prelabels.masks.set(index, found[index], MaskOrigin.FILE)
+            bench.message = f"Imported {len(taken)} masks from {path.name}."
+
+        job = Job(f"Importing {path.name}", look, len(work.sequence))
+        bench.run(job, end, work)
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """Look what would be written, now that somebody can see it."""
+        super().showEvent(event)
+        self._rest.start()
+
+    def _may_write_to(self, target: Path) -> bool:
+        if not (target / MARK).is_file():
+            return True  # `export` refuses what is no earlier export
+        answer = QMessageBox.question(
+            self, "Replace the export?", f"{target} holds an earlier export. Replace it?"
+        )
+        return bool(answer == QMessageBox.StandardButton.Yes)
+
+    def _chooser(self) -> Callable[[bool], LabelSet] | None:
+        """Return what chooses the frames, in another thread; None where there is no session."""
+        work = self._bench.work
+        if work is None or work.session is None:
+            return None
+        session, include, names = work.session, self.include.value, None
+        if self.selected_only.value:
+            frames = work.sequence.frames
+            names = frozenset(frames[index].name for index in self._bench.selected())
+        return lambda divide: labels_of_session(session, include, names=names, divide=divide)
+
+    def _look(self) -> None:
+        """Find out in the background what would be written."""
+        choose, chosen = self._chooser(), self.format.value
+        if choose is None or not self.isVisibleTo(self.window()):
+            return
+        if self._looking is not None:
+            self._rest.start()
+            return
+
+        def look(_cancelled: Callable[[], bool]) -> Iterator[Preview | str]:
+            try:
+                yield preview(choose(False), chosen)
+            except InputError as error:
+                yield str(error)
+
+        def end(_complete: bool) -> None:
+            self._looking = None
+
+        self._looking = Job("Looking what would be exported", look)
+        self._looking.item.connect(self._show)
+        self._looking.ended.connect(end)
+        self._looking.start(in_passing=True)
+
+    def _show(self, found: Preview | str) -> None:
+        if isinstance(found, str):
+            self.preview.setPlainText("")
+            self.remarks.setText(found)
+            return
+        lines = [*found.first_files, f"{found.files} files for {found.frames} frames"]
+        self.preview.setPlainText("\n".join(lines))
+        self.remarks.setText("\n".join(found.warnings))
+
+    def _update(self) -> None:
+        work, idle = self._bench.work, self._bench.job is None
+        there = work is not None and work.session is not None
+        self.export_button.setEnabled(there and idle)
+        self.import_button.setEnabled(there and idle and self._bench.may_change)
+        self.divide.visible = self.format.value.divides
+        if not there:
+            self.preview.setPlainText("")
+            self.remarks.setText("")
+        self._rest.start()
+
+    def _add_hints(self) -> None:
+        hint(self.format.native, "What reads the masks; each keeps what its files can hold.")
+        hint(
+            self.include.native,
+            "Accepted frames are what somebody has answered for. Excluded ones never go out.\n"
+            "An accepted frame without a polyp is kept as a negative.",
+        )
+        hint(self.selected_only.native, "Of these frames, only those selected in the queue.")
+        hint(
+            self.divide.native,
+            "By video, folder and likeness: frames that resemble each other are never divided.",
+        )
+        hint(self.preview, "What will be written, the first frames by name.")
+        hint(
+            self.import_button,
+            "Read a folder of masks in the chosen format for the frames that are open:\n"
+            "all of them or, where one does not fit, none.",
+        )
+
+
+def _told(summary: Summary) -> str:
+    lost = "".join(f" Lost: {warning}" for warning in summary.warnings)
+    return (
+        f"Exported {summary.frames} frames with {summary.polyps} polyps, {summary.negatives} "
+        f"without, to {summary.target}.{lost}"
+    )

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox
+
+from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.exchange.formats import FORMATS
+
+
+@pytest.fixture
+def used(use, folder):
+    """Five frames with masks, three of them accepted, one of these as negative."""
+    used = use()
+    used.open(folder)
+    used.choose_model("bright")
+    used.prelabel_all()
+    for index, key in ((0, Qt.Key.Key_Q), (1, Qt.Key.Key_N), (2, Qt.Key.Key_Q)):
+        used.go_to(index)
+        used.press(key)
+    used.settle()
+    return used
+
+
+def choose(used, key, include="accepted"):
+    used.export.format.value = next(one for one in FORMATS if one.key == key)
+    used.export.include.value = include
+
+
+def test_accepted_masks_reach_coco_as_its_own_tools_read_it(used, qtbot, tmp_path):
+    choose(used, "coco")
+    qtbot.waitUntil(lambda: "for 3 frames" in used.export.preview.toPlainText(), timeout=30_000)
+    used.export.write(tmp_path / "out")
+    used.wait_for_job()
+    assert "Exported 3 frames" in used.bench.message
+    files = sorted((tmp_path / "out").rglob("instances*.json"))
+    assert len(files) == 2  # training and validation
+    images = [(coco, image) for coco in map(COCO, map(str, files)) for image in coco.imgs.values()]
+    assert len(images) == 3
+    frames = used.work.sequence.frames
+    for index in (0, 1, 2):
+        height, width = frames[index].height, frames[index].width
+        ((coco, image),) = (one for one in images if frames[index].name in one[1]["file_name"])
+        found = np.zeros((height, width), bool)
+        for annotation in coco.imgToAnns[image["id"]]:
+            found |= rle.decode(coco.annToRLE(annotation)).astype(bool)
+        np.testing.assert_array_equal(found, used.mask(index)[:height, :width] > 0)
+    assert not used.mask(1).any()
+
+
+def test_what_goes_in_can_be_chosen(used, qtbot, tmp_path):
+    choose(used, "labels", "all")
+    qtbot.waitUntil(lambda: "for 5 frames" in used.export.preview.toPlainText(), timeout=30_000)
+    used.export.selected_only.value = True
+    used.review.queue.selectAll()
+    qtbot.waitUntil(lambda: "for 5 frames" in used.export.preview.toPlainText(), timeout=30_000)
+    used.go_to(4)
+    used.review.queue.clearSelection()
+    used.review.queue.selectRow(used.review.queue.table.row_of(4))
+    used.export.write(tmp_path / "out")
+    used.wait_for_job()
+    assert "Exported 1 frames" in used.bench.message
+
+
+def test_nothing_to_export_is_said_before_the_button_is_pressed(use, qtbot, folder):
+    used = use()
+    used.open(folder)
+    qtbot.waitUntil(lambda: "no frame to export" in used.export.remarks.text(), timeout=30_000)
+
+
+def test_an_earlier_export_is_replaced_only_when_asked(used, monkeypatch, tmp_path, errors):
+    choose(used, "coco")
+    used.export.write(tmp_path / "out")
+    used.wait_for_job()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.No)
+    monkeypatch.setattr(
+        "qtpy.QtWidgets.QFileDialog.getSaveFileName", lambda *_, **__: (str(tmp_path / "out"), "")
+    )
+    used.press(Qt.Key.Key_X, Qt.KeyboardModifier.AltModifier)
+    used.wait_for_job()
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    used.export.write(tmp_path / "other")
+    used.wait_for_job()
+    assert any("holds something else" in error for error in errors())
+    assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
+
+
+def test_labels_come_back_and_accepted_masks_stay_unless_the_user_says_so(
+    used, monkeypatch, tmp_path
+):
+    choose(used, "labels", "all")
+    used.export.write(tmp_path / "out")
+    used.wait_for_job()
+    exported = [used.mask(index) for index in range(5)]
+    used.go_to(3)
+    used.layer.data_setitem((np.array([3]), np.array([5]), np.array([5])), 7)
+    used.go_to(0)
+    used.press(Qt.Key.Key_Delete)
+    used.settle()
+    monkeypatch.setattr(
+        "napari_microaunet.widgets.export_section.may_replace",
+        lambda _parent, masks, _indices: {3: masks.chunks.digest(3)},
+    )
+    used.export.read(tmp_path / "out")
+    used.wait_for_job()
+    np.testing.assert_array_equal(used.mask(3), exported[3])
+    assert used.masks.origin(3) is MaskOrigin.FILE
+
+
+def test_labels_of_other_frames_change_nothing_and_say_why(used, tmp_path, errors):
+    choose(used, "coco", "all")
+    used.export.divide.value = False
+    used.export.write(tmp_path / "out")
+    used.wait_for_job()
+    (file,) = (tmp_path / "out").rglob("instances*.json")
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image["file_name"] = "nobody.png"
+    file.write_text(json.dumps(content))
+    before = [used.mask(index) for index in range(5)]
+    used.export.read(tmp_path / "out")
+    used.wait_for_job()
+    assert any("nobody" in error for error in errors())
+    for index, mask in enumerate(before):
+        np.testing.assert_array_equal(used.mask(index), mask)
