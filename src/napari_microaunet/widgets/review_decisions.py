@@ -117,6 +117,8 @@ class Decisions:
                 prelabels.leave(index)
                 self._empty(masks, index)
             session.accept(readable)
+        for index in readable[-1:]:
+            masks.changed.emit(index)
         return _sentence(readable, "accepted as negative: no polyp") + _cannot_be_read(unread)
 
     def _empty(self, masks: MaskLayer, index: int) -> None:
@@ -127,6 +129,9 @@ class Decisions:
             frame = masks.session.sequence.frames[index]
             # A step for Ctrl+Z as well.
             masks.write(index, np.zeros((frame.height, frame.width), np.uint8), MaskOrigin.HAND)
+        elif masks.can_put(index):
+            # Not by `set`: nobody need be told of each of thousands that are not on show.
+            masks.session.put_mask(index, None, MaskOrigin.HAND)
         else:
             masks.set(index, None, MaskOrigin.HAND)
 

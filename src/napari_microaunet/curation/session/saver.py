@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from copy import copy
+from itertools import islice
 from typing import TYPE_CHECKING, Any, get_args
 
 from napari_microaunet.curation.session.database import Event, IntendedMask
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _ROLES: tuple[MapRole, ...] = get_args(MapRole)
 # Frames whose files are written together, before it is looked for what matters more.
 _FRAMES_AT_A_TIME = 16
+# Rows without files that share a transaction: while they are copied, nobody else gets the lock.
+_ROWS_AT_A_TIME = 1000
 
 
 class Saver:
@@ -124,7 +127,8 @@ class Saver:
             with_files = sorted(
                 self._files, key=lambda index: rows[index].origin is not MaskOrigin.HAND
             )[:_FRAMES_AT_A_TIME]
-            without = [index for index in self._rows if index not in self._files]
+            rows_alone = (index for index in self._rows if index not in self._files)
+            without = list(islice(rows_alone, _ROWS_AT_A_TIME))
         self._commit(database, without, of_session=True)
         if with_files:
             self._intend(database, with_files)

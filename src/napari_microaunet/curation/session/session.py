@@ -131,6 +131,8 @@ class Session:
         self._known: dict[int, dict[bytes, MaskOrigin]] = {}
         self._steps = ReviewSteps()
         self._step: Step | None = None
+        # Frames to be announced together; None while each is announced at once.
+        self._unannounced: dict[int, None] | None = None
         self._folder = SessionFolder(self.folder, sequence, self.annotator)
         self.notice = self._folder.notice
         self.remarks = self._folder.remarks
@@ -210,6 +212,10 @@ class Session:
 
     def status(self, index: int) -> FrameStatus:
         """Tell what is known of a frame."""
+        known = self._statuses[index]
+        if known is not None:
+            # The lock may be held for a while by who saves much.
+            return known
         with self._lock:
             return self._statuses[index] or self._status(index)
 
@@ -535,7 +541,8 @@ class Session:
             return
         step = self._step = Step(title)
         try:
-            yield step
+            with self._announcing_together():
+                yield step
         finally:
             self._step = None
             with self._lock:
@@ -594,19 +601,20 @@ class Session:
     ) -> ReviewChange:
         now, then = (step.after, step.before) if undo else (step.before, step.after)
         written, kept = [], []
-        for index, mask in then.masks.items():
-            if self._rows[index].digest == now.masks[index].digest:
-                write(index, mask.chunk, mask.origin)
-                written.append(index)
-            else:
-                kept.append(index)
-        with self._lock:
-            for index, decision in then.decisions.items():
-                row = self._rows[index]
-                row.accepted, row.accepted_at = decision.accepted, decision.accepted_at
-                row.reason, row.note = decision.reason, decision.note
-                self._touch(index, f"{'undone' if undo else 'redone'}: {step.title}")
-        self._announce(list(then.decisions))
+        with self._announcing_together():
+            for index, mask in then.masks.items():
+                if self._rows[index].digest == now.masks[index].digest:
+                    write(index, mask.chunk, mask.origin)
+                    written.append(index)
+                else:
+                    kept.append(index)
+            with self._lock:
+                for index, decision in then.decisions.items():
+                    row = self._rows[index]
+                    row.accepted, row.accepted_at = decision.accepted, decision.accepted_at
+                    row.reason, row.note = decision.reason, decision.note
+                    self._touch(index, f"{'undone' if undo else 'redone'}: {step.title}")
+            self._announce(list(then.decisions))
         frames = sorted({*then.decisions, *then.masks})
         return ReviewChange(step.title, tuple(frames), tuple(written), tuple(kept))
 
@@ -715,8 +723,20 @@ class Session:
             self._saver.event(self.annotator, slot, what)
 
     def _announce(self, indices: Sequence[int]) -> None:
-        if self._on_change is not None and indices:
+        if self._unannounced is not None:
+            self._unannounced |= dict.fromkeys(indices)
+        elif self._on_change is not None and indices:
             self._on_change(indices)
+
+    @contextmanager
+    def _announcing_together(self) -> Iterator[None]:
+        """Announce all frames that change meanwhile at the end, at once: they may be thousands."""
+        self._unannounced = {}
+        try:
+            yield
+        finally:
+            changed, self._unannounced = list(self._unannounced), None
+            self._announce(changed)
 
     def _count_anew(self) -> None:
         """Have what is not known of masks counted: after a crash, or an older version."""

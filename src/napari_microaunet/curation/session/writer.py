@@ -71,7 +71,10 @@ class Writer:
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that there is something to write."""
+        """Say that there is something to write; with the lock held that guards it."""
+        if self._waits:
+            # What is written is looked for after this is reset, and under that lock.
+            return
         with self._changed:
             if not self._waits:
                 self._waits = True
