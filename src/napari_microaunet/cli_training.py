@@ -252,6 +252,10 @@ def _told(as_events: bool) -> Iterator[Callable[[Event], None]]:
                             f"{unused} frames without a mask are not used: their video or folder "
                             "is held out"
                         )
+                case {"event": "out of memory", "chunk": chunk}:
+                    console.print(
+                        f"the graphics card's memory is full: going on with {chunk} frames at once"
+                    )
                 case {"event": "step", "progress": progress, "stage": stage, "losses": losses}:
                     note = f"loss {losses['loss']:.3f}"
                     bar.update(task, description=stage, completed=progress, note=note)

@@ -341,3 +341,27 @@ def test_soft_labels_are_made_once_and_resumed_with(data: Path, tmp_path: Path) 
     assert labels.stat().st_mtime_ns == made
     assert all("divergence" in line for line in losses(tmp_path / "run"))
     assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_full_graphics_card_is_tried_with_fewer_frames_at_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_step, most = trainer._Training._take_step, 2
+
+    def with_little_memory(training: trainer._Training, progress: float) -> None:
+        if training.recipe.batch.chunk > most:
+            raise torch.OutOfMemoryError
+        take_step(training, progress)
+
+    monkeypatch.setattr(trainer._Training, "_take_step", with_little_memory)
+    recipe, events = small_recipe(data), []
+    folder = RunFolder(tmp_path / "run", recipe)
+    outcome = train(recipe, open_dataset(data), folder, device="cpu", report=events.append)
+    assert outcome.finished
+    assert [one["chunk"] for one in events if one["event"] == "out of memory"] == [2]
+    RunFolder(tmp_path / "run", recipe)  # the same request goes on with it
+
+    most = 0
+    folder = RunFolder(tmp_path / "none", recipe)
+    with pytest.raises(TrainingError, match="graphics card is full"):
+        train(recipe, open_dataset(data), folder, device="cpu")

@@ -116,19 +116,34 @@ def train(
         If the device is missing, there are too few frames, start or teacher cannot be used, or
         another process is training in the same folder.
     TrainingError
-        If the loss stops being a number, or the graphics card's memory is full.
+        If the loss stops being a number, or the graphics card's memory is too small for one frame
+        at a time; for fewer frames at once it goes on from its last state, and says so.
     """
     fabric = start_fabric(device)
     try:
         with run.locked() if fabric.is_global_zero else nullcontext():
-            return _Training(recipe, dataset, run, fabric, report, cancelled).run_to_end()
+            while True:
+                try:
+                    return _Training(recipe, dataset, run, fabric, report, cancelled).run_to_end()
+                except torch.OutOfMemoryError as error:
+                    recipe = _with_smaller_chunks(recipe, fabric, error)
+                # Out of the handler, which keeps everything alive that filled the memory.
+                torch.cuda.empty_cache()
+                report({"event": "out of memory", "chunk": recipe.batch.chunk})
     except CancelledError:
         return Outcome(False, 0, 0.0, None)
-    except torch.OutOfMemoryError as error:
+
+
+def _with_smaller_chunks(recipe: Recipe, fabric: Fabric, error: Exception) -> Recipe:
+    """Have half as many frames go through the network at once."""
+    chunk = min(recipe.batch.chunk, recipe.batch.size) // 2
+    if chunk < 1 or fabric.world_size > 1:
         raise TrainingError(
             "The memory of the graphics card is full: close other programs that use it, choose a "
             "smaller batch.chunk in the recipe, or train on the CPU."
         ) from error
+    batch = recipe.batch.model_copy(update={"chunk": chunk})
+    return recipe.model_copy(update={"batch": batch})
 
 
 class _Training:
