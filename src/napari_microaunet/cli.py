@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from napari_microaunet import cli_exchange, cli_training
+from napari_microaunet import cli_dataset, cli_exchange, cli_training
 from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 
@@ -321,6 +321,8 @@ app.command()(cli_training.train)
 app.command()(cli_training.finetune)
 app.command()(cli_exchange.export)
 app.command("import")(cli_exchange.import_labels)
+app.command()(cli_dataset.check)
+app.add_typer(cli_dataset.app, name="dataset")
 
 
 def main() -> None:

@@ -95,6 +95,19 @@ def stated_groups(sequence: FrameSequence) -> list[str]:
     return [_stated_group(frame, root_of(sequence.path), tables) for frame in frames]
 
 
+def tabled_sequences(sequence: FrameSequence) -> list[str | None]:
+    """Tell which sequence a table ``sequences.csv`` gives to each frame; None where it is silent.
+
+    Raises
+    ------
+    InputError
+        If a table cannot be read.
+    """
+    tables: dict[Path, dict[str, str]] = {}
+    root = root_of(sequence.path)
+    return [_tabled_sequence(frame, root, tables) for frame in sequence.frames]
+
+
 def is_named_as_negatives(folder: str) -> bool:
     """Tell whether a folder's name says that its frames show no polyp.
 
@@ -283,6 +296,17 @@ def _alike(
 
 def _stated_group(frame: Frame, root: Path, tables: dict[Path, dict[str, str]]) -> str:
     """Return the group that a table or a folder gives to a frame."""
+    sequence = _tabled_sequence(frame, root, tables)
+    if sequence is not None:
+        return sequence
+    inside_of = PurePosixPath(frame.name).parent
+    if all(is_named_as_negatives(part) for part in inside_of.parts):
+        return frame.name
+    return inside_of.as_posix()
+
+
+def _tabled_sequence(frame: Frame, root: Path, tables: dict[Path, dict[str, str]]) -> str | None:
+    """Return the sequence that a table gives to a frame."""
     for folder in frame.source.parents:
         if not folder.is_relative_to(root):
             break
@@ -294,10 +318,7 @@ def _stated_group(frame: Frame, root: Path, tables: dict[Path, dict[str, str]]) 
         sequence = tables[folder].get(inside.as_posix())
         if sequence is not None:
             return (folder.relative_to(root) / f"sequence {sequence}").as_posix()
-    inside_of = PurePosixPath(frame.name).parent
-    if all(is_named_as_negatives(part) for part in inside_of.parts):
-        return frame.name
-    return inside_of.as_posix()
+    return None
 
 
 def _read_table(path: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_microaunet.frames import FieldOfView
     from napari_microaunet.frames.sequence import FrameSequence
 
 # Frames are compared at this side length, where the noise of a camera is averaged out.
@@ -96,7 +97,7 @@ def look_over(sequence: FrameSequence) -> Iterator[FrameLook]:
         (index, pool.submit(_glance, sequence, index))
         for index in islice(indices, _READ_AHEAD * readers)
     )
-    before: _Glance | None = None
+    before: Glance | None = None
     try:
         while underway:
             index, future = underway.popleft()
@@ -163,8 +164,18 @@ def clips(sequence: FrameSequence, looks: Sequence[FrameLook]) -> NDArray[np.int
 
 
 @dataclass(frozen=True, eq=False)
-class _Glance:
-    """A frame reduced to what its own look and that of the next one need."""
+class Glance:
+    """A frame reduced to what its own look and that of the next one need.
+
+    Attributes
+    ----------
+    thumbnail, lit, contrast
+        As in `FrameLook`.
+    look : Look
+        For `picture_change`.
+    gray : float32 array, shape (64, 64)
+        Means of the brightness, in gray levels.
+    """
 
     thumbnail: NDArray[np.float32]
     look: Look
@@ -172,22 +183,39 @@ class _Glance:
     lit: float
     contrast: float
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether the frame shows nothing: it is black, or of one colour."""
+        return self.lit < _LEAST_LIT or self.contrast < _LEAST_CONTRAST
 
-def _glance(sequence: FrameSequence, index: int) -> _Glance | None:
+
+def _glance(sequence: FrameSequence, index: int) -> Glance | None:
     """Read a frame; None if that is not possible."""
     try:
         frame = sequence.read(index)
     except InputError:
         return None
+    return glance_at(frame, sequence.field_of_view(index))
+
+
+def glance_at(frame: NDArray[np.uint8], field: FieldOfView) -> Glance:
+    """Reduce a frame to what it is compared by.
+
+    Parameters
+    ----------
+    frame : uint8 array, shape (height, width, 3)
+        RGB.
+    field : FieldOfView
+        Its field of view.
+    """
     small = Image.fromarray(frame).resize((_SIDE, _SIDE), Image.Resampling.BOX)
     lit = np.asarray(small).max(axis=2) > _DARKEST_LIT
     gray = np.asarray(small.convert("L"), np.float32)
     contrast = float(gray[lit].std()) if lit.any() else 0.0
-    view = thumbnail(frame, sequence.field_of_view(index))
-    return _Glance(view, look(frame), gray, float(lit.mean()), contrast)
+    return Glance(thumbnail(frame, field), look(frame), gray, float(lit.mean()), contrast)
 
 
-def _compared(index: int, glance: _Glance | None, before: _Glance | None) -> FrameLook:
+def _compared(index: int, glance: Glance | None, before: Glance | None) -> FrameLook:
     """Compare a frame with the last one that shows something."""
     if glance is None:
         nothing = np.zeros((32, 32), np.float32)

@@ -56,20 +56,41 @@ def read_mask_file(path: Path) -> NDArray[np.uint8]:
     UnreadableError
         If the file cannot be decoded.
     """
+    values, are_labels = read_mask_values(path)
+    return values if are_labels else (values > 127).astype(np.uint8)
+
+
+def read_mask_values(path: Path) -> tuple[NDArray[np.uint8], bool]:
+    """Read the values of a mask as they are in the file.
+
+    Parameters
+    ----------
+    path : Path
+        An image file.
+
+    Returns
+    -------
+    values : uint8 array, shape (height, width)
+        The brightest channel; of a palette with colours, the index.
+    are_labels : bool
+        Whether `read_mask_file` takes them as they are, or as the picture of a mask.
+
+    Raises
+    ------
+    UnreadableError
+        If the file cannot be decoded.
+    """
     key, value = _LABELS_MARK
     with opened(path) as image:
         lossless = image.format in _LOSSLESS
         marked = image.info.get(key) == value
         values = _values(upright(image))
-    if marked:
-        return values
-    if lossless:
-        present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-        labels = present[(present != 0) & (present != IGNORE)]
-        few = 0 < len(labels) <= _MOST_LABELS and labels.max() <= _LARGEST_LABEL
-        if few and (IGNORE not in present or labels.max() == len(labels)):
-            return values
-    return (values > 127).astype(np.uint8)
+    if marked or not lossless:
+        return values, marked
+    present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    labels = present[(present != 0) & (present != IGNORE)]
+    few = 0 < len(labels) <= _MOST_LABELS and labels.max() <= _LARGEST_LABEL
+    return values, bool(few and (IGNORE not in present or labels.max() == len(labels)))
 
 
 def write_mask_file(path: Path, labels: NDArray[np.uint8]) -> None:
