@@ -205,3 +205,26 @@ def test_what_makes_no_sense_is_refused():
         refine(mask, IGNORE, frame, None, positive=[(4, 5)])
     with pytest.raises(ValueError, match="differ in size"):
         refine(mask, 1, frame[:-1], None, positive=[(4, 5)])
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_far_from_the_click_nothing_changes_against_a_model_that_is_sure(positive):
+    shape = 160, 200
+    polyp = disc(shape, 80, 60, 30) if positive else disc(shape, 80, 80, 70)
+    mask = polyp.astype(np.uint8)
+    # Nothing in the picture ends the error.
+    frame = np.full((*shape, 3), 120, np.uint8)
+    click, radius = ((80, 99), 10) if positive else ((80, 138), 12)
+    clicks = ([click], []) if positive else ([], [click])
+    # As wrong as the mask near the click, and sure that the mask is right.
+    sure = np.full(shape, 0 if positive else 255, np.uint8)
+    unsure = np.full(shape, 128, np.uint8)
+    rows, columns = np.indices(shape)
+    away = np.hypot(rows - click[0], columns - click[1])
+    changed = {
+        name: refine(mask, 1, frame, probability, *clicks) != mask
+        for name, probability in (("sure", sure), ("unsure", unsure))
+    }
+    assert changed["sure"][click]
+    assert away[changed["sure"]].max() <= 2 * radius
+    assert away[changed["unsure"]].max() > 2 * radius

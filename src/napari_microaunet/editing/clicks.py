@@ -55,6 +55,11 @@ _DISC = 2.5
 _REACH = 6
 # But this far around, in pixels, is looked at for small errors too.
 _LEAST_REACH = 20
+# Farther away than so many distances, pixels that the model is as sure about as this, in
+# probability, do not change against it. On 20 frames each, the first click then comes to Dice 0.79
+# instead of 0.74 (CVC-ClinicDB) and 0.91 instead of 0.90 (Kvasir); after five it is the same.
+_SURE_REACH = 1.5
+_SURE = 0.95
 # What is looked at is reduced to at most this many cells to every side of the click.
 _CELLS = 48
 # An error is never taken for larger than this share of the root of the frame's area. Where
@@ -111,11 +116,12 @@ def refine(
     """Correct a polyp by clicks: what belongs to it, and what does not.
 
     A positive click only adds to the polyp, a negative one only takes away, and
-    only around the click. One at a place that is right already, or on another
-    polyp or ignore, changes nothing but its disc. Every clicked pixel, and the
-    disc of 2.5 pixels around it, has the label that was asked for, where it was
-    background or the polyp itself before. A positive click far from the
-    polyp, or one for a number that no polyp has, starts a new region.
+    only around the click; far from it, not against what the model is sure of.
+    One at a place that is right already, or on another polyp or ignore, changes
+    nothing but its disc. Every clicked pixel, and the disc of 2.5 pixels around
+    it, has the label that was asked for, where it was background or the polyp
+    itself before. A positive click far from the polyp, or one for a number that
+    no polyp has, starts a new region.
 
     Positive clicks are applied first, each in the order given. A window may
     pass every click alone, on the mask that the last one gave.
@@ -256,8 +262,12 @@ def _meant(
     )
     at = (click[0] - box[0].start, click[1] - box[1].start)
     rows, columns = np.ogrid[: size[1], : size[0]]
-    disc = np.hypot(rows - at[0], columns - at[1]) <= _DISC
-    pieces, _ = ndimage.label(wrong & ((likely > 0) | disc), WITH_DIAGONALS)
+    away = np.hypot(rows - at[0], columns - at[1])
+    may_change = likely > 0
+    if probability is not None:
+        sure = probability[box] < 255 * (1 - _SURE) if positive else probability[box] > 255 * _SURE
+        may_change &= ~(sure & (away > _SURE_REACH * around.radius))
+    pieces, _ = ndimage.label(wrong & (may_change | (away <= _DISC)), WITH_DIAGONALS)
     meant = pieces == pieces[at]
     return box, meant | _cut_off(
         wrong, meant, _CRUMBS * np.pi * around.radius**2, positive=positive
