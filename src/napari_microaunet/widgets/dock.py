@@ -9,8 +9,10 @@ from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_microaunet.errors import InputError
+from napari_microaunet.widgets.check_section import CheckSection
 from napari_microaunet.widgets.edit_section import EditSection
 from napari_microaunet.widgets.export_section import ExportSection
+from napari_microaunet.widgets.folds import Folds
 from napari_microaunet.widgets.frames_section import FramesSection
 from napari_microaunet.widgets.keys import (
     ACTIONS,
@@ -40,6 +42,7 @@ SECTIONS: tuple[Callable[[Workbench], Section], ...] = (
     ReviewSection,
     EditSection,
     ExportSection,
+    CheckSection,
 )
 
 
@@ -57,6 +60,8 @@ class MicroAUNetDock(QWidget):
         What the sections share.
     sections : dict of str to Section
         The sections by title.
+    foldables : dict of str to Foldable
+        What folds each of them.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -66,19 +71,22 @@ class MicroAUNetDock(QWidget):
         viewer = getattr(viewer, "__wrapped__", viewer)
         self.bench = Workbench(viewer)
         self.sections: dict[str, Section] = {}
+        self.foldables: dict[str, Foldable] = {}
 
         column = QVBoxLayout()
         column.setContentsMargins(0, 0, 0, 0)
         for make in SECTIONS:
             section = make(self.bench)
             self.sections[section.title] = section
-            column.addWidget(Foldable(section.title, section))
+            self.foldables[section.title] = Foldable(section.title, section)
+            column.addWidget(self.foldables[section.title])
         column.addStretch()
         content = QWidget()
         content.setLayout(column)
         scroll = _ScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(content)
+        self._folds = Folds(self.bench, self.foldables, scroll)
         keys_button = QPushButton("Keys…")
         hint(keys_button, "See and change the keys of everything in this dock.", "focus_dock")
         keys_button.clicked.connect(self.change_keys)
