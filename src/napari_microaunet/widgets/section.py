@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QMessageBox, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
@@ -44,26 +45,40 @@ class Foldable(QWidget):
         The section.
     unfolded : bool
         Whether it is at first.
+
+    Attributes
+    ----------
+    heading : QPushButton
+        What the user presses.
+    chosen : Signal(bool)
+        The user has unfolded it, or folded it.
     """
+
+    chosen = Signal(bool)
 
     def __init__(self, title: str, content: QWidget, unfolded: bool = True) -> None:
         super().__init__()
         self._title = title
         self._content = content
-        self._heading = QPushButton(objectName="heading")
-        self._heading.setCheckable(True)
-        self._heading.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self._heading.toggled.connect(self._fold)
+        self.heading = QPushButton(objectName="heading")
+        self.heading.setCheckable(True)
+        self.heading.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.heading.toggled.connect(self._fold)
+        self.heading.clicked.connect(self.chosen)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 6)
         layout.setSpacing(4)
-        layout.addWidget(self._heading)
+        layout.addWidget(self.heading)
         layout.addWidget(content)
-        self._heading.setChecked(unfolded)
+        self.heading.setChecked(unfolded)
         self._fold(unfolded)
 
+    def unfold(self, unfolded: bool) -> None:
+        """Unfold it, or fold it."""
+        self.heading.setChecked(unfolded)
+
     def _fold(self, unfolded: bool) -> None:
-        self._heading.setText(f"{'▾' if unfolded else '▸'} {self._title}")
+        self.heading.setText(f"{'▾' if unfolded else '▸'} {self._title}")
         self._content.setVisible(unfolded)
 
 
