@@ -68,8 +68,8 @@ class ImportedMask:
 
     Attributes
     ----------
-    name : str
-        The frame, as the file calls it.
+    name : str or int
+        The frame, as the file calls it; its number from 0 in files without names.
     file : Path
         The file, for messages.
     size : (int, int) or None
@@ -79,7 +79,7 @@ class ImportedMask:
         (height, width): 0 background, 1..n polyps, 255 ignore; or raises `InputError`.
     """
 
-    name: str
+    name: str | int
     file: Path
     size: tuple[int, int] | None
     read: Callable[[tuple[int, int]], Mask]
@@ -100,6 +100,8 @@ class Format(ABC):
         What else is to be known, a sentence; or empty.
     divides : bool
         Whether what is written depends on the splits.
+    is_flat : bool
+        Whether it has no subfolders for frames, which are called by their `flat_name`.
     """
 
     key: ClassVar[str]
@@ -107,6 +109,7 @@ class Format(ABC):
     loses: tuple[Loss, ...] = ()
     remark: ClassVar[str] = ""
     divides: ClassVar[bool] = False
+    is_flat: ClassVar[bool] = False
 
     @abstractmethod
     def files(self, frame: LabelledFrame) -> list[str]:
@@ -115,6 +118,15 @@ class Format(ABC):
     def summary_files(self, frames: Sequence[LabelledFrame]) -> list[str]:  # noqa: ARG002
         """List what is written once for all frames, likewise."""
         return []
+
+    def check(self, frames: Sequence[LabelledFrame]) -> None:  # noqa: B027
+        """Refuse frames that cannot be written together; most formats take all.
+
+        Raises
+        ------
+        InputError
+            If they cannot.
+        """
 
     @abstractmethod
     def write(self, folder: Path, frame: LabelledFrame, mask: Mask) -> Record:

@@ -27,7 +27,7 @@ from napari_microaunet.exchange.base import (
 )
 from napari_microaunet.exchange.frame_files import store_frame, suffix_if_copied
 from napari_microaunet.exchange.json_files import lines_of_list, read_json
-from napari_microaunet.exchange.places import name_from_file, target_file
+from napari_microaunet.exchange.places import files_below, name_from_file, target_file
 from napari_microaunet.exchange.regions import (
     LONGEST_OUTLINE,
     as_counts,
@@ -152,7 +152,11 @@ class Coco(Format):
                 file.write("}\n")
 
     def read(self, path: Path) -> Iterator[ImportedMask]:
-        files = [path] if path.is_file() else sorted((path / "annotations").glob("*.json"))
+        folder = path / "annotations"
+        if path.is_file():
+            files = [path]
+        else:
+            files = [file for _, file in files_below(folder, frozenset({".json"}))]
         if not files:
             raise InputError(
                 f"{path} holds no annotations/*.json; give a COCO file, or a folder with some."
@@ -170,7 +174,7 @@ def _annotation(region: NDArray[np.bool_], label: int) -> Record:
     outer, holes = outlines(region)
     as_polygons = label != IGNORE and not holes
     if as_polygons and all(length_of(points) <= LONGEST_OUTLINE for points in outer):
-        segmentation: Any = [points.ravel().tolist() for points in outer]
+        segmentation: Any = [points.astype(int).ravel().tolist() for points in outer]
     else:
         segmentation = rle
     return {

@@ -112,8 +112,9 @@ def preview(labels: LabelSet, format_: Format, first: int = 3) -> Preview:
     Raises
     ------
     InputError
-        If one of the first frames cannot be read.
+        If one of the first frames cannot be read, or the frames do not fit the format.
     """
+    format_.check(labels.frames)
     shown = [name for frame in labels.frames[:first] for name in format_.files(frame)]
     once = [*format_.summary_files(labels.frames), MARK]
     per_frame = len(format_.files(labels.frames[0]))
@@ -173,6 +174,7 @@ def export(
     _check_target(labels, target, overwrite)
     for frame in labels.frames:
         check_name(frame.name, labels.source)
+    format_.check(labels.frames)
     partial = target.with_name(f"{target.name}.partial")
 
     def still_wanted() -> None:
@@ -316,6 +318,7 @@ def _write_frames(
                     progress(journal.done, total)
                 still_wanted()
             while waiting:
+                still_wanted()
                 journal.add(waiting.popleft().result())
                 progress(journal.done, total)
         finally:

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.coco import Coco
+from napari_microaunet.exchange.cvat import Cvat
+from napari_microaunet.exchange.label_studio import LabelStudio
+from napari_microaunet.exchange.layouts import Cvc, Kvasir
 from napari_microaunet.exchange.png import BinaryPng, LabelPng
+from napari_microaunet.exchange.stacks import ImageJTiff, Nifti, OmeTiff
+from napari_microaunet.exchange.voc import Voc
+from napari_microaunet.exchange.yolo import Yolo
 
 if TYPE_CHECKING:
     from napari_microaunet.exchange.base import Format
@@ -14,7 +20,16 @@ if TYPE_CHECKING:
 FORMATS: tuple[Format, ...] = (
     BinaryPng(),
     LabelPng(),
+    Kvasir(),
+    Cvc(),
     Coco(),
+    Yolo(),
+    Voc(),
+    Cvat(),
+    LabelStudio(),
+    ImageJTiff(),
+    OmeTiff(),
+    Nifti(),
 )
 
 

@@ -74,14 +74,23 @@ def read_labels(
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; check its spelling.")
-    index_of = {flat_name(frame.name): index for index, frame in enumerate(sequence.frames)}
-    index_of |= {frame.name: index for index, frame in enumerate(sequence.frames)}
+    by_name = {frame.name: index for index, frame in enumerate(sequence.frames)}
+    by_flat_name = {flat_name(name): index for name, index in by_name.items()}
+    index_of = by_name | by_flat_name if format_.is_flat else by_flat_name | by_name
     found: dict[int, Buffer | None] = {}
     unknown: list[str] = []
     by_number = False
     for label in format_.read(path):
-        index = index_of.get(label.name) if isinstance(label.name, str) else label.name
-        if index is None or index >= len(sequence):
+        if isinstance(label.name, int):
+            if label.name >= len(sequence):
+                raise InputError(
+                    f"{label.file} has more slices than there are frames ({len(sequence)}); "
+                    "it belongs to others."
+                )
+            index: int | None = label.name
+        else:
+            index = index_of.get(label.name)
+        if index is None:
             unknown.append(str(label.name))
             continue
         by_number |= isinstance(label.name, int)

@@ -119,23 +119,42 @@ def files_below(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[str, P
     Raises
     ------
     InputError
-        If a link leads out of the folder, or round in circles.
+        If there is a link to a folder, or one to a file outside.
     """
     root = folder.resolve()
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(one for one in folders if not one.startswith("."))
-        for one in [*folders, *files]:
-            path = Path(parent, one)
-            if path.is_symlink():
-                check_link(path, root)
+        for one in folders:
+            if (path := Path(parent, one)).is_symlink():
+                raise InputError(f"{path} is a link to a folder; put the folder itself there.")
         for one in sorted(files):
             path = Path(parent, one)
             if path.suffix.lower() in suffixes and not one.startswith("."):
+                _check_link(path, root)
                 yield path.relative_to(folder).as_posix()[: -len(path.suffix)], path
 
 
-def check_link(path: Path, root: Path) -> None:
+def file_of(path: Path, relative: str) -> Path:
+    """Choose a file of an export, or the file itself where that was given.
+
+    Raises
+    ------
+    InputError
+        If it is missing, or a link out of the folder.
+    """
+    if not path.is_dir():
+        return path
+    file = path / relative
+    if not file.exists() and not file.is_symlink():
+        raise InputError(f"{path} holds no {relative}; give the folder of an export, or the file.")
+    _check_link(file, path.resolve())
+    return file
+
+
+def _check_link(path: Path, root: Path) -> None:
     """Refuse a link that leads nowhere, round in circles, or out of a folder that is resolved."""
+    if not path.is_symlink():
+        return
     try:
         found = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:

@@ -38,6 +38,14 @@ _COCO_BITS, _COCO_ZERO = 5, 48
 _COCO_MOST_CHARACTERS = 7
 
 
+def outline_of(part: Part) -> Points | None:
+    """Give the one outline that draws a part to the pixel, in the frame; None if none does."""
+    outer, holes = outlines(part.region)
+    if holes or len(outer) > 1 or length_of(outer[0]) > LONGEST_OUTLINE:
+        return None
+    return np.add(outer[0], (part.left, part.top))
+
+
 class Part(NamedTuple):
     """One polyp of a mask, or the regions to ignore.
 
@@ -64,13 +72,15 @@ def parts_of(mask: Mask) -> Iterator[Part]:
             yield Part(label, mask[box] == label, box[1].start, box[0].start)
 
 
-def outlines(region: Region) -> tuple[list[Points], list[Points]]:
+def outlines(region: Region, *, diagonals: bool = False) -> tuple[list[Points], list[Points]]:
     """Follow the sides of a region's pixels.
 
     Parameters
     ----------
     region : bool array, shape (height, width)
-        Any; pixels that touch at a corner alone are of different outlines.
+        Any.
+    diagonals : bool
+        Whether pixels that touch at a corner alone are of one outline.
 
     Returns
     -------
@@ -79,7 +89,8 @@ def outlines(region: Region) -> tuple[list[Points], list[Points]]:
     """
     outer: list[Points] = []
     holes: list[Points] = []
-    for contour in find_contours(np.pad(region, 1).astype(np.float32), 0.5, fully_connected="low"):
+    padded, connected = np.pad(region, 1).astype(np.float32), "high" if diagonals else "low"
+    for contour in find_contours(padded, 0.5, fully_connected=connected):
         # The contour runs through the middles of the pixels' sides; the pad has moved it by 1,
         # and the centre of a pixel is half a pixel from its edge.
         side = contour[:-1] - 0.5
@@ -96,6 +107,29 @@ def outlines(region: Region) -> tuple[list[Points], list[Points]]:
         area = np.sum(rows * np.roll(columns, -1) - columns * np.roll(rows, -1))
         (outer if area < 0 else holes).append(corners[:, ::-1])
     return outer, holes
+
+
+def through_centres(corners: Points) -> Points:
+    """Move an outer outline inwards, to the centres of the pixels that it goes along.
+
+    Parameters
+    ----------
+    corners : float array, shape (n, 2)
+        An outer outline of `outlines`.
+
+    Returns
+    -------
+    float array, shape (m, 2)
+        Points with halves; they touch all pixels along the outline.
+    """
+    after = np.roll(corners, -1, axis=0)
+    ahead = np.sign(after - corners)
+    # The region is on this side of an outer outline.
+    inward = np.stack([-ahead[:, 1], ahead[:, 0]], axis=1)
+    ends = np.stack([corners + (ahead + inward) / 2, after - (ahead - inward) / 2], axis=1)
+    points: Points = ends.reshape(-1, 2)
+    differs = (points != np.roll(points, 1, axis=0)).any(axis=1)
+    return points[differs] if differs.any() else points[:1]
 
 
 def length_of(points: Points) -> float:
@@ -235,11 +269,10 @@ def as_counts(values: Iterable[Any], file: Path, where: str) -> Counts:
         If they are no whole numbers from 0.
     """
     try:
-        numbers = np.array(list(values))
-        counts = numbers.astype(np.int64)
-    except (TypeError, ValueError, OverflowError) as error:
+        counts = np.array(list(values))
+    except (ValueError, OverflowError) as error:  # lists in the list, or numbers beyond 64 bits
         raise InputError(f"{file}: the mask of {where} has no run lengths.") from error
-    if counts.ndim != 1 or (counts != numbers).any() or (counts < 0).any():
+    if counts.ndim != 1 or counts.dtype != np.int64 or (counts < 0).any():
         raise InputError(f"{file}: the mask of {where} has no run lengths; export it again.")
     return counts
 

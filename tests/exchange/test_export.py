@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import CancelledError
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from labelled_help import NAMES, make_session, random_mask
+from PIL import Image
+
+from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.errors import InputError
+from napari_microaunet.exchange.export import export
+from napari_microaunet.exchange.formats import FORMATS, find_format
+from napari_microaunet.exchange.labelled import (
+    labels_of_dataset,
+    labels_of_session,
+    opened_labels,
+)
+from napari_microaunet.frames.masks import read_mask_file
+
+
+@pytest.fixture
+def session(tmp_path):
+    session, _ = make_session(tmp_path)
+    with session:
+        yield session
+
+
+def tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("format_", FORMATS, ids=lambda one: one.key)
+def test_what_was_cancelled_goes_on_and_comes_out_the_same(session, tmp_path, format_):
+    labels = labels_of_session(session)
+    frames, written = [], []
+    for frame in labels.frames:
+
+        def read_mask(frame=frame):
+            written.append(frame.name)
+            return frame.read_mask()
+
+        frames.append(replace(frame, read_mask=read_mask))
+    counted = replace(labels, frames=tuple(frames))
+    done = []
+
+    def cancelled():
+        return len(done) > 3
+
+    with pytest.raises(CancelledError):
+        export(
+            counted,
+            format_,
+            tmp_path / "out",
+            progress=lambda now, _all: done.append(now),
+            cancelled=cancelled,
+        )
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out.partial").is_dir()
+    at_least = max(done)
+    written.clear()
+    export(counted, format_, tmp_path / "out")
+    assert len(written) <= len(NAMES) - at_least
+    assert not (tmp_path / "out.partial").exists()
+    (tmp_path / "whole").mkdir()
+    export(labels, format_, tmp_path / "whole" / "out")
+    went_on, whole = tree(tmp_path / "out"), tree(tmp_path / "whole" / "out")
+    assert went_on.keys() == whole.keys()
+    for name, content in whole.items():
+        if name != "microaunet-export.json" and not name.endswith((".gz", ".ome.tif")):
+            assert went_on[name] == content, name
+
+
+def test_another_export_begins_anew_and_leaves_nothing_of_the_first(session, tmp_path):
+    labels = labels_of_session(session)
+    done = []
+    with pytest.raises(CancelledError):
+        export(
+            labels,
+            find_format("png"),
+            tmp_path / "out",
+            progress=lambda now, _all: done.append(now),
+            cancelled=lambda: len(done) > 3,
+        )
+    assert list((tmp_path / "out.partial").rglob("*.png"))
+    index = next(i for i, f in enumerate(session.sequence.frames) if f.name == "a")
+    session.put_mask(index, session.chunks.mask(index) * 0, MaskOrigin.HAND)
+    export(labels_of_session(session), find_format("png"), tmp_path / "out")
+    assert not (tmp_path / "out" / "masks" / "a.png").exists()
+    assert len(list((tmp_path / "out").rglob("*.png"))) == len(NAMES) - 1
+
+
+def test_the_journal_of_a_killed_export_may_end_in_half_a_line(session, tmp_path):
+    labels = labels_of_session(session)
+    done = []
+    with pytest.raises(CancelledError):
+        export(
+            labels,
+            find_format("coco"),
+            tmp_path / "out",
+            progress=lambda now, _all: done.append(now),
+            cancelled=lambda: len(done) > 3,
+        )
+    journal = tmp_path / "out.partial" / ".journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-7])
+    assert export(labels, find_format("coco"), tmp_path / "out").frames == len(NAMES)
+
+
+def test_only_accepted_frames_leave_unless_asked(session, tmp_path):
+    mask = np.ones_like(session.chunks.mask(0))
+    session.unaccept([0])
+    session.put_mask(1, np.ones_like(session.chunks.mask(1)), MaskOrigin.MODEL)
+    session.exclude([2], "blurred")
+    session.put_mask(0, mask, MaskOrigin.HAND)
+    chosen = {
+        include: {frame.name for frame in labels_of_session(session, include).frames}
+        for include in ("accepted", "edited", "all")
+    }
+    names = [frame.name for frame in session.sequence.frames]
+    assert chosen["accepted"] == {*names[3:]}
+    assert chosen["edited"] == {names[0], *names[3:]}
+    assert chosen["all"] == {names[0], names[1], *names[3:]}
+    some = labels_of_session(session, "all", names=frozenset([names[1]]))
+    assert [frame.name for frame in some.frames] == [names[1]]
+    session.unaccept(range(len(names)))
+    session.exclude(range(len(names)), "all are blurred")
+    with pytest.raises(InputError, match="accept frames"):
+        labels_of_session(session)
+
+
+def test_a_mask_that_changes_meanwhile_is_not_exported(session, tmp_path):
+    labels = labels_of_session(session)
+    session.put_mask(0, np.full_like(session.chunks.mask(0), 7), MaskOrigin.HAND)
+    with pytest.raises(InputError, match="has changed"):
+        export(labels, find_format("png"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_among_frames_or_into_a_session(session, tmp_path):
+    labels = labels_of_session(session)
+    for place in (tmp_path / "frames" / "out", tmp_path / "frames", session.folder / "out"):
+        before = tree(tmp_path / "frames")
+        with pytest.raises(InputError):
+            export(labels, find_format("png"), place, overwrite=True)
+        assert tree(tmp_path / "frames") == before
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="link"):
+        export(labels, find_format("png"), tmp_path / "out")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_no_name_leads_out_of_the_target(session, tmp_path):
+    labels = labels_of_session(session)
+    for name in ("../a", "/a", "a/../../b", "a//b", "C:/a", "a\\..\\b", "."):
+        evil = replace(labels, frames=(replace(labels.frames[0], name=name),))
+        for format_ in FORMATS:
+            with pytest.raises(InputError, match=r"rename|drive"):
+                export(evil, format_, tmp_path / "deep" / "er" / "out")
+            assert not (tmp_path / "deep").exists()
+
+
+def test_a_frame_that_cannot_be_read_is_named_and_nothing_appears(session, tmp_path):
+    labels = labels_of_session(session)
+    broken = next(frame for frame in labels.frames if frame.name == "x/y")
+    broken.file.write_bytes(broken.file.read_bytes()[:60])
+    with pytest.raises(InputError, match="x/y"):
+        export(labels, find_format("voc"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_turned_photograph_leaves_as_it_is_seen(tmp_path):
+    session, _ = make_session(tmp_path, names=("a",), suffix=".jpg")
+    session.close()
+    shutil.rmtree(session.folder)
+    file = tmp_path / "frames" / "a.jpg"
+    with Image.open(file) as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(file, exif=exif, quality=95)
+    (tmp_path / "frames" / "masks").mkdir()
+    seen = open_dataset(tmp_path / "frames").read(0)
+    mask = random_mask(np.random.default_rng(1), *seen.shape[:2])
+    Image.fromarray(mask).save(tmp_path / "frames" / "masks" / "a.png")
+    labels = labels_of_dataset(open_dataset(tmp_path / "frames"))
+    export(labels, find_format("coco"), tmp_path / "out")
+    with Image.open(tmp_path / "out" / "images" / "a.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), seen)
+
+
+def test_frames_are_copied_byte_by_byte_where_they_can_be(tmp_path):
+    session, _ = make_session(tmp_path, names=("a", "b"), suffix=".jpg")
+    with session:
+        export(labels_of_session(session), find_format("kvasir"), tmp_path / "out")
+    assert tree(tmp_path / "out" / "images") == {
+        path.name: path.read_bytes() for path in (tmp_path / "frames").iterdir()
+    }
+
+
+def test_what_is_lost_is_counted_in_the_summary(session, tmp_path):
+    for index in range(len(NAMES)):
+        mask = np.zeros_like(session.chunks.mask(index))
+        if index == 0:
+            mask[1:6, 1:6] = 1
+            mask[3, 3] = 255
+        session.put_mask(index, mask, MaskOrigin.HAND)
+    session.accept(range(len(NAMES)))
+    labels = labels_of_session(session)
+    summary = export(labels, find_format("yolo"), tmp_path / "out")
+    assert summary.warnings == (
+        "regions to ignore become background (1 frame).",
+        "holes in polyps are filled (1 frame).",
+    )
+    assert summary.negatives == len(NAMES) - 1
+    assert export(labels, find_format("labels"), tmp_path / "labels").warnings == ()
+    kept = read_mask_file(tmp_path / "labels" / "masks" / "a.png")
+    assert kept[3, 3] == 255
+
+
+def test_two_exports_to_one_place_do_not_mix(session, tmp_path):
+    labels = labels_of_session(session)
+
+    def second(_done, _total):
+        with pytest.raises(InputError, match="another export"):
+            export(labels, find_format("labels"), tmp_path / "out")
+
+    export(labels, find_format("png"), tmp_path / "out", progress=second)
+    assert (tmp_path / "out" / "masks" / "a.png").is_file()
+
+
+def test_a_session_is_opened_where_its_frames_are_now(session, tmp_path):
+    session.close()
+    (tmp_path / "frames").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match="--frames"), opened_labels(session.folder):
+        pass
+    with opened_labels(session.folder, frames=tmp_path / "moved") as labels:
+        assert {frame.name for frame in labels.frames} == {*NAMES}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to_is_named(session, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(OSError, match="locked"):
+        export(labels_of_session(session), find_format("png"), tmp_path / "locked" / "out")
