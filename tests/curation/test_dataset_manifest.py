@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC
+from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_microaunet.curation import FrameRecord, Manifest, read_manifest, write_manifest
+from napari_microaunet.curation.manifest import Annotation, Prelabel, manifest_schema
 from napari_microaunet.errors import InputError
 
 parts = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=8)
@@ -15,6 +19,27 @@ paths = st.lists(parts.filter(lambda part: part not in (".", "..")), min_size=1,
 )
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=10)
 hashes = st.none() | st.text("0123456789abcdef", min_size=64, max_size=64)
+
+
+shares = st.none() | st.floats(0, 1)
+counts = st.integers(0, 2**40)
+moments = st.none() | st.datetimes(timezones=st.just(UTC))
+prelabels = st.builds(
+    Prelabel, model=texts, card_sha256=hashes, threshold=shares, confidence=shares
+)
+annotations = st.builds(
+    Annotation,
+    state=st.sampled_from(["unseen", "prelabelled", "edited", "accepted"]),
+    origin=st.sampled_from(["none", "model", "propagated", "file", "hand"]),
+    annotator=st.none() | texts,
+    accepted=moments,
+    changed=moments,
+    written=moments,
+    prelabel=st.none() | prelabels,
+    seconds=st.floats(0, 1e6),
+    strokes=counts,
+    changed_pixels=st.none() | counts,
+)
 
 
 @st.composite
@@ -35,6 +60,11 @@ def manifests(draw):
                 source=draw(texts),
                 image_sha256=draw(hashes),
                 mask_sha256=draw(hashes),
+                original_sha256=draw(hashes),
+                height=draw(st.none() | st.integers(1, 8192)),
+                polyp_pixels=draw(st.none() | counts),
+                annotation=draw(st.none() | annotations),
+                blanked=draw(st.sampled_from([(), ("metadata", "boxes")])),
             )
         )
     return Manifest(name=draw(texts), frames=tuple(frames))
@@ -46,6 +76,20 @@ def test_a_manifest_is_read_back_as_it_was(tmp_path_factory, manifest):
     path = tmp_path_factory.mktemp("manifests") / "manifest.json"
     write_manifest(path, manifest)
     assert read_manifest(path) == manifest
+    jsonschema.validate(json.loads(path.read_bytes()), json.loads(manifest_schema()))
+
+
+def test_the_published_schema_is_that_of_the_code():
+    published = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
+    assert published.read_text(encoding="utf-8") == manifest_schema()
+
+
+def test_manifests_of_version_1_are_read(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_text(described(frames=[FRAME | {"mask": None, "image_sha256": None}]))
+    manifest = read_manifest(path)
+    assert (manifest.version, manifest.frames[0].annotation) == (1, None)
+    jsonschema.validate(json.loads(path.read_bytes()), json.loads(manifest_schema()))
 
 
 FRAME = {"name": "a", "image": "images/a.png", "group": "a", "split": "training", "source": "s"}
@@ -66,7 +110,7 @@ def described(**changes):
         ("[" * 100_000, "recursion"),
         (described()[:-5], "EOF"),
         (described(format="coco"), "format"),
-        (described(version=2), "version"),
+        (described(version=3), "version"),
         (described(version="1"), "version"),
         (described(frames=[]), "frames"),
         (described(frames={}), "frames"),
@@ -95,6 +139,9 @@ def described(**changes):
                 ("negative", 0),
                 ("image_sha256", "0" * 63),
                 ("mask_sha256", "g" * 64),
+                ("height", 0),
+                ("annotation", {"state": "accepted"}),
+                ("blanked", ["faces"]),
                 ("camera", "x"),
             )
         ],

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_microaunet.curation.splits import split_groups
+from napari_microaunet.curation.splits import fill_splits, split_groups
 
 group_names = st.sets(st.text(max_size=8), max_size=20)
 
@@ -51,3 +53,46 @@ def test_the_group_nearest_to_the_other_side_changes_over():
     assert split_groups("ab", "ab") == {"a": "training", "b": "validation"}
     assert split_groups("cd", "cd") == {"c": "training", "d": "validation"}
     assert split_groups("a", "a") == {"a": "training"}
+
+
+SHARES = {"training": 0.7, "validation": 0.15, "test": 0.15}
+
+
+def filled(groups, splits):
+    counts = {split: Counter() for split in SHARES}
+    for name, split in splits.items():
+        counts[split] += groups[name]
+    return counts
+
+
+def test_every_kind_gets_its_shares():
+    groups = {f"s{n}": Counter(small=1) for n in range(200)}
+    groups |= {f"l{n}": Counter(large=1) for n in range(40)}
+    groups |= {f"n{n}": Counter(negative=1) for n in range(100)}
+    counts = filled(groups, fill_splits(groups, SHARES, {}, 1))
+    assert counts["training"] == {"small": 140, "large": 28, "negative": 70}
+    assert counts["validation"] == {"small": 30, "large": 6, "negative": 15}
+    assert counts["test"] == {"small": 30, "large": 6, "negative": 15}
+
+
+def test_the_seed_decides_and_what_is_taken_counts():
+    groups = {f"s{n}": Counter(small=1) for n in range(20)}
+    first, again, other = (fill_splits(groups, SHARES, {}, seed) for seed in (1, 1, 2))
+    assert first == again != other
+    taken = {"training": Counter(small=140)}
+    counts = filled(groups, fill_splits(groups, SHARES, taken, 1))
+    assert counts["training"].total() == 0
+    assert counts["validation"].total() == counts["test"].total() == 10
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=4),
+        st.dictionaries(st.sampled_from("abc"), st.integers(1, 9), min_size=1).map(Counter),
+    ),
+    st.integers(0, 5),
+)
+def test_every_group_gets_one_split_and_none_that_has_no_share(groups, seed):
+    splits = fill_splits(groups, {"training": 0.8, "validation": 0.2, "test": 0.0}, {}, seed)
+    assert splits.keys() == groups.keys()
+    assert set(splits.values()) <= {"training", "validation"}

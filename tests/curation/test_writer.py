@@ -243,7 +243,7 @@ def test_a_near_duplicate_joins_the_split_of_what_it_resembles(tmp_path, make_fr
         append=True,
     )
     record = result.manifest.frames[-1]
-    assert (record.name, record.group, record.split) == ("again/brighter", "stills/4", "test")
+    assert (record.name, record.split) == ("again/brighter", "test")
     assert result.manifest.frames[:-1] == before
 
 

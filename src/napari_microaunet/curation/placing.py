@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,21 +58,21 @@ class Shares:
         return {"training": self.training, "validation": self.validation, "test": self.test}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Placement:
     """Where new frames go.
 
     Attributes
     ----------
-    places : dict of int to (str, str)
-        Group and split by the number of the frame.
+    splits : dict of int to str
+        By the number of the frame.
     leaks : dict of int to str
         New frames that fit nowhere, and why: they are near-duplicates of frames in another
         split than the rest of their group.
     """
 
-    places: dict[int, tuple[str, Split]] = field(default_factory=dict)
-    leaks: dict[int, str] = field(default_factory=dict)
+    splits: dict[int, Split]
+    leaks: dict[int, str]
 
 
 def kind_of(record: FrameRecord) -> str:
@@ -93,11 +93,11 @@ def place_frames(
     shares: Shares,
     seed: int,
 ) -> Placement:
-    """Choose group and split of new frames.
+    """Choose the splits of new frames.
 
-    Groups that hold near-duplicates of each other count as one. One that meets frames of the
-    dataset joins their group and their split; one that brings a split keeps it; the others fill
-    the splits up to their shares.
+    A group that the dataset has already stays in its split. Other groups that hold
+    near-duplicates of each other go together: where they meet frames that have or bring a split,
+    to that one; else they fill the splits up to their shares.
 
     Parameters
     ----------
@@ -115,60 +115,53 @@ def place_frames(
     Returns
     -------
     Placement
-        Every new frame is in one of its two parts.
+        Every new frame is in one of its two parts; of those that are placed, none resembles a
+        frame of another split.
     """
     _, labels = np.unique([record.group for record in records], return_inverse=True)
-    pairs = near_duplicate_pairs(thumbnails, labels)
     clusters = merge_near_duplicates(thumbnails, labels)
     members = defaultdict(list)
     for index, cluster in enumerate(clusters):
         members[int(cluster)].append(index)
 
-    chosen: dict[int, Split] = {}
-    new: dict[int, Counter[str]] = {}
+    own = {record.group: record.split for record in records[:fixed]}
+    splits: dict[int, Split] = {}
     taken: dict[Split, Counter[str]] = {split: Counter() for split in SPLITS}
-    for cluster, inside in members.items():
-        # The frames of the dataset come first, and of sources the first one.
-        split = next((placed[index] for index in inside if placed[index] is not None), None)
-        kinds = Counter(kind_of(records[index]) for index in inside if index >= fixed)
-        if split is None:
-            new[cluster] = kinds
-        else:
-            chosen[cluster] = split
-            taken[split] += kinds
     for record in records[:fixed]:
         taken[record.split][kind_of(record)] += 1
-    # The splits must not depend on how clusters happen to be numbered.
-    first = {cluster: min(records[i].group for i in members[cluster]) for cluster in new}
-    filled = fill_splits(
-        {first[cluster]: kinds for cluster, kinds in new.items()}, shares.by_split, taken, seed
-    )
-    chosen |= {cluster: filled[name] for cluster, name in first.items()}
-
-    result = Placement(leaks=_leaks(records, fixed, pairs, clusters, chosen))
-    for cluster, inside in members.items():
-        split = chosen[cluster]
-        fits = [i for i in inside if i < fixed and records[i].split == split] or inside
-        group = records[fits[0]].group
-        for index in inside:
-            if index >= fixed and index not in result.leaks:
-                result.places[index] = group, split
-    return result
+    waiting: dict[str, list[int]] = {}
+    for inside in members.values():
+        # The frames of the dataset come first, and of sources the first one.
+        met = next((placed[index] for index in inside if placed[index] is not None), None)
+        for index in (index for index in inside if index >= fixed):
+            split = own.get(records[index].group, met)
+            if split is None:
+                # Named by the first in the alphabet, so that no number decides on the split.
+                first = min(records[other].group for other in inside)
+                waiting.setdefault(first, []).append(index)
+            else:
+                splits[index] = split
+                taken[split][kind_of(records[index])] += 1
+    kinds = {name: Counter(kind_of(records[i]) for i in inside) for name, inside in waiting.items()}
+    for name, split in fill_splits(kinds, shares.by_split, taken, seed).items():
+        splits |= dict.fromkeys(waiting[name], split)
+    leaks = _leaks(records, splits, near_duplicate_pairs(thumbnails, labels))
+    return Placement({i: split for i, split in splits.items() if i not in leaks}, leaks)
 
 
 def _leaks(
-    records: Sequence[FrameRecord],
-    fixed: int,
-    pairs: NDArray[np.int64],
-    clusters: NDArray[np.int64],
-    chosen: Mapping[int, Split],
+    records: Sequence[FrameRecord], splits: Mapping[int, Split], pairs: NDArray[np.int64]
 ) -> dict[int, str]:
-    """Find the new frames that resemble one which has to stay in another split."""
-    leaks = {}
-    for one, other in pairs:
-        if one < fixed <= other and records[one].split != chosen[int(clusters[other])]:
-            leaks[int(other)] = (
-                f"it resembles {records[one].name} ({records[one].split}), but its group is in "
-                f"{chosen[int(clusters[other])]}"
+    """Find the new frames that resemble an earlier one, which is kept, in another split."""
+    leaks: dict[int, str] = {}
+    # In the order of the later frame, so that of every earlier one it is known if it is kept.
+    for one, other in sorted(pairs.tolist(), key=lambda pair: (pair[1], pair[0])):
+        if other not in splits or one in leaks:
+            continue
+        there = splits.get(one, records[one].split)
+        if there != splits[other]:
+            leaks.setdefault(
+                other,
+                f"it resembles {records[one].name} ({there}), but its group is in {splits[other]}",
             )
     return leaks

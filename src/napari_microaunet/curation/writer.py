@@ -400,7 +400,7 @@ def _placed(
     options: WriteOptions,
     left_out: dict[str, str],
 ) -> list[FrameRecord]:
-    """Give new frames their groups and splits; of those that fit nowhere, say why."""
+    """Give new frames their splits; of those that fit nowhere, say why."""
     if not new:
         return []
     brought = {one.name: one.frame.split for one in named}
@@ -425,8 +425,7 @@ def _placed(
         if reason is not None:
             left_out[record.name] = reason
             continue
-        group, split = placement.places[index]
-        placed.append(record.model_copy(update={"group": group, "split": split}))
+        placed.append(record.model_copy(update={"split": placement.splits[index]}))
     return placed
 
 

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from napari_microaunet.curation import open_dataset
+from napari_microaunet.curation.agreement import (
+    combine,
+    compare_annotations,
+    compare_manifests,
+    compare_masks,
+    read_decisions,
+    reconcile,
+    write_decisions,
+)
+from napari_microaunet.curation.incoming import incoming_frames
+from napari_microaunet.curation.session import MaskOrigin, Session
+from napari_microaunet.curation.writer import write_dataset
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames import open_frames
+
+
+def box(top, left, bottom, right, label=1):
+    mask = np.zeros((24, 32), np.uint8)
+    mask[top:bottom, left:right] = label
+    return mask
+
+
+EMPTY = box(0, 0, 0, 0)
+MASKS = {
+    "Ada": [box(4, 4, 12, 12), box(4, 4, 12, 12), EMPTY, box(4, 4, 12, 12)],
+    "Ben": [box(4, 4, 12, 12), box(4, 6, 12, 14), EMPTY, box(14, 20, 20, 28)],
+}
+
+
+@pytest.fixture
+def versions(tmp_path, write_frame):
+    """Two annotators' datasets of the same four frames."""
+    for seed in range(4):
+        write_frame(tmp_path / "case" / f"{seed}.png", seed)
+    for annotator, masks in MASKS.items():
+        folder = tmp_path / f"{annotator}.microaunet"
+        with Session(open_frames(tmp_path / "case"), folder, annotator=annotator) as session:
+            for index, mask in enumerate(masks):
+                session.put_mask(index, mask, MaskOrigin.HAND)
+            session.accept(range(4))
+            write_dataset(incoming_frames(session), tmp_path / annotator)
+    return [open_dataset(tmp_path / annotator) for annotator in MASKS]
+
+
+def test_scores_of_two_shifted_boxes():
+    found = compare_masks("a", box(4, 4, 12, 12), box(4, 6, 12, 14))
+    assert found.dice == pytest.approx(2 * 48 / 128)
+    assert found.different_pixels == 32
+    # By hand: of 768 pixels 32 differ; each marks 64.
+    chance = (64 / 768) ** 2 + (704 / 768) ** 2
+    assert found.kappa == pytest.approx((1 - 32 / 768 - chance) / (1 - chance))
+    # Outlines of 28 pixels each; the corners count once.
+    assert 0 < found.boundary_distance < 2
+    assert compare_masks("a", EMPTY, EMPTY).dice == 1
+    assert compare_masks("a", EMPTY, box(0, 0, 3, 3)).boundary_distance is None
+    assert compare_masks("a", EMPTY, box(0, 0, 3, 3)).dice == 0
+
+
+def test_what_one_ignores_is_left_out():
+    one, other = box(4, 4, 12, 12), box(4, 4, 12, 12)
+    one[4:12, 12:20] = 255
+    other[4:12, 12:16] = 1
+    assert compare_masks("a", one, other).different_pixels == 0
+
+
+@given(arrays(np.uint8, (9, 9), elements=st.sampled_from([0, 1, 2])), st.integers(0, 2))
+@settings(max_examples=40)
+def test_scores_are_symmetric_and_bounded(mask, shift):
+    other = np.roll(mask, shift, axis=1)
+    one, back = compare_masks("a", mask, other), compare_masks("a", other, mask)
+    assert (one.dice, one.different_pixels) == (back.dice, back.different_pixels)
+    assert one.kappa == pytest.approx(back.kappa)
+    assert 0 <= one.dice <= 1 >= one.kappa
+    if shift == 0:
+        assert (one.dice, one.kappa) == (1, 1)
+
+
+def test_the_worst_frames_come_first(versions):
+    found = compare_annotations(*versions)
+    assert [one.name for one in found] == ["case/3", "case/1", "case/0", "case/2"]
+    assert [one.dice for one in found] == pytest.approx([0, 0.75, 1, 1])
+
+
+def test_manifests_tell_what_differs(versions):
+    found = compare_manifests(*(one.manifest for one in versions))
+    assert (found.removed, found.added) == ((), ())
+    assert "mask_sha256" in found.changed["case/1"]
+    assert "mask_sha256" not in found.changed["case/0"]
+    smaller = versions[0].manifest.model_copy(update={"frames": versions[0].frames[1:]})
+    assert compare_manifests(smaller, versions[0].manifest).added == ("case/0",)
+
+
+@pytest.mark.parametrize(
+    ("take", "expected"),
+    [
+        ("1", box(4, 4, 12, 12)),
+        ("2", box(4, 6, 12, 14)),
+        ("intersection", box(4, 6, 12, 12)),
+        ("union", box(4, 4, 12, 14)),
+    ],
+)
+def test_frames_are_reconciled_as_decided(versions, tmp_path, take, expected):
+    table = tmp_path / "decisions.csv"
+    write_decisions(compare_annotations(*versions), table)
+    with pytest.raises(InputError, match='says "" of the frame case/3'):
+        read_decisions(table, 2)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"take": row["take"] or take} for row in rows)
+    result = write_dataset(reconcile(versions, read_decisions(table, 2)), tmp_path / "both")
+    both = open_dataset(tmp_path / "both")
+    np.testing.assert_array_equal(both.mask(0), MASKS["Ada"][0])
+    np.testing.assert_array_equal(both.mask(1), expected)
+    assert [frame.split for frame in both.frames] == [frame.split for frame in versions[0].frames]
+    annotation = result.manifest.frames[1].annotation
+    if take in "12":
+        assert annotation.annotator == ("Ada" if take == "1" else "Ben")
+    else:
+        assert annotation.merged_from == f"{take} of Ada (Ada), Ben (Ben)"
+
+
+def test_decisions_that_fit_nothing_are_refused(versions, tmp_path):
+    table = tmp_path / "decisions.csv"
+    for content, problem in (
+        ("frame,take\ncase/1,3\n", 'says "3" of the frame case/1; write one of 1, 2, inter'),
+        ("name,take\na,1\n", "no column 'frame'"),
+    ):
+        table.write_text(content)
+        with pytest.raises(InputError, match=problem):
+            read_decisions(table, 2)
+    with pytest.raises(InputError, match="Nothing is decided of the frame case/1"):
+        reconcile(versions, {})
+    with pytest.raises(InputError, match="exists"):
+        write_decisions([], table)
+
+
+def test_majority_and_what_is_unknown():
+    masks = [np.array([row], np.uint8) for row in ([1, 1, 1, 0], [1, 1, 255, 0], [1, 0, 0, 255])]
+    assert combine(masks, "majority").tolist() == [[1, 1, 255, 0]]
+    assert combine(masks, "union").tolist() == [[1, 1, 1, 255]]
+    assert combine(masks, "intersection").tolist() == [[1, 0, 0, 0]]
+    assert combine(masks[::2], "majority").tolist() == [[1, 255, 255, 255]]
