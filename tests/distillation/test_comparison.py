@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_microaunet.distillation.comparison import compare
+from napari_microaunet.distillation.comparison import changes, compare
 from napari_microaunet.distillation.scores import score_frame
 from napari_microaunet.errors import InputError
 
@@ -107,3 +107,15 @@ def test_different_frames_and_different_masks_are_refused_in_one_sentence():
     other = [score_frame("frame 0", 0.5, *np.ones((2, 1, 1000), np.uint8))]
     with pytest.raises(InputError, match="two different reference masks"):
         compare(model([0.5]), other)
+
+
+def test_the_most_improved_frame_comes_first_and_a_new_false_alarm_last():
+    before = model([0.5, 0.9], false_alarms=[0, 1])
+    after = model([0.75, 0.8], false_alarms=[1, 1])
+    found = changes(before, after)
+    assert [(one.name, one.before, one.after) for one in found] == [
+        ("frame 0", 0.5, 0.75),
+        ("negative 1", 0, 0),
+        ("frame 1", 0.9, 0.8),
+        ("negative 0", 1, 0),
+    ]

@@ -113,6 +113,10 @@ def test_before_and_after_are_on_frames_that_took_no_part(done) -> None:
         report["held_out"]["after"]["dice"]["mean"] - report["held_out"]["before"]["dice"]["mean"]
     )
     assert report["held_out"]["difference"]["dice"]["mean"] == pytest.approx(change)
+    frames = report["held_out"]["frames"]
+    names = {frame["name"] for frame in held_out}
+    gains = [frame["after"] - frame["before"] for frame in frames if frame["name"] in names]
+    assert sum(gains) / len(gains) == pytest.approx(change)
 
 
 def test_the_same_command_again_changes_nothing(done, folder: Path) -> None:

@@ -51,6 +51,41 @@ class Comparison:
     negatives_flagged: Interval | None
 
 
+@dataclass(frozen=True)
+class FrameChange:
+    """What another model made of one frame.
+
+    Attributes
+    ----------
+    name : str
+        The frame.
+    before, after : float
+        Dice of a positive frame; of a negative one, 1 where nothing is marked and 0 where
+        something is.
+    """
+
+    name: str
+    before: float
+    after: float
+
+
+def changes(before: Sequence[FrameScore], after: Sequence[FrameScore]) -> tuple[FrameChange, ...]:
+    """List how frames changed, the most improved first.
+
+    Parameters
+    ----------
+    before, after : sequence of FrameScore
+        Of the same frames in any order.
+    """
+    earlier = {score.name: _merit(score) for score in before}
+    found = [FrameChange(one.name, earlier[one.name], _merit(one)) for one in after]
+    return tuple(sorted(found, key=lambda change: change.before - change.after))
+
+
+def _merit(score: FrameScore) -> float:
+    return float(not score.flagged) if score.dice is None else score.dice
+
+
 def compare(first: Sequence[FrameScore], second: Sequence[FrameScore]) -> Comparison:
     """Compare two models by their scores of the same frames.
 

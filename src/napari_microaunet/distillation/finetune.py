@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.dataset import open_dataset
-from napari_microaunet.distillation.comparison import Comparison, compare
+from napari_microaunet.distillation.comparison import Comparison, FrameChange, changes, compare
 from napari_microaunet.distillation.model_file import Scorer, held_out_indices, write_model
 from napari_microaunet.distillation.recipe import Budget, Recipe, Teacher
 from napari_microaunet.distillation.run_folder import RunFolder
@@ -51,11 +51,14 @@ class BeforeAndAfter:
         Both at the threshold of the model that was started from: none is chosen on these frames.
     difference : Comparison
         New minus old, frame by frame.
+    frames : tuple of FrameChange
+        The frames, the most improved first.
     """
 
     before: Summary
     after: Summary
     difference: Comparison
+    frames: tuple[FrameChange, ...]
 
 
 @dataclass(frozen=True)
@@ -248,4 +251,9 @@ def _with_part(report: Callable[[Event], None], part: str) -> Callable[[Event], 
 
 
 def _before_and_after(before: Evaluation, after: Evaluation) -> BeforeAndAfter:
-    return BeforeAndAfter(before.summary, after.summary, compare(after.frames, before.frames))
+    return BeforeAndAfter(
+        before.summary,
+        after.summary,
+        compare(after.frames, before.frames),
+        changes(before.frames, after.frames),
+    )

@@ -1,0 +1,138 @@
+"""What is to be known of a dataset before anybody trains with it, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_microaunet.distillation.training_frames import (
+    MINIMUM_TRAINING_POLYPS,
+    MINIMUM_VALIDATION_POLYPS,
+)
+from napari_microaunet.frames.masks import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_microaunet.curation.dataset import CuratedDataset
+    from napari_microaunet.curation.manifest import Split
+
+# Below this the gain on a shifted domain drowns in the choice of frames; a rule of thumb of
+# people who fine-tune segmentation models, not a measurement of ours.
+_FEW_POLYPS = 50
+
+
+@dataclass(frozen=True)
+class DatasetAdvice:
+    """A dataset in figures, and what speaks against training with it.
+
+    Attributes
+    ----------
+    polyps, negatives, unlabelled : dict of {"training", "validation", "test"} to int
+        Frames of each kind by split.
+    groups : int
+        How many videos, folders or scenes there are.
+    obstacles : tuple of str
+        Why no training can begin, in sentences that say what to do; empty where one can.
+    warnings : tuple of str
+        Why its result may be poor, likewise.
+    """
+
+    polyps: dict[Split, int]
+    negatives: dict[Split, int]
+    unlabelled: dict[Split, int]
+    groups: int
+    obstacles: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def look_at(
+    dataset: CuratedDataset, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> DatasetAdvice:
+    """Count a dataset's frames by their masks, and say what is missing.
+
+    Parameters
+    ----------
+    dataset : CuratedDataset
+        What is to be trained with.
+    progress : callable, optional
+        Told how many frames were looked at, and all.
+
+    Returns
+    -------
+    DatasetAdvice
+
+    Raises
+    ------
+    InputError
+        If a mask cannot be read.
+    """
+    polyps: Counter[Split] = Counter()
+    negatives: Counter[Split] = Counter()
+    unlabelled: Counter[Split] = Counter()
+    with_polyps: set[str] = set()
+    for index, record in enumerate(dataset.frames):
+        mask = dataset.mask(index)
+        if mask is None:
+            unlabelled[record.split] += 1
+        elif ((mask > 0) & (mask < IGNORE)).any():
+            polyps[record.split] += 1
+            with_polyps.add(record.group)
+        else:
+            negatives[record.split] += 1
+        progress(index + 1, len(dataset.frames))
+
+    groups = {record.group for record in dataset.frames}
+    obstacles, warnings = [], []
+    needed: dict[Split, int] = {
+        "training": MINIMUM_TRAINING_POLYPS,
+        "validation": MINIMUM_VALIDATION_POLYPS,
+    }
+    for split, least in needed.items():
+        if polyps[split] < least:
+            obstacles.append(
+                f"There are {polyps[split]} {split} frames with a polyp, and at least {least} are "
+                "needed: accept more frames, of other videos or folders as well."
+            )
+    if len(with_polyps) == 1:
+        obstacles.append(
+            "All polyps are of one video or folder, so nothing can be held out to judge the new "
+            "model by: add frames of another one."
+        )
+    elif not obstacles and sum(polyps.values()) < _FEW_POLYPS:
+        warnings.append(
+            f"There are only {sum(polyps.values())} frames with a polyp: the new model may be no "
+            f"better. {_FEW_POLYPS} or more, of several videos, are a good start."
+        )
+    if not negatives["training"]:
+        warnings.append(
+            "No training frame is without a polyp, so the new model may see polyps everywhere: "
+            "accept some negative frames."
+        )
+    divided = [
+        group
+        for group, splits in sorted(_splits_by_group(dataset).items())
+        if "training" in splits and len(splits) > 1
+    ]
+    if divided:
+        warnings.append(
+            f"Frames of {divided[0]} are in training and held out at once (such groups: "
+            f"{len(divided)}), so the scores will flatter the new model: divide the dataset by "
+            "video."
+        )
+    return DatasetAdvice(
+        dict(polyps),
+        dict(negatives),
+        dict(unlabelled),
+        len(groups),
+        tuple(obstacles),
+        tuple(warnings),
+    )
+
+
+def _splits_by_group(dataset: CuratedDataset) -> dict[str, set[Split]]:
+    splits: dict[str, set[Split]] = {}
+    for record in dataset.frames:
+        splits.setdefault(record.group, set()).add(record.split)
+    return splits
