@@ -294,6 +294,18 @@ def test_second_window_may_look(frames):
                 change()
         second.shown = 3
         assert second.chunks.mask(0).sum() == 9
+        # What the first one saves is there when the second looks again.
+        assert second.look_again() == []
+        first.chunks.array[2, 1:3, 1:3] = 2
+        first.put_map(1, map_of(9))
+        first.accept([2])
+        assert first.flush()
+        assert second.look_again() == [1, 2]
+        assert second.look_again() == []
+        assert second.statuses == first.statuses
+        np.testing.assert_array_equal(second.chunks.mask(2), first.chunks.mask(2))
+        assert second.map(1).values.max() == 9
+        assert first.look_again() == []
         second.close()
         first.note([1], "still mine")
         assert first.flush()

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from napari.layers import Labels
 
-from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.curation.session import MaskOrigin, ReviewState
 from napari_microaunet.frames.masks import read_mask_file, write_mask_file
 from napari_microaunet.frames.sample_data import sample_data_folder
 
@@ -322,3 +322,13 @@ def test_a_second_window_looks_on(use, folder, errors):
     assert "is open" in second.frames.saving.text()
     assert not second.layer.editable
     np.testing.assert_array_equal(second.mask(0), used.mask(0))
+    # What the first one does comes on show in the second, a moment later.
+    used.layer.data_setitem((np.array([0]), np.array([3]), np.array([4])), 7)
+    used.review.actions["accept"]()
+    assert used.work.session.flush()
+    accepted = used.states[0]
+    used.qtbot.waitUntil(lambda: second.states[0] is accepted, timeout=20_000)
+    assert accepted is ReviewState.ACCEPTED
+    assert second.mask(0)[3, 4] == 7
+    shown = second.layer._slice.image.raw
+    assert np.asarray(shown)[3, 4] == 7

@@ -18,6 +18,7 @@ from napari_microaunet.frames.arrays import ArraySequence
 from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.widgets.fit import FitToFrame
 from napari_microaunet.widgets.jobs import Job
+from napari_microaunet.widgets.looking_on import LookingOn
 from napari_microaunet.widgets.mask_files import masks_beside, masks_from_layer
 from napari_microaunet.widgets.mask_layer import MaskLayer, shown_frame
 from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE, layers_of
@@ -161,6 +162,7 @@ class Workbench(QObject):
         self._works: list[Work] = []
         self._fit = FitToFrame(viewer)
         self._view = SessionView(self)
+        self._looking_on = LookingOn(self)
         self._last_shown = -1
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)

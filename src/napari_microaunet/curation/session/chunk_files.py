@@ -141,6 +141,11 @@ class ChunkFiles:
             file.replace(file.with_name(f"{file.name}.damaged"))
             self._read.pop(slot, None)
 
+    def forget_read(self) -> None:
+        """Read chunks from the disk again: another program may have written them."""
+        with self._lock:
+            self._read.clear()
+
     def _read_file(self, slot: int) -> bytes | None:
         try:
             return (self.folder / chunk_name(slot)).read_bytes()

@@ -124,6 +124,7 @@ class SessionFolder:
         )
 
     def _open(self, sequence: FrameSequence) -> None:
+        self._seen = _version(self.database_file)
         contents = self._contents()
         kept, facts = contents.frames, contents.facts
         match = match_frames(kept, sequence)
@@ -174,6 +175,43 @@ class SessionFolder:
                 f"{self.database_file} cannot be opened ({error}); make room on the disk, or "
                 "see that its drive is there."
             ) from error
+
+    def look_again(self) -> list[int]:
+        """Take in what another program has written since, where this one may only look.
+
+        Returns
+        -------
+        list of int
+            Numbers of the frames of which something else is known now.
+
+        Raises
+        ------
+        InputError
+            If the database cannot be read.
+        """
+        version = _version(self.database_file)
+        if version == self._seen:
+            return []
+        contents = self._contents()
+        if tuple(contents.facts.get("canvas", self.canvas_shape)) != self.canvas_shape:
+            # Larger frames have come: they are for who opens the session anew.
+            return []
+        self._seen = version
+        for files in self._all_files():
+            files.forget_read()
+        rows = {row.slot: row for row in contents.frames}
+        index_of = {row.slot: index for index, row in enumerate(self.rows)}
+        maps = {
+            (index_of[row.slot], row.role): row for row in contents.maps if row.slot in index_of
+        }
+        changed = {key[0] for key, row in maps.items() if self.maps.get(key) != row}
+        self.maps.update(maps)
+        for index, row in enumerate(self.rows):
+            now = rows.get(row.slot)
+            if now is not None and now.name == row.name and now != row:
+                self.rows[index] = now
+                changed.add(index)
+        return sorted(changed)
 
     def _set_canvas(self, canvas: tuple[int, ...]) -> None:
         height, width = self.canvas_shape = canvas[0], canvas[1]
@@ -340,6 +378,13 @@ def _check(path: Path) -> None:
         raise InputError(
             f"{path} is no session, it holds {others[0]}; move it away to begin a session there."
         )
+
+
+def _version(database: Path) -> tuple[int, ...]:
+    """Tell states of a database apart without opening it, by its files."""
+    wal = database.with_name(f"{database.name}-wal")
+    stats = [file.stat() for file in (database, wal) if file.exists()]
+    return tuple(value for one in stats for value in (one.st_mtime_ns, one.st_size))
 
 
 def _as_chunk(found: bytes | None) -> Buffer | None:

@@ -185,6 +185,32 @@ class Session:
         self._remember()
         return saved
 
+    def look_again(self) -> list[int]:
+        """Take in what another window has saved since, where this one may only look.
+
+        Costs next to nothing where nothing was saved.
+
+        Returns
+        -------
+        list of int
+            Numbers of the frames of which something else is known now; they
+            have been announced.
+
+        Raises
+        ------
+        InputError
+            If the session cannot be read any more.
+        """
+        if self._folder.notice is None:
+            # It is, or was, the one who may write.
+            return []
+        with self._lock:
+            changed = self._folder.look_again()
+            for index in changed:
+                self._statuses[index] = None
+        self._announce(changed)
+        return changed
+
     def _remember(self) -> None:
         if has_no_file(self.sequence):
             return
