@@ -7,13 +7,15 @@ A model is one ``.safetensors`` file. The user's own lie in the platform's data 
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_data_path
 
+from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
-from napari_microaunet.networks.checkpoint import ModelCard, read_card
+from napari_microaunet.networks.checkpoint import ModelCard, load_checkpoint, read_card
 
 BUNDLED = Path(__file__).parent.parent / "weights"
 BUNDLED_NAMES = ("student", "teacher", "expert")
@@ -84,3 +86,68 @@ def find_model(name: str) -> Model:
     raise InputError(
         f"There is no model named {name!r}; choose one of {known}, or give a .safetensors file."
     )
+
+
+def add_model(file: Path, name: str) -> Model:
+    """Copy a checkpoint into the user's library, where every list of models finds it.
+
+    Parameters
+    ----------
+    file : Path
+        The checkpoint; it is read in full before anything is written.
+    name : str
+        What it is to be called.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint does not fit its card, or the name cannot be used.
+    """
+    load_checkpoint(file)
+    path = _free_path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as copy:
+        copy.write(file.read_bytes())
+    return find_model(name)
+
+
+def rename_model(model: Model, name: str) -> Model:
+    """Call one of the user's models otherwise.
+
+    Raises
+    ------
+    InputError
+        If it came with the package, or the name cannot be used.
+    """
+    _check_own(model)
+    model.path.rename(_free_path(name))
+    return find_model(name)
+
+
+def delete_model(model: Model) -> None:
+    """Delete one of the user's models.
+
+    Raises
+    ------
+    InputError
+        If it came with the package.
+    """
+    _check_own(model)
+    model.path.unlink()
+
+
+def _check_own(model: Model) -> None:
+    if model.path.parent != user_models():
+        raise InputError(f"{model.name} is not in your library; only your own models change.")
+
+
+def _free_path(name: str) -> Path:
+    """Return where a model of that name is kept."""
+    if not re.fullmatch(r"[\w()+-][\w .()+-]{0,58}[\w()+-]|[\w()+-]", name):
+        raise InputError(
+            f"{name!r} cannot be a model's name; use up to 60 letters, digits, spaces, dots and "
+            "hyphens."
+        )
+    if name.casefold() in {known.name.casefold() for known in list_models()}:
+        raise InputError(f"There is a model called {name} already; choose another name.")
+    return user_models() / f"{name}.safetensors"
