@@ -284,7 +284,7 @@ def test_the_traps_of_the_real_sets_are_found(data, tmp_path):
 
     for folder in ("images", "masks"):
         (tmp_path / "cvc" / folder).mkdir(parents=True)
-        for number in range(1, 31):
+        for number in range(1, 41):
             shutil.copy(data / "cvc-clinicdb" / folder / f"{number}.png", tmp_path / "cvc" / folder)
     manifest = open_dataset(tmp_path / "cvc").manifest
     random = np.random.default_rng(1)

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -191,6 +192,29 @@ def test_what_is_in_the_way_is_left_alone(session, tmp_path):
     with pytest.raises(InputError, match=r"manifest\.json.*cannot be read"):
         write_dataset(incoming_frames(session), tmp_path / "set", append=True)
     assert files(tmp_path / "set") == {"mine.txt": b"precious"}
+
+
+def test_cancelled_it_leaves_everything_as_it_was(session, tmp_path):
+    write(session, tmp_path / "set")
+    before = files(tmp_path / "set")
+    session.accept([3])
+    for folder in (tmp_path / "set", tmp_path / "new"):
+        told = []
+        with pytest.raises(CancelledError):
+            write_dataset(
+                incoming_frames(session),
+                folder,
+                append=folder.exists(),
+                progress=lambda *count, told=told: told.append(count),
+                cancelled=lambda told=told: len(told) == 2,
+            )
+        assert told[-1] in ((2, 3), (2, 4))
+    assert files(tmp_path / "set") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "case 7",
+        session.folder.name,
+        "set",
+    ]
 
 
 def test_a_pattern_finds_the_patient_in_the_name(tmp_path, write_set):

@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -94,20 +94,20 @@ def look_over(sequence: FrameSequence) -> Iterator[FrameLook]:
     pool = ThreadPoolExecutor(readers, "look")
     indices = iter(range(len(sequence)))
     underway = deque(
-        (index, pool.submit(_glance, sequence, index))
+        (index, pool.submit(_read, sequence, index))
         for index in islice(indices, _READ_AHEAD * readers)
     )
-    before: Glance | None = None
+    before: _Seen | None = None
     try:
         while underway:
             index, future = underway.popleft()
-            glance = future.result()
+            seen = future.result()
             for following in islice(indices, 1):
-                underway.append((following, pool.submit(_glance, sequence, following)))
-            seen = _compared(index, glance, before)
-            if seen.shows_something:
-                before = glance
-            yield seen
+                underway.append((following, pool.submit(_read, sequence, following)))
+            found = _compared(index, seen, before)
+            if found.shows_something:
+                before = seen
+            yield found
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -165,20 +165,17 @@ def clips(sequence: FrameSequence, looks: Sequence[FrameLook]) -> NDArray[np.int
 
 @dataclass(frozen=True, eq=False)
 class Glance:
-    """A frame reduced to what its own look and that of the next one need.
+    """A frame reduced to what tells blank, frozen and similar ones.
 
     Attributes
     ----------
     thumbnail, lit, contrast
         As in `FrameLook`.
-    look : Look
-        For `picture_change`.
     gray : float32 array, shape (64, 64)
         Means of the brightness, in gray levels.
     """
 
     thumbnail: NDArray[np.float32]
-    look: Look
     gray: NDArray[np.float32]
     lit: float
     contrast: float
@@ -189,13 +186,18 @@ class Glance:
         return self.lit < _LEAST_LIT or self.contrast < _LEAST_CONTRAST
 
 
-def _glance(sequence: FrameSequence, index: int) -> Glance | None:
-    """Read a frame; None if that is not possible."""
+class _Seen(NamedTuple):
+    glance: Glance
+    look: Look
+
+
+def _read(sequence: FrameSequence, index: int) -> _Seen | None:
+    """Reduce a frame; None if it cannot be read."""
     try:
         frame = sequence.read(index)
     except InputError:
         return None
-    return glance_at(frame, sequence.field_of_view(index))
+    return _Seen(glance_at(frame, sequence.field_of_view(index)), look(frame))
 
 
 def glance_at(frame: NDArray[np.uint8], field: FieldOfView) -> Glance:
@@ -212,19 +214,20 @@ def glance_at(frame: NDArray[np.uint8], field: FieldOfView) -> Glance:
     lit = np.asarray(small).max(axis=2) > _DARKEST_LIT
     gray = np.asarray(small.convert("L"), np.float32)
     contrast = float(gray[lit].std()) if lit.any() else 0.0
-    return Glance(thumbnail(frame, field), look(frame), gray, float(lit.mean()), contrast)
+    return Glance(thumbnail(frame, field), gray, float(lit.mean()), contrast)
 
 
-def _compared(index: int, glance: Glance | None, before: Glance | None) -> FrameLook:
+def _compared(index: int, seen: _Seen | None, before: _Seen | None) -> FrameLook:
     """Compare a frame with the last one that shows something."""
-    if glance is None:
+    if seen is None:
         nothing = np.zeros((32, 32), np.float32)
         return FrameLook(index, nothing, np.nan, np.nan, np.nan, np.nan)
-    seen = FrameLook(index, glance.thumbnail, glance.lit, glance.contrast, np.nan, np.nan)
-    if before is None or seen.is_blank:
-        return seen
+    glance = seen.glance
+    found = FrameLook(index, glance.thumbnail, glance.lit, glance.contrast, np.nan, np.nan)
+    if before is None or found.is_blank:
+        return found
     return replace(
-        seen,
-        change=picture_change(before.look, glance.look),
-        difference=float(np.abs(before.gray - glance.gray).max()),
+        found,
+        change=picture_change(before.look, seen.look),
+        difference=float(np.abs(before.glance.gray - glance.gray).max()),
     )

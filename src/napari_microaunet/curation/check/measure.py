@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from napari_microaunet.curation.manifest import FrameRecord
     from napari_microaunet.frames import FieldOfView
 
-# Sharpness is compared at one side length, or large frames would count as blurred.
-_SHARPNESS_SIDE = 256
+# Colour and sharpness are measured at one side length, or large frames would count as blurred.
+_SIDE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,9 +189,7 @@ def _differs(path: Path, digest: str | None) -> bool:
 def _measure_picture(image: NDArray[np.uint8], field: FieldOfView) -> Picture:
     top, left, bottom, right = field
     inside = image[top:bottom, left:right]
-    # Means of blocks of about a pixel in a hundred lose nothing that an outlier is told by.
-    side = _SHARPNESS_SIDE
-    small = Image.fromarray(inside).resize((side, side), Image.Resampling.BOX)
+    small = Image.fromarray(inside).resize((_SIDE, _SIDE), Image.Resampling.BOX)
     gray = np.asarray(small.convert("L"), np.float64)
     contrast = max(gray.std(), 1.0)
     return Picture(
