@@ -9,6 +9,7 @@ from pycocotools.coco import COCO
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
 
+from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.exchange.formats import FORMATS
 
@@ -131,3 +132,25 @@ def test_labels_of_other_frames_change_nothing_and_say_why(used, tmp_path, error
     assert any("nobody" in error for error in errors())
     for index, mask in enumerate(before):
         np.testing.assert_array_equal(used.mask(index), mask)
+
+
+def test_accepted_frames_become_a_dataset_that_grows(used, tmp_path):
+    used.export.add_to_dataset(tmp_path / "dataset")
+    used.wait_for_job()
+    assert "3 frames added" in used.bench.message
+    dataset = open_dataset(tmp_path / "dataset")
+    splits = {frame.name: frame.split for frame in dataset.frames}
+    assert sum(frame.negative for frame in dataset.frames) == 1
+    used.go_to(3)
+    used.press(Qt.Key.Key_Q)
+    used.export.add_to_dataset(tmp_path / "dataset")
+    used.wait_for_job()
+    assert "1 frames added" in used.bench.message
+    dataset = open_dataset(tmp_path / "dataset")
+    assert len(dataset.frames) == 4
+    assert splits.items() <= {frame.name: frame.split for frame in dataset.frames}.items()
+    index = next(i for i, frame in enumerate(dataset.frames) if not frame.negative)
+    frames = [frame.name for frame in used.work.sequence.frames]
+    shown = frames.index(dataset.frames[index].name.rsplit("/", 1)[-1])
+    height, width = dataset.mask(index).shape
+    np.testing.assert_array_equal(dataset.mask(index), used.mask(shown)[:height, :width])

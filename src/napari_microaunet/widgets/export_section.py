@@ -18,7 +18,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_microaunet.curation.deidentify import Deidentifier
+from napari_microaunet.curation.incoming import incoming_frames
+from napari_microaunet.curation.manifest import MANIFEST_NAME
 from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.curation.writer import WriteOptions, write_dataset
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.export import MARK, export, preview
 from napari_microaunet.exchange.formats import FORMATS
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QShowEvent
 
+    from napari_microaunet.curation.writer import WriteResult
     from napari_microaunet.exchange.export import Preview, Summary
     from napari_microaunet.exchange.labelled import Include, LabelSet
     from napari_microaunet.widgets.workbench import Workbench
@@ -76,6 +81,9 @@ class ExportSection(QWidget):
         self.remarks = QLabel(wordWrap=True)
         self.import_button = QPushButton("Import labels…")
         self.import_button.clicked.connect(self.import_labels)
+        self.dataset_button = QPushButton("Add to dataset…")
+        self.dataset_button.clicked.connect(self._ask_for_dataset)
+        self.deidentify = CheckBox(text="De-identify frames of the dataset", label="")
         self._add_hints()
 
         layout = QFormLayout(self)
@@ -90,7 +98,9 @@ class ExportSection(QWidget):
         layout.addRow(self.remarks)
         buttons = QHBoxLayout()
         buttons.addWidget(self.import_button)
+        buttons.addWidget(self.dataset_button)
         layout.addRow(buttons)
+        layout.addRow(self.deidentify.native)
 
         self._rest = QTimer(self, interval=_REST_MS, singleShot=True)
         self._rest.timeout.connect(self._look)
@@ -199,6 +209,48 @@ class ExportSection(QWidget):
         job = Job(f"Importing {path.name}", look, len(work.sequence))
         bench.run(job, end, work)
 
+    def add_to_dataset(self, folder: Path) -> None:
+        """Write the chosen frames to a curated dataset, a new one or one that grows.
+
+        Parameters
+        ----------
+        folder : Path
+            Where it is or will be.
+        """
+        work = self._bench.work
+        if work is None or work.session is None:
+            return
+        session, include, names = work.session, self.include.value, self._names()
+        options = WriteOptions(deidentifier=Deidentifier() if self.deidentify.value else None)
+        results: list[WriteResult] = []
+
+        def write(cancelled: Callable[[], bool]) -> Iterator[int]:
+            frames = [
+                frame
+                for frame in incoming_frames(session, include)
+                if names is None or session.sequence.frames[frame.index].name in names
+            ]
+            job.total = len(frames)
+            yield from with_progress(
+                lambda progress: results.append(
+                    write_dataset(
+                        frames,
+                        folder,
+                        options,
+                        append=(folder / MANIFEST_NAME).is_file(),
+                        progress=progress,
+                        cancelled=cancelled,
+                    )
+                )
+            )
+
+        def end(complete: bool) -> None:
+            if complete and results:
+                self._bench.message = _told_of_dataset(results[0], folder)
+
+        job = Job(f"Writing the dataset {folder.name}", write)
+        self._bench.run(job, end, work)
+
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """Look what would be written, now that somebody can see it."""
         super().showEvent(event)
@@ -217,11 +269,29 @@ class ExportSection(QWidget):
         work = self._bench.work
         if work is None or work.session is None:
             return None
-        session, include, names = work.session, self.include.value, None
-        if self.selected_only.value:
-            frames = work.sequence.frames
-            names = frozenset(frames[index].name for index in self._bench.selected())
+        session, include, names = work.session, self.include.value, self._names()
         return lambda divide: labels_of_session(session, include, names=names, divide=divide)
+
+    def _names(self) -> frozenset[str] | None:
+        """Return the names of the frames selected in the queue, if only these are wanted."""
+        work = self._bench.work
+        if work is None or not self.selected_only.value:
+            return None
+        return frozenset(work.sequence.frames[index].name for index in self._bench.selected())
+
+    def _ask_for_dataset(self) -> None:
+        work = self._bench.work
+        if work is None:
+            return
+        suggested = work.sequence.path.absolute().parent / f"{work.sequence.name}-dataset"
+        folder, _ = QFileDialog.getSaveFileName(
+            self,
+            "A new dataset, or one to add to",
+            str(suggested),
+            options=QFileDialog.Option.DontConfirmOverwrite,
+        )
+        if folder:
+            self.add_to_dataset(Path(folder))
 
     def _look(self) -> None:
         """Find out in the background what would be written."""
@@ -259,6 +329,7 @@ class ExportSection(QWidget):
         work, idle = self._bench.work, self._bench.job is None
         there = work is not None and work.session is not None
         self.export_button.setEnabled(there and idle)
+        self.dataset_button.setEnabled(there and idle)
         self.import_button.setEnabled(there and idle and self._bench.may_change)
         self.divide.visible = self.format.value.divides
         if not there:
@@ -284,6 +355,16 @@ class ExportSection(QWidget):
             "Read a folder of masks in the chosen format for the frames that are open:\n"
             "all of them or, where one does not fit, none.",
         )
+        hint(
+            self.dataset_button,
+            "Copy the chosen frames and masks into a curated dataset, which fine-tuning reads.\n"
+            "It says where each label came from; its split is never changed by later frames.",
+        )
+        hint(
+            self.deidentify.native,
+            "Blank everything around the picture, burnt-in text included, and drop metadata.\n"
+            "Text over the picture itself stays: look at the result.",
+        )
 
 
 def _told(summary: Summary) -> str:
@@ -291,4 +372,14 @@ def _told(summary: Summary) -> str:
     return (
         f"Exported {summary.frames} frames with {summary.polyps} polyps, {summary.negatives} "
         f"without, to {summary.target}.{lost}"
+    )
+
+
+def _told_of_dataset(result: WriteResult, folder: Path) -> str:
+    left_out = "".join(f" Left out: {why}" for why in list(result.left_out.values())[:1])
+    more = len(result.left_out) - 1
+    return (
+        f"{len(result.added)} frames added to {folder}, {len(result.updated)} updated, "
+        f"{len(result.unchanged)} as they were.{left_out}"
+        + (f" (and {more} more)" if more > 0 else "")
     )
