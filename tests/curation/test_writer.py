@@ -294,6 +294,15 @@ def test_what_would_leak_between_splits_is_left_out(tmp_path, make_frame):
     assert {record.split for record in result.manifest.frames[2:]} == {"training"}
 
 
+def test_a_session_that_a_window_has_open_is_written_all_the_same(session, tmp_path):
+    session.flush()
+    with open_session(session.folder) as second:
+        assert second.read_only
+        result = write_dataset(incoming_frames(second), tmp_path / "set")
+    assert len(result.added) == 3
+    np.testing.assert_array_equal(open_dataset(tmp_path / "set").mask(1), session.chunks.mask(1))
+
+
 def test_a_session_is_opened_with_its_frames_where_both_have_been_moved(session, tmp_path):
     session.close()
     (tmp_path / "moved").mkdir()
@@ -335,7 +344,7 @@ def test_killed_at_any_moment_it_leaves_a_dataset_that_the_same_command_complete
     tmp_path, write_set, append
 ):
     killed = 0
-    for step in (1, 4, 9, 14, 17):
+    for step in (1, 9, 13):
         folder, source = tmp_path / f"set {step}", write_set(tmp_path / f"in {step}", 4)
         if append:
             write_dataset(incoming_frames(open_dataset(source)), folder)
@@ -367,4 +376,4 @@ def test_killed_at_any_moment_it_leaves_a_dataset_that_the_same_command_complete
             ):
                 assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == digest
         assert not (folder / ".incoming").exists()
-    assert killed >= 3
+    assert killed == 3
