@@ -194,6 +194,18 @@ def test_what_is_in_the_way_is_left_alone(session, tmp_path):
     assert files(tmp_path / "set") == {"mine.txt": b"precious"}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_nothing_is_written_through_a_link_out_of_the_dataset(session, tmp_path, write_frame):
+    write(session, tmp_path / "set")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "set" / "images" / "other").symlink_to(tmp_path / "outside")
+    write_frame(tmp_path / "other" / "0.png", 77)
+    frames = incoming_frames(open_dataset(tmp_path / "other"))
+    with pytest.raises(InputError, match="link out of the dataset"):
+        write_dataset(frames, tmp_path / "set", append=True)
+    assert not list((tmp_path / "outside").iterdir())
+
+
 def test_cancelled_it_leaves_everything_as_it_was(session, tmp_path):
     write(session, tmp_path / "set")
     before = files(tmp_path / "set")

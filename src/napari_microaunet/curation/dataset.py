@@ -173,7 +173,7 @@ def open_dataset(path: Path | str, frozen: Manifest | None = None) -> CuratedDat
     manifest = frozen
     if frozen is None and (path / MANIFEST_NAME).is_file():
         manifest = read_manifest(path / MANIFEST_NAME)
-        _check_files(path, manifest)
+        check_files(path, manifest)
     if manifest is None:
         sequence = open_frames(path)
         manifest = _work_out(sequence)
@@ -190,18 +190,21 @@ def open_dataset(path: Path | str, frozen: Manifest | None = None) -> CuratedDat
     return CuratedDataset(path, sequence, manifest)
 
 
-def _listed(path: Path, manifest: Manifest) -> ImageFiles:
-    """Open the files that a manifest lists."""
-    root = root_of(path)
-    files = [
-        (frame.name, root / frame.image, None if frame.mask is None else root / frame.mask)
-        for frame in manifest.frames
-    ]
-    return ImageFiles(path, manifest.name, files)
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Refuse links out of a dataset that may come from anywhere, and images listed twice.
 
+    Parameters
+    ----------
+    folder : Path
+        The dataset.
+    manifest : Manifest
+        Of the dataset.
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
-    """Refuse links out of a dataset that may come from anywhere, and images listed twice."""
+    Raises
+    ------
+    InputError
+        If there is such a file.
+    """
     inside = folder.resolve()
     listed: set[Path] = set()
     for frame in manifest.frames:
@@ -222,6 +225,16 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
                     f"{folder / MANIFEST_NAME} lists {file} for two frames; keep one of them."
                 )
             listed.add(found)
+
+
+def _listed(path: Path, manifest: Manifest) -> ImageFiles:
+    """Open the files that a manifest lists."""
+    root = root_of(path)
+    files = [
+        (frame.name, root / frame.image, None if frame.mask is None else root / frame.mask)
+        for frame in manifest.frames
+    ]
+    return ImageFiles(path, manifest.name, files)
 
 
 def _work_out(sequence: FrameSequence) -> Manifest:

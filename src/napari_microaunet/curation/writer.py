@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
+from napari_microaunet.curation.dataset import check_files
 from napari_microaunet.curation.groups import thumbnails_of
 from napari_microaunet.curation.manifest import (
     MANIFEST_NAME,
@@ -148,6 +149,7 @@ def write_dataset(
         raise InputError(f"There is no frame to write to {folder}: accept some first.")
     if append:
         old = read_manifest(folder / MANIFEST_NAME)
+        check_files(folder, old)
     elif folder.exists():
         raise InputError(f"{folder} exists; append to it, or choose another place.")
     else:
@@ -446,10 +448,12 @@ def _publish(stage: Path, folder: Path, manifest: Manifest) -> None:
 
 def _move_in(stage: Path, folder: Path, records: Sequence[FrameRecord], manifest: Manifest) -> None:
     """Move the files of frames into the dataset, then the manifest."""
-    for record in records:
-        for name in (record.image, record.mask):
-            if name is not None and (stage / name).exists():
-                (stage / name).replace(_made(folder / name))
+    # A link there that leads out of the folder would be followed.
+    check_files(folder, manifest)
+    names = [name for record in records for name in (record.image, record.mask) if name is not None]
+    for name in names:
+        if (stage / name).exists():
+            (stage / name).replace(_made(folder / name))
     write_manifest(folder / MANIFEST_NAME, manifest)
 
 
