@@ -79,6 +79,23 @@ def test_what_was_cancelled_goes_on_and_comes_out_the_same(session, tmp_path, fo
             assert went_on[name] == content, name
 
 
+@pytest.mark.parametrize("key", ["kvasir", "coco", "cvat", "labelstudio", "tiff", "nifti"])
+def test_what_was_cancelled_at_the_very_end_goes_on(session, tmp_path, key):
+    labels, done = labels_of_session(session), []
+    with pytest.raises(CancelledError):
+        export(
+            labels,
+            find_format(key),
+            tmp_path / "out",
+            progress=lambda now, _all: done.append(now),
+            cancelled=lambda: done[-1:] == [len(NAMES)],
+        )
+    assert not (tmp_path / "out").exists()
+    assert export(labels, find_format(key), tmp_path / "out").frames == len(NAMES)
+    written = [path.name for path in (tmp_path / "out").rglob("*")]
+    assert not [name for name in written if name.startswith(".")]
+
+
 def test_another_export_begins_anew_and_leaves_nothing_of_the_first(session, tmp_path):
     labels = labels_of_session(session)
     done = []
@@ -160,10 +177,10 @@ def test_nothing_is_written_among_frames_or_into_a_session(session, tmp_path):
 
 def test_no_name_leads_out_of_the_target(session, tmp_path):
     labels = labels_of_session(session)
-    for name in ("../a", "/a", "a/../../b", "a//b", "C:/a", "a\\..\\b", "."):
+    for name in ("../a", "/a", "a/../../b", "a//b", "C:/a", "a\\..\\b", ".", "\udcff"):
         evil = replace(labels, frames=(replace(labels.frames[0], name=name),))
         for format_ in FORMATS:
-            with pytest.raises(InputError, match=r"rename|drive"):
+            with pytest.raises(InputError, match="rename the frame"):
                 export(evil, format_, tmp_path / "deep" / "er" / "out")
             assert not (tmp_path / "deep").exists()
 
@@ -250,3 +267,11 @@ def test_a_folder_that_cannot_be_written_to_is_named(session, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(OSError, match="locked"):
         export(labels_of_session(session), find_format("png"), tmp_path / "locked" / "out")
+
+
+def test_a_name_that_xml_cannot_hold_is_refused_before_anything_is_written(session, tmp_path):
+    labels = labels_of_session(session)
+    odd = replace(labels, frames=(replace(labels.frames[0], name="a\x01"),))
+    with pytest.raises(InputError, match="XML"):
+        export(odd, find_format("cvat"), tmp_path / "deep" / "out")
+    assert not (tmp_path / "deep").exists()

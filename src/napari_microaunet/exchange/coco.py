@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from pycocotools import mask as coco_masks
 from pydantic import BaseModel, Field, ValidationError
 
@@ -48,11 +49,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_microaunet.exchange.base import Record
     from napari_microaunet.exchange.labelled import LabelledFrame
+    from napari_microaunet.exchange.regions import Part
 
     Mask = NDArray[np.uint8]
 
@@ -114,7 +115,7 @@ class Coco(Format):
                 "height": frame.height,
                 "width": frame.width,
             },
-            "annotations": [_annotation(mask == part.label, part.label) for part in parts_of(mask)],
+            "annotations": [_annotation(part, mask == part.label) for part in parts_of(mask)],
         }
 
     def finish(
@@ -169,17 +170,18 @@ def _file_of(split: str) -> str:
     return f"annotations/instances_{SPLIT_NAMES[split]}.json"
 
 
-def _annotation(region: NDArray[np.bool_], label: int) -> Record:
+def _annotation(part: Part, region: NDArray[np.bool_]) -> Record:
     rle = to_coco_rle(region)
-    outer, holes = outlines(region)
-    as_polygons = label != IGNORE and not holes
+    outer, holes = outlines(part.region)
+    as_polygons = part.label != IGNORE and not holes
     if as_polygons and all(length_of(points) <= LONGEST_OUTLINE for points in outer):
-        segmentation: Any = [points.astype(int).ravel().tolist() for points in outer]
+        moved = [np.add(points, (part.left, part.top)).astype(int) for points in outer]
+        segmentation: Any = [points.ravel().tolist() for points in moved]
     else:
         segmentation = rle
     return {
         "category_id": 1,
-        "iscrowd": int(label == IGNORE),
+        "iscrowd": int(part.label == IGNORE),
         "area": int(coco_masks.area(rle)),
         "bbox": coco_masks.toBbox(rle).tolist(),
         "segmentation": segmentation,

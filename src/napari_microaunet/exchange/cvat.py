@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _FILE = "annotations.xml"
 # What XML cannot hold at all.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _DRAWN = {"source": "manual", "occluded": "0", "z_order": "0"}
 # image, shape, attribute: files of CVAT nest no deeper than this.
 _DEEPEST = 8

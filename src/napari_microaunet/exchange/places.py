@@ -36,17 +36,25 @@ def check_name(name: str, file: Path) -> str:
     Raises
     ------
     InputError
-        If it is absolute, has a backslash, a drive or a NUL, or a part that is empty, . or ...
+        If it is absolute, has a backslash, a drive or a NUL, a part that is empty, . or .., or
+        is a file name that is no Unicode.
     """
     parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\\" in name or "\0" in name:
+    plain = all(part not in ("", ".", "..") for part in parts) and not {"\\", "\0"} & {*name}
+    if not plain or parts[0][1:2] == ":" or not _is_unicode(name):
         raise InputError(
             f"{file} names {name[:_LONGEST_NAME]!r}, which is no plain path below a folder; "
             "rename the frame."
         )
-    if len(parts[0]) > 1 and parts[0][1] == ":":
-        raise InputError(f"{file} names {name!r}, which has a drive; name the frame alone.")
     return name
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def target_file(folder: Path, relative: str) -> Path:
@@ -90,12 +98,12 @@ def without_suffix(name: str) -> str:
 def flat_name(name: str) -> str:
     """Turn the name of a frame into one for a layout without subfolders.
 
-    ``case 3/12`` becomes ``case 3__12``. Names that hold two underscores by themselves, and
-    very long ones, get a hash besides, so that different names stay different whatever
-    other frames there are.
+    ``case 3/12`` becomes ``case 3__12``. Where that could be of another name as well
+    (``case 3__12`` itself), and where it is very long, it gets a hash besides, so that
+    different names stay different whatever other frames there are.
     """
     flat = name.replace("/", "__")
-    if "__" not in name and len(flat.encode()) <= _LONGEST_NAME:
+    if flat.replace("__", "/") == name and len(flat.encode()) <= _LONGEST_NAME:
         return flat
     kept = flat.encode()[: _LONGEST_NAME - _HASH_DIGITS].decode(errors="ignore")
     return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:_HASH_DIGITS]}"

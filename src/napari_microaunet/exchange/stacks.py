@@ -16,12 +16,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-import nibabel
 import numpy as np
-import tifffile
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 from PIL import Image
 
 from napari_microaunet.errors import InputError
@@ -49,7 +44,6 @@ _SLICES = ".slices"
 _LARGEST_TIFF = 2**32 - 2**25
 # Sides in NIfTI-1 have 15 bits.
 _MOST_SLICES = 2**15 - 1
-_NIFTI_ERRORS = (*DECODING_ERRORS, ImageFileError, HeaderDataError, WrapStructError)
 
 
 class _Stack(Format):
@@ -134,6 +128,8 @@ class ImageJTiff(_Stack):
     def write_stack(
         self, file: Path, masks: Iterator[Mask], shape: tuple[int, int, int], names: list[str]
     ) -> None:
+        import tifffile
+
         metadata = {"axes": "TYX", "Labels": names}
         tifffile.imwrite(file, masks, shape=shape, dtype=np.uint8, imagej=True, metadata=metadata)
 
@@ -164,6 +160,8 @@ class OmeTiff(ImageJTiff):
     def write_stack(
         self, file: Path, masks: Iterator[Mask], shape: tuple[int, int, int], names: list[str]
     ) -> None:
+        import tifffile
+
         tifffile.imwrite(
             file,
             masks,
@@ -194,22 +192,30 @@ class Nifti(_Stack):
         shape: tuple[int, int, int],
         names: list[str],  # noqa: ARG002
     ) -> None:
+        import nibabel
+
         count, height, width = shape
         header = nibabel.Nifti1Header()
         header.set_data_dtype(np.uint8)
         header.set_data_shape((width, height, count))
-        header.single_vox_offset = header["vox_offset"] = 352
+        header["vox_offset"] = header.single_vox_offset
         with gzip.open(file, "wb", compresslevel=1) as target:
             header.write_to(target)
             # x is the fastest index of NIfTI, as the column is of an array.
             target.writelines(mask.tobytes() for mask in masks)
 
     def read_stack(self, file: Path, names: list[str] | None) -> Iterator[ImportedMask]:
+        import nibabel
+        from nibabel.filebasedimages import ImageFileError
+        from nibabel.spatialimages import HeaderDataError
+        from nibabel.wrapstruct import WrapStructError
+
+        errors = (*DECODING_ERRORS, ImageFileError, HeaderDataError, WrapStructError)
         try:
             # Not nibabel.load, which opens a dozen formats more.
             volume: Any = nibabel.Nifti1Image.from_filename(file, keep_file_open=True)
             shape: tuple[int, ...] = volume.shape
-        except _NIFTI_ERRORS as error:
+        except errors as error:
             raise InputError(
                 f"{file} cannot be read as NIfTI ({error}); export it again."
             ) from error
@@ -219,7 +225,7 @@ class Nifti(_Stack):
         def read(number: int) -> Mask:
             try:
                 values: NDArray[Any] = np.asarray(volume.dataobj[..., number]).T
-            except _NIFTI_ERRORS as error:
+            except errors as error:
                 raise InputError(f"{file} is damaged or ends early ({error}).") from error
             return _labels(values, file, ours=names is not None)
 
@@ -237,9 +243,9 @@ def _stacks(frames: Sequence[LabelledFrame]) -> dict[str, list[LabelledFrame]]:
 
 
 def _names(file: Path) -> list[str] | None:
-    if not file.is_file():
+    if not file.exists():
         return None
-    names = read_json(file)
+    names = read_json(file_of(file.parent, file.name))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{file} is no list of names; take it away if it is something else.")
     return [check_name(name, file) for name in names]

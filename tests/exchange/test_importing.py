@@ -1,0 +1,154 @@
+"""Labels as other tools leave them, not as we write them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from labelled_help import emptied, make_session, masks_of
+from PIL import Image
+
+from napari_microaunet.curation.session import MaskOrigin, Session
+from napari_microaunet.errors import InputError
+from napari_microaunet.exchange.export import export
+from napari_microaunet.exchange.formats import find_format
+from napari_microaunet.exchange.importing import import_labels
+from napari_microaunet.exchange.labelled import labels_of_session
+from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.masks import IGNORE
+
+BLOB = np.zeros((20, 30), np.uint8)
+BLOB[4:9, 5:12] = 1
+
+
+@pytest.fixture
+def session(tmp_path):
+    """A session on three frames of 20 x 30 px, without masks."""
+    folder = tmp_path / "frames"
+    for name in ("a", "b", "case 3/c"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20), "red").save(folder / f"{name}.png")
+    with Session(open_frames(folder)) as session:
+        yield session
+
+
+def take(session, key, path):
+    return import_labels(session, find_format(key), path)
+
+
+def test_stacks_without_names_are_taken_in_the_order_of_the_frames(session, tmp_path):
+    stack = np.stack([BLOB * 0, BLOB, BLOB * 2])
+    tifffile.imwrite(tmp_path / "x.tif", stack, photometric="minisblack")
+    summary = take(session, "tiff", tmp_path / "x.tif")
+    assert (summary.frames, summary.empty, summary.untouched) == (3, 1, 0)
+    for mask, expected in zip(masks_of(session).values(), stack, strict=True):
+        np.testing.assert_array_equal(mask, expected)
+    tifffile.imwrite(tmp_path / "y.tif", stack[:2], photometric="minisblack")
+    with pytest.raises(InputError, match="3 frames"):
+        take(session, "tiff", tmp_path / "y.tif")
+
+
+def test_white_in_stacks_of_others_is_polyp(session, tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.stack([BLOB * 255] * 3), photometric="minisblack")
+    take(session, "tiff", tmp_path / "x.tif")
+    np.testing.assert_array_equal(session.chunks.mask(0), BLOB)
+
+
+def test_pages_of_another_size_are_refused(session, tmp_path):
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        for size in ((20, 30), (20, 30), (21, 30)):
+            file.write(np.zeros(size, np.uint8), photometric="minisblack")
+    with pytest.raises(InputError, match="several sizes"):
+        take(session, "tiff", tmp_path / "x.tif")
+
+
+def test_frames_that_are_not_named_keep_what_they_have(session, tmp_path):
+    session.put_mask(1, BLOB, MaskOrigin.HAND)
+    (tmp_path / "masks" / "case 3").mkdir(parents=True)
+    Image.fromarray(BLOB * 255).save(tmp_path / "masks" / "case 3" / "c.png")
+    summary = take(session, "png", tmp_path / "masks")
+    assert (summary.frames, summary.untouched) == (1, 2)
+    np.testing.assert_array_equal(session.chunks.mask(1), BLOB)
+    np.testing.assert_array_equal(session.chunks.mask(2), BLOB)
+    assert session.origin(2) is MaskOrigin.FILE
+
+
+def test_masks_of_frames_that_are_not_there_are_named(session, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for name in ("a", "z1", "z2"):
+        Image.fromarray(BLOB * 255).save(tmp_path / "masks" / f"{name}.png")
+    with pytest.raises(InputError, match=r"2 frames .*z1, z2"):
+        take(session, "png", tmp_path / "masks")
+    assert not any(mask.any() for mask in masks_of(session).values())
+
+
+def test_a_class_called_ignore_is_ignored_in_yolo(session, tmp_path):
+    (tmp_path / "x" / "labels").mkdir(parents=True)
+    (tmp_path / "x" / "data.yaml").write_text("names: [polyp, Ignore]\n")
+    outline = "0.2 0.2 0.5 0.2 0.5 0.6"
+    (tmp_path / "x" / "labels" / "a.txt").write_text(f"1 {outline}\n0 0.7 0.7 0.9 0.7 0.9 0.9\n")
+    (tmp_path / "x" / "labels" / "b.txt").write_text("")
+    assert take(session, "yolo", tmp_path / "x").empty == 1
+    assert set(np.unique(session.chunks.mask(0))) == {0, 1, IGNORE}
+
+
+def test_label_studio_s_uploads_find_their_frames_and_skipped_tasks_say_nothing(session, tmp_path):
+    def task(image, annotations):
+        return {"id": 7, "data": {"image": image}, "annotations": annotations}
+
+    value = {"points": [[10, 10], [50, 10], [50, 50], [10, 50]], "polygonlabels": ["Polyp"]}
+    polygon = {
+        "type": "polygonlabels",
+        "original_width": 30,
+        "original_height": 20,
+        "value": value,
+    }
+    tasks = [
+        task("/data/upload/12/0a1b2c3d-a.png", [{"result": []}, {"result": [polygon]}]),
+        task("b.png", [{"result": [polygon], "was_cancelled": True}]),
+        task("/data/local-files/?d=case%203/c.png", [{"result": []}]),
+    ]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    summary = take(session, "labelstudio", tmp_path / "tasks.json")
+    assert (summary.frames, summary.empty, summary.untouched) == (2, 1, 1)
+    expected = np.zeros_like(BLOB)
+    expected[2:10, 3:15] = 1
+    np.testing.assert_array_equal(session.chunks.mask(0), expected)
+
+
+def test_coco_s_uncompressed_runs_and_a_category_ignore_are_read(session, tmp_path):
+    runs = [5, 10, 585]
+    image = {"id": 9, "file_name": "a.jpg", "height": 20, "width": 30, "licence": 3}
+    one = {
+        "id": 1,
+        "image_id": 9,
+        "category_id": 4,
+        "iscrowd": 0,
+        "segmentation": {"size": [20, 30], "counts": runs},
+    }
+    content = {
+        "images": [image],
+        "annotations": [one],
+        "categories": [{"id": 4, "name": "Ignore"}],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    take(session, "coco", tmp_path / "x.json")
+    mask = session.chunks.mask(0)
+    assert (mask[5:15, 0] == IGNORE).all()
+    assert np.count_nonzero(mask) == 10
+
+
+def test_a_read_only_session_is_left_alone(tmp_path):
+    session, _ = make_session(tmp_path)
+    session.flush()
+    export(labels_of_session(session), find_format("labels"), tmp_path / "out")
+    with session, Session(open_frames(tmp_path / "frames"), session.folder) as looking:
+        with pytest.raises(InputError, match="open"):
+            import_labels(looking, find_format("labels"), tmp_path / "out", overwrite=True)
+        again = labels_of_session(looking)
+        assert len(again.frames) == len(session.sequence)
+    session.close()
+    with emptied(tmp_path, session) as second:
+        assert import_labels(second, find_format("labels"), tmp_path / "out").untouched == 0
