@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_microaunet.exchange.labelled import LabelledFrame
+    from napari_microaunet.exchange.regions import Part
 
     Mask = NDArray[np.uint8]
     Record = dict[str, Any]
@@ -40,26 +41,16 @@ class Loss(Enum):
     PARTS = "parts of a polyp become polyps of their own"
     HOLES = "holes in polyps are filled"
 
-    def is_in(self, mask: Mask) -> bool:
-        """Tell whether a mask has it."""
-        polyps = (mask > 0) & (mask < IGNORE)
+    def is_in(self, parts: Sequence[Part]) -> bool:
+        """Tell whether a mask, taken apart, has it."""
+        polyps = [part.region for part in parts if part.label != IGNORE]
         if self is Loss.IGNORE:
-            return bool((mask == IGNORE).any())
+            return len(polyps) < len(parts)
         if self is Loss.NUMBERS:
-            return polyps_in(mask) > 1
-        regions = [
-            mask[box] == label
-            for label, box in enumerate(ndimage.find_objects(np.where(polyps, mask, 0)), start=1)
-            if box is not None
-        ]
+            return len(polyps) > 1
         if self is Loss.PARTS:
-            return any(ndimage.label(region, np.ones((3, 3)))[1] > 1 for region in regions)
-        return any((ndimage.binary_fill_holes(region) != region).any() for region in regions)
-
-
-def polyps_in(mask: Mask) -> int:
-    """Count the polyps in a mask."""
-    return int(np.count_nonzero(np.bincount(mask.ravel(), minlength=256)[1:IGNORE]))
+            return any(ndimage.label(region, np.ones((3, 3)))[1] > 1 for region in polyps)
+        return any((ndimage.binary_fill_holes(region) != region).any() for region in polyps)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections import Counter, deque
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,11 @@ from filelock import FileLock, Timeout
 
 from napari_microaunet.curation.session.database import DATABASE_NAME
 from napari_microaunet.errors import InputError
-from napari_microaunet.exchange.base import Loss, polyps_in
+from napari_microaunet.exchange.base import Loss
 from napari_microaunet.exchange.json_files import write_json
 from napari_microaunet.exchange.places import check_name
+from napari_microaunet.exchange.regions import parts_of
+from napari_microaunet.frames.masks import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -221,29 +224,25 @@ def _check_target(labels: LabelSet, target: Path, overwrite: bool) -> None:
         raise InputError(f"{target} lies in a session; give a folder beside it.")
 
 
-class _reserved:  # noqa: N801 - a context manager, read as a verb
-    """Make the partial folder, and have no other export write there."""
-
-    def __init__(self, partial: Path) -> None:
-        self._partial = partial
-        self._lock = FileLock(partial / _LOCK, timeout=0)
-
-    def __enter__(self) -> None:
-        if self._partial.is_symlink():
-            raise InputError(f"{self._partial} is a link; take it away.")
-        ours = any((self._partial / name).is_file() for name in (_JOURNAL, _LOCK))
-        if self._partial.exists() and not ours:
-            raise InputError(f"{self._partial} is in the way; move it.")
-        self._partial.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise InputError(
-                f"{self._partial} is being written by another export; wait for it."
-            ) from error
-
-    def __exit__(self, *_exception: object) -> None:
-        self._lock.release()
+@contextmanager
+def _reserved(partial: Path) -> Iterator[None]:
+    """Make the partial folder, and have no other export write there meanwhile."""
+    if partial.is_symlink():
+        raise InputError(f"{partial} is a link; take it away.")
+    if partial.exists() and not any((partial / name).is_file() for name in (_JOURNAL, _LOCK)):
+        raise InputError(f"{partial} is in the way; move it.")
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(partial / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"{partial} is being written by another export; wait for it to end."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Journal:
@@ -300,9 +299,10 @@ def _write_frames(
 ) -> None:
     def write(frame: LabelledFrame) -> Record:
         mask = frame.read_mask()
+        parts = list(parts_of(mask))
         return {
-            "polyps": polyps_in(mask),
-            "lost": [loss.name for loss in format_.loses if loss.is_in(mask)],
+            "polyps": sum(part.label != IGNORE for part in parts),
+            "lost": [loss.name for loss in format_.loses if loss.is_in(parts)],
             "record": format_.write(partial, frame, mask),
         }
 
