@@ -81,7 +81,7 @@ def _finetune(job: Job, tell: Callable[[Event], None]) -> tuple[JobState, str]:
     torch.set_num_threads(request.threads)
     try:
         result = finetune(
-            request.dataset,
+            job.dataset,
             job.run_folder,
             Budget(minutes=request.minutes),
             start=request.start,

@@ -10,6 +10,7 @@
         ├── events.jsonl       what happened, a JSON object a line
         ├── errors.txt         what the process wrote to stderr
         ├── stop               there while the job is asked to stop
+        ├── dataset/           frames to learn from that were written for this job
         └── run/               the folder of `finetune`
 
 The last event of a job that came to an end is ``{"event": "ended", "how": ..., "sentence": ...}``.
@@ -67,8 +68,9 @@ class FinetuneRequest(BaseModel):
     ----------
     title : str
         What the job is called.
-    dataset : Path
-        A curated dataset, or another folder with masks.
+    dataset : Path or None
+        A curated dataset, or another folder with masks; None for one that was written to
+        ``dataset/`` in the job's folder.
     start : str
         Model to start from: its name in the library, or its file.
     teacher : str or None
@@ -90,7 +92,7 @@ class FinetuneRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: Annotated[str, Field(min_length=1, max_length=100)]
-    dataset: Path
+    dataset: Path | None = None
     start: str = "student"
     teacher: str | None = "expert"
     adapt_teacher: bool = False
@@ -137,6 +139,7 @@ class Job:
                 f"{folder} holds no job that this version can read ({why}); delete the folder, or "
                 "use the version that made it."
             ) from error
+        self.dataset = self.request.dataset or folder / "dataset"
         self.run_folder = folder / "run"
         self.model_file = self.run_folder / "model.safetensors"
         self.report_file = self.run_folder / "report.json"

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from napari_microaunet.curation.check import Evidence, Finding
-    from napari_microaunet.frames.sequence import Frame
     from napari_microaunet.widgets.workbench import Workbench
 
 _ROWS_IN_SIGHT = 10
@@ -48,7 +47,6 @@ class CheckSection(QWidget):
         self._bench = bench
         self._evidence: Evidence | None = None
         self._findings: list[Finding] = []
-        self._shows_next: Frame | None = None
         self.actions: dict[str, Callable[[], object]] = {}
 
         self.check_button = QPushButton("Check a dataset…")
@@ -191,33 +189,9 @@ class CheckSection(QWidget):
         if name is None or evidence is None:
             return
         names = [record.name for record in evidence.dataset.frames]
-        sequence = evidence.dataset.sequence
-        self._shows_next = sequence.frames[names.index(name)]
-        if not self._show_next():
-            self._bench.open(sequence.path)
-
-    def _show_next(self) -> bool:
-        """Go to the frame that was asked for, if it is among those that are open."""
-        work, wanted = self._bench.work, self._shows_next
-        if work is None or wanted is None:
-            return False
-        # A folder and one inside it name the same file differently; frames of a video share one.
-        there = [
-            (frame.name == wanted.name, index)
-            for index, frame in enumerate(work.sequence.frames)
-            if frame.source.absolute() == wanted.source.absolute()
-        ]
-        if not there:
-            return False
-        self._bench.go_to(max(there)[1])
-        # Opening goes to the first frame, and back to where a session was left.
-        if work.masks is not None:
-            self._shows_next = None
-        return True
+        self._bench.show_frame(evidence.dataset.sequence, names.index(name))
 
     def _update(self) -> None:
         idle = self._bench.job is None
-        if idle:
-            self._show_next()
         self.check_button.setEnabled(idle)
         self.report_button.setEnabled(idle and self._evidence is not None)

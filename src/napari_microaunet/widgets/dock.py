@@ -12,6 +12,7 @@ from napari_microaunet.errors import InputError
 from napari_microaunet.widgets.check_section import CheckSection
 from napari_microaunet.widgets.edit_section import EditSection
 from napari_microaunet.widgets.export_section import ExportSection
+from napari_microaunet.widgets.finetune_section import FinetuneSection
 from napari_microaunet.widgets.folds import Folds
 from napari_microaunet.widgets.frames_section import FramesSection
 from napari_microaunet.widgets.keys import (
@@ -43,6 +44,7 @@ SECTIONS: tuple[Callable[[Workbench], Section], ...] = (
     EditSection,
     ExportSection,
     CheckSection,
+    FinetuneSection,
 )
 
 

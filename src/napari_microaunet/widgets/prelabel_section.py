@@ -62,8 +62,8 @@ class PrelabelSection(QWidget):
         )
         self.run_button.clicked.connect(self.run)
 
-        self.model = ComboBox(label="Model", choices=_model_choices)
-        self.device = ComboBox(label="Device", choices=_device_choices())
+        self.model = ComboBox(label="Model", choices=model_choices)
+        self.device = ComboBox(label="Device", choices=device_choices())
         self.which = ComboBox(label="Frames", choices=[(which.value, which) for which in Which])
         self.first = SpinBox(label="from", min=0, max=0)
         self.last = SpinBox(label="to", min=0, max=0)
@@ -121,6 +121,7 @@ class PrelabelSection(QWidget):
             setting.changed.connect(self._on_setting)
         self.style.changed.connect(self._on_style)
         bench.settings_changed.connect(self._take_settings)
+        bench.models_changed.connect(self.model.reset_choices)
         bench.work_changed.connect(self._on_work)
         bench.job_changed.connect(self._update)
         bench.shown_changed.connect(self._on_shown)
@@ -398,11 +399,12 @@ def _has_mask(work: Work, index: int) -> bool:
     )
 
 
-def _model_choices(_widget: object) -> list[tuple[str, Model]]:
+def model_choices(_widget: object) -> list[tuple[str, Model]]:
+    """List the models of the library."""
     return [(model.name, model) for model in list_models()]
 
 
-def _device_choices() -> list[tuple[str, str]]:
+def device_choices() -> list[tuple[str, str]]:
     """List devices that this machine may have, without importing PyTorch, which takes seconds."""
     choices = [("automatic", "auto"), ("processor (CPU)", "cpu")]
     if shutil.which("nvidia-smi"):

@@ -72,6 +72,7 @@ class ComparisonRow(QWidget):
         self.button.toggled.connect(self._compare)
         self.model.changed.connect(self._compare)
         bench.work_changed.connect(self._on_work)
+        bench.models_changed.connect(self.model.reset_choices)
         bench.shown_changed.connect(self._compare)
         bench.frame_changed.connect(self._on_frame)
         bench.closing.connect(self._drawing.remove)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from napari.types import LayerData
     from napari.utils.events import Event
 
+    from napari_microaunet.frames.sequence import Frame
+
 
 class Work(QObject):
     """What there is of one sequence in one viewer.
@@ -136,6 +138,8 @@ class Workbench(QObject):
         Saving what is being worked on has failed, or works again.
     settings_changed : Signal()
         `settings` are those of a session that was opened.
+    models_changed : Signal()
+        The library of models has changed.
     closing : Signal()
         The dock is about to go.
     """
@@ -148,6 +152,7 @@ class Workbench(QObject):
     status_changed = Signal(object)
     problem_changed = Signal()
     settings_changed = Signal()
+    models_changed = Signal()
     closing = Signal()
 
     def __init__(self, viewer: Viewer) -> None:
@@ -164,6 +169,8 @@ class Workbench(QObject):
         self._view = SessionView(self)
         self._looking_on = LookingOn(self)
         self._last_shown = -1
+        self._wanted: Frame | None = None
+        self.job_changed.connect(self._show_wanted)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.renamed.connect(self._on_renamed)
@@ -193,6 +200,39 @@ class Workbench(QObject):
         if self.work is not None and self.work.image.ndim > 2:
             image, dims = self.work.image, self.viewer.dims
             dims.set_point(dims.ndim - image.ndim, image.data_to_world((index, 0, 0))[-3])
+
+    def show_frame(self, sequence: FrameSequence, index: int) -> None:
+        """Show a frame of any sequence: of the open one where it is in it, or open its own.
+
+        Parameters
+        ----------
+        sequence : FrameSequence
+            Where the frame is from.
+        index : int
+            Its number there.
+        """
+        self._wanted = sequence.frames[index]
+        if not self._show_wanted():
+            self.open(sequence.path)
+
+    def _show_wanted(self) -> bool:
+        """Go to the frame that was asked for, if it is among those that are open."""
+        work, wanted = self.work, self._wanted
+        if work is None or wanted is None or self.job is not None:
+            return False
+        # A folder and one inside it name the same file differently; frames of a video share one.
+        there = [
+            (frame.name == wanted.name, index)
+            for index, frame in enumerate(work.sequence.frames)
+            if frame.source.absolute() == wanted.source.absolute()
+        ]
+        if not there:
+            return False
+        self.go_to(max(there)[1])
+        # Opening goes to the first frame, and back to where a session was left.
+        if work.masks is not None:
+            self._wanted = None
+        return True
 
     def close(self) -> None:
         """Stop what is running: the dock is gone."""

@@ -1,0 +1,117 @@
+"""Fine-tuning as a lab member sees it, in a real window with a real process beside it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from pycocotools.coco import COCO
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox
+from small_frames import write_frames
+
+from napari_microaunet.distillation.jobs import JobState, jobs_folder, list_jobs
+from napari_microaunet.exchange.formats import find_format
+from napari_microaunet.frames.masks import read_mask_file
+from napari_microaunet.networks.library import find_model, list_models
+from napari_microaunet.widgets.prelabel_section import Which
+
+
+@pytest.fixture(autouse=True)
+def no_jobs():
+    yield
+    for job in list_jobs():
+        job.discard()
+    shutil.rmtree(jobs_folder(), ignore_errors=True)
+
+
+@pytest.fixture
+def yes(monkeypatch):
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
+
+
+@pytest.mark.timeout(600)
+def test_the_whole_round(use, qtbot, tmp_path, yes, errors):
+    folder = write_frames(tmp_path / "frames", polyps=28, negatives=0, unlabelled=0)
+    exact = shutil.move(folder / "masks", tmp_path / "exact")
+    used = use()
+    used.open(folder / "images")
+    used.prelabel_all()
+    for index, frame in enumerate(used.work.sequence.frames[:24]):
+        used.go_to(index)
+        used.masks.edit(index, read_mask_file(exact / f"{frame.name}.png"), "brush")
+        used.press(Qt.Key.Key_Q)
+
+    tune = used.dock.sections["Fine-tune"]
+    tune.minutes.value = 1
+    tune.teacher.value = "teacher"
+    tune.start_button.click()
+    qtbot.waitUntil(lambda: tune.run is not None, timeout=120_000)
+    qtbot.waitUntil(lambda: tune.run.state is JobState.RUNNING, timeout=120_000)
+    used.go_to(3)  # the annotator goes on working
+    qtbot.waitUntil(lambda: "left" in tune.status.text(), timeout=120_000)
+    qtbot.waitUntil(lambda: tune.run.state is JobState.FINISHED, timeout=240_000)
+    qtbot.waitUntil(lambda: tune.result.isVisibleTo(tune), timeout=10_000)
+    assert any(word in tune.result.verdict.text() for word in ("etter", "forgotten"))
+    assert tune.result.table.rowCount() > 3
+
+    tune.result.name.setText("ward 3")
+    tune.result.promote_button.click()
+    assert find_model("ward 3").path.is_file()
+    used.choose_model("ward 3")
+    used.prelabel.which.value = Which.RANGE
+    used.prelabel.first.value = 24  # the rest, which nobody has accepted
+    used.prelabel_all()
+    assert "Pre-labelled 4" in used.bench.message
+    used.export.format.value = find_format("coco")
+    used.export.divide.value = False
+    used.export.write(tmp_path / "coco")
+    used.wait_for_job()
+    (file,) = (tmp_path / "coco").rglob("instances*.json")
+    assert len(COCO(str(file)).imgs) == 24
+    assert not errors()
+    find_model("ward 3").path.unlink()
+
+
+def test_a_run_is_stopped_goes_on_and_is_found_again(use, qtbot, tmp_path, yes):
+    frames = write_frames(tmp_path / "frames", polyps=24)
+    used = use()
+    tune = used.dock.sections["Fine-tune"]
+    tune.teacher.value = None
+    tune.minutes.value = 30
+    tune.use_folder(frames)
+    used.wait_for_job()
+    assert "24 frames with polyps, 4 without, 4 not labelled" in tune.data.text()
+    tune.start_button.click()
+    qtbot.waitUntil(lambda: "left" in tune.status.text(), timeout=120_000)
+    tune.stop_button.click()
+    qtbot.waitUntil(lambda: tune.run.state is JobState.STOPPED, timeout=30_000)
+    qtbot.waitUntil(lambda: tune.stop_button.text() == "Go on", timeout=5_000)
+    assert "can go on" in tune.status.text()
+    tune.stop_button.click()
+    qtbot.waitUntil(lambda: tune.run.state is JobState.RUNNING, timeout=60_000)
+
+    used.viewer.window.remove_dock_widget("all")
+    again = type(used)(used.viewer, qtbot).dock.sections["Fine-tune"]
+    assert again.run.folder == tune.run.folder
+    qtbot.waitUntil(lambda: "left" in again.status.text(), timeout=120_000)
+    again.discard()
+    assert list_jobs() == []
+
+
+def test_too_few_frames_are_refused_in_words_and_leave_nothing(use, qtbot, tmp_path, yes, errors):
+    used = use()
+    tune = used.dock.sections["Fine-tune"]
+    tune.use_folder(write_frames(tmp_path / "few", polyps=4))
+    used.wait_for_job()
+    tune.start_button.click()
+    used.wait_for_job()
+    assert any("at least 10 are needed" in error for error in errors())
+    assert list_jobs() == []
+
+
+def test_a_name_that_is_taken_is_refused(use, errors):
+    used = use()
+    before = [model.name for model in list_models()]
+    used.dock.sections["Fine-tune"].promote("student")
+    assert [model.name for model in list_models()] == before
