@@ -106,9 +106,9 @@ def import_labels(
     ] = False,
 ) -> None:
     """Read masks of other tools into a session: all of them, or none."""
+    from napari_microaunet.curation.incoming import open_session
     from napari_microaunet.exchange import importing
     from napari_microaunet.exchange.formats import find_format
-    from napari_microaunet.exchange.labelled import open_session
 
     chosen = find_format(format_)
     with open_session(session, frames) as opened, _bar("Reading") as bar:

@@ -256,7 +256,7 @@ def test_two_exports_to_one_place_do_not_mix(session, tmp_path):
 def test_a_session_is_opened_where_its_frames_are_now(session, tmp_path):
     session.close()
     (tmp_path / "frames").rename(tmp_path / "moved")
-    with pytest.raises(InputError, match="--frames"), opened_labels(session.folder):
+    with pytest.raises(InputError, match="beside it"), opened_labels(session.folder):
         pass
     with opened_labels(session.folder, frames=tmp_path / "moved") as labels:
         assert {frame.name for frame in labels.frames} == {*NAMES}

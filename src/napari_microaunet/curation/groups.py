@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from napari_microaunet.frames.images import IMAGE_SUFFIXES, read_rgb
 from napari_microaunet.frames.sequence import UnreadableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,7 +47,7 @@ _CORRELATION = 0.86
 _BLOCK = 256
 
 
-def find_groups(sequence: FrameSequence) -> list[str]:
+def find_groups(sequence: FrameSequence, cancelled: Callable[[], bool] | None = None) -> list[str]:
     """Group the frames of a sequence.
 
     A table ``sequences.csv`` with the columns ``frame`` and ``sequence`` decides, in the
@@ -59,6 +60,8 @@ def find_groups(sequence: FrameSequence) -> list[str]:
     ----------
     sequence : FrameSequence
         From `open_frames`.
+    cancelled : callable, optional
+        Asked after every frame that is looked at.
 
     Returns
     -------
@@ -69,12 +72,14 @@ def find_groups(sequence: FrameSequence) -> list[str]:
     ------
     InputError
         If a table of sequences cannot be read.
+    CancelledError
+        If `cancelled` says so.
     """
     groups = stated_groups(sequence)
     if len(set(groups)) == 1:
         return groups
     _, labels = np.unique(np.array(groups), return_inverse=True)
-    merged = merge_near_duplicates(thumbnails_of(sequence), labels)
+    merged = merge_near_duplicates(thumbnails_of(sequence, cancelled), labels)
     _, first = np.unique(merged, return_index=True)
     names = {merged[index]: groups[index] for index in first}
     return [names[label] for label in merged]
@@ -161,18 +166,27 @@ def thumbnail(image: NDArray[np.uint8], field: FieldOfView) -> NDArray[np.float3
     return np.asarray(gray / length if length > _FLAT else np.zeros_like(gray), np.float32)
 
 
-def thumbnails_of(sequence: FrameSequence) -> NDArray[np.float32]:
+def thumbnails_of(
+    sequence: FrameSequence, cancelled: Callable[[], bool] | None = None
+) -> NDArray[np.float32]:
     """Reduce all frames to thumbnails, as `thumbnail` does.
 
     Parameters
     ----------
     sequence : FrameSequence
         Every frame in an image file of its own.
+    cancelled : callable, optional
+        Asked after every frame.
 
     Returns
     -------
     float32 array, shape (n, 32, 32)
         Zeros for what cannot be read, which then is in the `problems` of the sequence.
+
+    Raises
+    ------
+    CancelledError
+        If `cancelled` says so.
     """
 
     def look(index: int) -> NDArray[np.float32]:
@@ -190,8 +204,14 @@ def thumbnails_of(sequence: FrameSequence) -> NDArray[np.float32]:
         )
         return thumbnail(image, field)
 
+    thumbnails = np.empty((len(sequence), _SIDE, _SIDE), np.float32)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.stack(list(pool.map(look, range(len(sequence)))))
+        for index, found in enumerate(pool.map(look, range(len(sequence)))):
+            if cancelled is not None and cancelled():
+                pool.shutdown(cancel_futures=True)
+                raise CancelledError
+            thumbnails[index] = found
+    return thumbnails
 
 
 def perceptual_hashes(thumbnails: NDArray[np.float32]) -> NDArray[np.uint64]:

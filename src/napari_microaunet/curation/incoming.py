@@ -103,30 +103,38 @@ def open_source(path: Path | str) -> Session | CuratedDataset:
     return open_dataset(path)
 
 
-def open_session(folder: Path) -> Session:
+def open_session(folder: Path, frames: Path | None = None) -> Session:
     """Open a session together with its frames, also where both have been moved.
 
     Parameters
     ----------
     folder : Path
         ``NAME.microaunet``.
+    frames : Path, optional
+        Where its frames are, if neither where they were nor beside it.
 
     Raises
     ------
     InputError
         If it is no session, or its frames are gone.
     """
+    if not (folder / DATABASE_NAME).is_file():
+        raise InputError(f"{folder} is no session; give a folder NAME{SUFFIX}.")
     identity = read_identity(folder / DATABASE_NAME)
     if identity is None:
         raise InputError(f"{folder} holds no frames yet; open it in napari first.")
     beside = folder.absolute().parent / identity.path.name
-    for place in (identity.path, beside):
-        if place.exists():
-            return Session(open_frames(place), folder)
-    raise InputError(
-        f"The frames of {folder} are neither at {identity.path} nor beside it; "
-        "put them back, or beside the session."
-    )
+    places = (identity.path, beside) if frames is None else (frames,)
+    place = next((place for place in places if place.exists()), None)
+    if place is None:
+        raise InputError(
+            f"The frames of {folder} are neither at {places[0]} nor beside it; "
+            "put them back, or beside the session."
+        )
+    sequence = open_frames(place)
+    if identity.names.isdisjoint(frame.name for frame in sequence.frames):
+        raise InputError(f"{place} holds none of the frames of {folder}; give the right folder.")
+    return Session(sequence, folder)
 
 
 def incoming_frames(

@@ -11,11 +11,11 @@ import numpy as np
 
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.groups import find_groups
-from napari_microaunet.curation.session import ReviewState, Session
-from napari_microaunet.curation.session.database import DATABASE_NAME, read_identity
+from napari_microaunet.curation.incoming import open_session
+from napari_microaunet.curation.session import ReviewState
+from napari_microaunet.curation.session.database import DATABASE_NAME
 from napari_microaunet.curation.splits import split_groups
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.mask_chunks import chunk_digest
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.curation.manifest import Split
+    from napari_microaunet.curation.session import Session
     from napari_microaunet.frames import FrameSequence
 
     Mask = NDArray[np.uint8]
@@ -99,6 +100,7 @@ def labels_of_session(
     *,
     names: frozenset[str] | None = None,
     divide: bool = False,
+    cancelled: Callable[[], bool] | None = None,
 ) -> LabelSet:
     """Choose what is exported of a session; accepted frames with an empty mask are negatives.
 
@@ -114,6 +116,8 @@ def labels_of_session(
     divide : bool
         Whether frames are divided into training and validation, by video, folder and likeness;
         that looks at every frame. Otherwise all are for training.
+    cancelled : callable, optional
+        Asked now and then meanwhile.
 
     Returns
     -------
@@ -123,6 +127,8 @@ def labels_of_session(
     ------
     InputError
         If there is no such frame.
+    CancelledError
+        If `cancelled` says so.
     """
     sequence = session.sequence
     chosen = [
@@ -137,7 +143,7 @@ def labels_of_session(
         )
     splits: list[Split] = ["training"] * len(sequence)
     if divide:
-        groups = find_groups(sequence)
+        groups = find_groups(sequence, cancelled)
         areas = [status.area for status in session.statuses]
         with_polyp = {groups[index] for index in chosen if areas[index] != 0}
         rest = {groups[index] for index in chosen} - with_polyp
@@ -233,36 +239,6 @@ def opened_labels(
             yield labels_of_session(session, include, divide=divide)
     else:
         yield labels_of_dataset(open_dataset(path))
-
-
-def open_session(folder: Path, frames: Path | None = None) -> Session:
-    """Open a session by its folder.
-
-    Parameters
-    ----------
-    folder : Path
-        The session.
-    frames : Path, optional
-        Where its frames are, if not where they were.
-
-    Raises
-    ------
-    InputError
-        If it is no session, or its frames are gone.
-    """
-    if not (folder / DATABASE_NAME).is_file():
-        raise InputError(f"{folder} is no session; give a folder NAME.microaunet.")
-    identity = read_identity(folder / DATABASE_NAME)
-    if frames is None and identity is not None:
-        frames = identity.path
-    if frames is None or not frames.exists():
-        raise InputError(
-            f"The frames of {folder} are not at {frames} any more; say where they are (--frames)."
-        )
-    sequence = open_frames(frames)
-    if identity is not None and identity.names.isdisjoint(one.name for one in sequence.frames):
-        raise InputError(f"{frames} holds none of the frames of {folder}; give the right folder.")
-    return Session(sequence, folder)
 
 
 def _own_file(sequence: FrameSequence, index: int) -> Path | None:

@@ -47,7 +47,7 @@ _INCLUDE: dict[str, Include] = {
     "accepted and corrected ones": "edited",
     "all that have a mask": "all",
 }
-_LINES_IN_SIGHT = 9
+_LINES_IN_SIGHT = 7
 # A preview is asked for when choices and decisions have rested for so long.
 _REST_MS = 300
 
@@ -97,6 +97,7 @@ class ExportSection(QWidget):
         layout.addRow(self.preview)
         layout.addRow(self.remarks)
         buttons = QHBoxLayout()
+        buttons.setSpacing(4)
         buttons.addWidget(self.import_button)
         buttons.addWidget(self.dataset_button)
         layout.addRow(buttons)
@@ -140,10 +141,10 @@ class ExportSection(QWidget):
         summaries: list[Summary] = []
 
         def work(cancelled: Callable[[], bool]) -> Iterator[int]:
-            labels = choose(self.divide.value and chosen.divides)
-            job.total = len(labels.frames)
-            yield from with_progress(
-                lambda progress: summaries.append(
+            def run(progress: Callable[[int, int], None]) -> None:
+                labels = choose(self.divide.value and chosen.divides, cancelled)
+                job.total = len(labels.frames)
+                summaries.append(
                     export(
                         labels,
                         chosen,
@@ -153,7 +154,8 @@ class ExportSection(QWidget):
                         cancelled=cancelled,
                     )
                 )
-            )
+
+            yield from with_progress(run)
 
         def end(complete: bool) -> None:
             if complete and summaries:
@@ -264,13 +266,15 @@ class ExportSection(QWidget):
         )
         return bool(answer == QMessageBox.StandardButton.Yes)
 
-    def _chooser(self) -> Callable[[bool], LabelSet] | None:
+    def _chooser(self) -> Callable[[bool, Callable[[], bool]], LabelSet] | None:
         """Return what chooses the frames, in another thread; None where there is no session."""
         work = self._bench.work
         if work is None or work.session is None:
             return None
         session, include, names = work.session, self.include.value, self._names()
-        return lambda divide: labels_of_session(session, include, names=names, divide=divide)
+        return lambda divide, cancelled: labels_of_session(
+            session, include, names=names, divide=divide, cancelled=cancelled
+        )
 
     def _names(self) -> frozenset[str] | None:
         """Return the names of the frames selected in the queue, if only these are wanted."""
@@ -302,9 +306,9 @@ class ExportSection(QWidget):
             self._rest.start()
             return
 
-        def look(_cancelled: Callable[[], bool]) -> Iterator[Preview | str]:
+        def look(cancelled: Callable[[], bool]) -> Iterator[Preview | str]:
             try:
-                yield preview(choose(False), chosen)
+                yield preview(choose(False, cancelled), chosen)
             except InputError as error:
                 yield str(error)
 
