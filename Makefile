@@ -43,7 +43,7 @@ BUNDLED := src/napari_microaunet/weights
 
 weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED)/expert.safetensors
 
-$(BUNDLED)/student.safetensors: $(RUNS)/student/model.safetensors
+$(BUNDLED)/student.safetensors: $(RUNS)/student-again/model.safetensors
 $(BUNDLED)/teacher.safetensors: $(RUNS)/malunet/model.safetensors
 $(BUNDLED)/expert.safetensors: $(RUNS)/expert-average/model.safetensors
 $(BUNDLED)/%.safetensors:
@@ -51,8 +51,9 @@ $(BUNDLED)/%.safetensors:
 
 # What follows a bar must be there, however old: a finished run is not trained again.
 $(RUNS)/student/model.safetensors: | $(RUNS)/student-labels/model.safetensors $(RUNS)/expert/model.safetensors
+$(RUNS)/student-again/model.safetensors: | $(RUNS)/student/model.safetensors
 $(RUNS)/malunet/model.safetensors: \
-	| $(RUNS)/expert-again/model.safetensors
+	| $(RUNS)/malunet-labels/model.safetensors $(RUNS)/expert/model.safetensors
 $(RUNS)/expert-again/model.safetensors: | $(RUNS)/expert/model.safetensors
 $(RUNS)/expert-average/model.safetensors: | $(RUNS)/expert-again/model.safetensors
 	$(BIN)/python training/average.py $(RUNS)/expert $(RUNS)/expert-again $(@D)

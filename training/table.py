@@ -287,10 +287,9 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe) -> str:
         "Dice more than without its last part",
     ]
     lines = [
-        f"{recipe.budget.steps} steps of {recipe.batch.size} frames each; "
-        f"{100 * recipe.size.first_share:.0f} % of the steps on frames of {recipe.size.first} "
-        f"pixels, the others of {recipe.size.side}. The last weights are scored on the frozen "
-        f"validation split, at native size and threshold {SETTINGS.threshold}. Means over the "
+        f"{recipe.budget.steps} steps of {recipe.batch.size} frames of {recipe.size.side} pixels "
+        "each, from the student that labels alone have taught. The last weights are scored on the "
+        f"frozen validation split, at native size and threshold {SETTINGS.threshold}. Means over the "
         "seeds (lowest and highest seed); differences of Dice over the same frames of both sets, "
         "averaged over the seeds that both have, with 95 % bootstrap intervals over groups of "
         "frames: they tell of other frames, not of other seeds. Made by `make table`; every "
