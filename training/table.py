@@ -289,10 +289,10 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe) -> str:
     lines = [
         f"{recipe.budget.steps} steps of {recipe.batch.size} frames of {recipe.size.side} pixels "
         "each, from the student that labels alone have taught. The last weights are scored on the "
-        f"frozen validation split, at native size and threshold {SETTINGS.threshold}. Means over the "
-        "seeds (lowest and highest seed); differences of Dice over the same frames of both sets, "
-        "averaged over the seeds that both have, with 95 % bootstrap intervals over groups of "
-        "frames: they tell of other frames, not of other seeds. Made by `make table`; every "
+        f"frozen validation split, at native size and threshold {SETTINGS.threshold}. Means over "
+        "the seeds (lowest and highest seed); differences of Dice over the same frames of both "
+        "sets, averaged over the seeds that both have, with 95 % bootstrap intervals over groups "
+        "of frames: they tell of other frames, not of other seeds. Made by `make table`; every "
         "seed's figures are in `table.json`.",
         "",
         "| " + " | ".join(head) + " |",

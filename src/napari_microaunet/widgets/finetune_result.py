@@ -52,10 +52,12 @@ class FinetuneResult(QWidget):
         super().__init__()
         self.verdict = QLabel(wordWrap=True, objectName="subheading")
         self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels(["before", "after", "change"])
+        self.table.setHorizontalHeaderLabels(["before", "after", "change, 95 %"])
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        columns = self.table.horizontalHeader()
+        columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        columns.setStretchLastSection(True)
         self.frames = QListWidget()
         row = self.frames.fontMetrics().lineSpacing() + 4
         self.frames.setFixedHeight(_ROWS_IN_SIGHT * row)
@@ -154,7 +156,7 @@ def verdict(held_out: Part, reference: Part) -> str:
 
 
 def _rows(title: str, part: Part, only: tuple[str, ...] = ()) -> list[tuple[str, str, str, str]]:
-    """Return the rows of the table for one set of frames: title, before, after, change."""
+    """Return the rows for one set of frames: title, before, after, interval of the change."""
     before, after, difference = part["before"], part["after"], part["difference"]
     scores: list[tuple[str, Callable[[Part], Part | None], Part | None]] = [
         ("Dice", lambda summary: summary["dice"], difference["dice"]),
@@ -175,9 +177,7 @@ def _rows(title: str, part: Part, only: tuple[str, ...] = ()) -> list[tuple[str,
         one, other = of(before), of(after)
         if one is None or other is None or (only and name not in only):
             continue
-        said = f"{other['mean'] - one['mean']:+.3f}"
-        if change is not None:
-            said = f"{change['mean']:+.3f} ({change['low']:+.2f} to {change['high']:+.2f})"
+        said = "" if change is None else f"{change['low']:+.2f} to {change['high']:+.2f}"
         rows.append((f"{title}: {name}", f"{one['mean']:.3f}", f"{other['mean']:.3f}", said))
     return rows
 
