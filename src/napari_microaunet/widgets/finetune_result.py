@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QPushButton,
+    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _MOST_FRAMES = 10
 _ROWS_IN_SIGHT = 5
+_ROW_HEIGHT = 22
 
 
 class FinetuneResult(QWidget):
@@ -55,6 +57,10 @@ class FinetuneResult(QWidget):
         self.table.setHorizontalHeaderLabels(["before", "after", "change, 95 %"])
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        self.table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
+        # As wide as the dock, not wider.
+        self.table.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         columns = self.table.horizontalHeader()
         columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         columns.setStretchLastSection(True)
@@ -101,8 +107,8 @@ class FinetuneResult(QWidget):
         held_out, reference = report["held_out"], report["reference"]
         self.verdict.setText(verdict(held_out, reference))
         rows = [
-            *_rows("held out", held_out),
-            *_rows("reference", reference, only=("Dice", "negatives flagged")),
+            *_rows("", held_out),
+            *_rows("reference: ", reference, only=("Dice", "negatives flagged")),
         ]
         self.table.setRowCount(len(rows))
         self.table.setVerticalHeaderLabels([title for title, *_ in rows])
@@ -111,8 +117,8 @@ class FinetuneResult(QWidget):
                 item = QTableWidgetItem(text)
                 item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
                 self.table.setItem(number, column, item)
-        height = self.table.verticalHeader().length() + self.table.horizontalHeader().height() + 4
-        self.table.setFixedHeight(height)
+        head = self.table.horizontalHeader().sizeHint().height()
+        self.table.setFixedHeight(head + len(rows) * _ROW_HEIGHT + 12)
         self.frames.clear()
         for frame in _most_changed(held_out["frames"]):
             change = frame["after"] - frame["before"]
@@ -178,7 +184,7 @@ def _rows(title: str, part: Part, only: tuple[str, ...] = ()) -> list[tuple[str,
         if one is None or other is None or (only and name not in only):
             continue
         said = "" if change is None else f"{change['low']:+.2f} to {change['high']:+.2f}"
-        rows.append((f"{title}: {name}", f"{one['mean']:.3f}", f"{other['mean']:.3f}", said))
+        rows.append((f"{title}{name}", f"{one['mean']:.3f}", f"{other['mean']:.3f}", said))
     return rows
 
 
