@@ -79,7 +79,8 @@ def model(own_folders, make_frame):
     ]
     path = user_models() / "mine.safetensors"
     path.parent.mkdir(parents=True)
-    card = student.card.model_copy(update={"name": "mine", "threshold": 0.5 * min(peaks)})
+    own = {"name": "mine", "threshold": 0.5 * min(peaks), "least_peak": 0.0}
+    card = student.card.model_copy(update=own)
     mine = Model("mine", path, save_checkpoint(path, load_checkpoint(student.path)[0], card))
     shutil.copy(onnx_file(student), path.with_name(onnx_name(mine)))
     return mine

@@ -14,7 +14,7 @@ from PIL import Image
 
 from napari_microaunet import cli
 from napari_microaunet.frames import open_frames
-from napari_microaunet.networks.library import BUNDLED_NAMES
+from napari_microaunet.networks.library import BUNDLED_NAMES, find_model
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.predictor import Predictor
 
@@ -239,7 +239,8 @@ def test_evaluate_compares_two_models_frame_by_frame(microaunet, labelled, tmp_p
     content = json.loads(file.read_text())
     other = content["compare"]
     assert other["model"]["name"] == "student"
-    assert other["settings"]["threshold"] > content["settings"]["threshold"]
+    assert other["settings"]["threshold"] == find_model("student").card.threshold
+    assert other["settings"]["threshold"] != content["settings"]["threshold"]
     difference = content["difference"]["dice"]["mean"]
     assert difference == pytest.approx(1 - other["summary"]["dice"]["mean"])
     assert difference > 0

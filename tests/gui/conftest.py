@@ -139,7 +139,8 @@ def bright_model(model):
     """
     path = model.path.with_name("bright.safetensors")
     network, card = load_checkpoint(model.path)
-    card = save_checkpoint(path, network, card.model_copy(update={"name": "b", "threshold": 0.5}))
+    own = {"name": "b", "threshold": 0.5, "least_peak": 0.0}
+    card = save_checkpoint(path, network, card.model_copy(update=own))
     bright = Model("bright", path, card)
     image, logits = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, "h", "w"])

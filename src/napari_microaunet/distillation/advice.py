@@ -6,10 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_microaunet.distillation.training_frames import (
-    MINIMUM_TRAINING_POLYPS,
-    MINIMUM_VALIDATION_POLYPS,
-)
 from napari_microaunet.frames.masks import IGNORE
 
 if TYPE_CHECKING:
@@ -18,6 +14,11 @@ if TYPE_CHECKING:
     from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.curation.manifest import Split
 
+# With fewer polyps, every batch of 16 would hold every one of them, and the network would learn
+# them by heart. It is the least that can be trained with, not enough for a good model.
+MINIMUM_TRAINING_POLYPS = 10
+# Without one there is nothing to choose the best weights by.
+MINIMUM_VALIDATION_POLYPS = 1
 # Below this the gain on a shifted domain drowns in the choice of frames; a rule of thumb of
 # people who fine-tune segmentation models, not a measurement of ours.
 _FEW_POLYPS = 50

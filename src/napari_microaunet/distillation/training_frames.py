@@ -16,6 +16,10 @@ import psutil
 import torch
 from PIL import Image
 
+from napari_microaunet.distillation.advice import (
+    MINIMUM_TRAINING_POLYPS,
+    MINIMUM_VALIDATION_POLYPS,
+)
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.frames.sequence import spread
@@ -32,11 +36,6 @@ if TYPE_CHECKING:
 Kind = Literal["polyp", "negative", "unlabelled"]
 _KINDS: tuple[Kind, ...] = ("polyp", "negative", "unlabelled")
 
-# With fewer polyps, every batch of 16 would hold every one of them, and the network would learn
-# them by heart. It is the least that can be trained with, not enough for a good model.
-MINIMUM_TRAINING_POLYPS = 10
-# Without one there is nothing to choose the best weights by.
-MINIMUM_VALIDATION_POLYPS = 1
 # Three channels and the labels, a byte per pixel each: 410 kB for a frame of 320 x 320.
 _BYTES_PER_PIXEL = 4
 

@@ -29,7 +29,12 @@ from napari_microaunet.exchange.formats import FORMATS
 from napari_microaunet.exchange.importing import read_for_session
 from napari_microaunet.exchange.labelled import labels_of_session
 from napari_microaunet.widgets.jobs import Job, with_progress
-from napari_microaunet.widgets.section import hint, may_replace, primary_button
+from napari_microaunet.widgets.section import (
+    as_wide_as_the_dock,
+    hint,
+    may_replace,
+    primary_button,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,6 +89,7 @@ class ExportSection(QWidget):
         self.dataset_button = QPushButton("Add to dataset…")
         self.dataset_button.clicked.connect(self._ask_for_dataset)
         self.deidentify = CheckBox(text="De-identify frames of the dataset", label="")
+        as_wide_as_the_dock(self.format.native, self.include.native)
         self._add_hints()
 
         layout = QFormLayout(self)

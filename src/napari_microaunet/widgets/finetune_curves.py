@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyqtgraph
 from napari.utils.theme import get_theme
-from qtpy.QtWidgets import QHBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +37,7 @@ class FinetuneCurves(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         for plot in (self.losses, self.scores):
             plot.setFixedHeight(_HEIGHT)
+            plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             plot.setMouseEnabled(False, False)
             plot.hideButtons()
             plot.setMenuEnabled(False)

@@ -39,7 +39,7 @@ from napari_microaunet.widgets.finetune_result import FinetuneResult
 from napari_microaunet.widgets.jobs import Job, with_progress
 from napari_microaunet.widgets.prelabel_section import device_choices, model_choices
 from napari_microaunet.widgets.progress_row import duration
-from napari_microaunet.widgets.section import hint, primary_button
+from napari_microaunet.widgets.section import as_wide_as_the_dock, hint, primary_button
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,6 +98,9 @@ class FinetuneSection(QWidget):
         self.result.promoted.connect(self.promote)
         self.result.discarded.connect(self.discard)
         self.result.frame_wanted.connect(self._show_frame)
+        as_wide_as_the_dock(
+            *(one.native for one in (self.source, self.model, self.teacher, self.device, self.runs))
+        )
         self._add_hints()
 
         layout = QFormLayout(self)

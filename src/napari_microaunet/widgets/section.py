@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QMessageBox, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QMessageBox, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_microaunet.widgets.mask_layer import MaskLayer
 
 _HINT, _ACTIONS = "microaunet_hint", "microaunet_actions"
+_FEWEST_LETTERS = 12
 
 
 class Section(Protocol):
@@ -146,6 +147,13 @@ def _kind(status: FrameStatus) -> str:
         return status.state.value
     kinds = {MaskOrigin.FILE: "from files", MaskOrigin.PROPAGATED: "propagated"}
     return kinds.get(status.origin, "drawn or corrected by hand")
+
+
+def as_wide_as_the_dock(*combos: QComboBox) -> None:
+    """Keep long choices from making the dock wider; their ends show in the open list."""
+    for combo in combos:
+        combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        combo.setMinimumContentsLength(_FEWEST_LETTERS)
 
 
 def primary_button(text: str) -> QPushButton:
