@@ -115,7 +115,7 @@ class ExportSection(QWidget):
             choice.changed.connect(self._update)
         bench.work_changed.connect(self._update)
         bench.job_changed.connect(self._update)
-        bench.status_changed.connect(lambda _: self._rest.start())
+        bench.status_changed.connect(self._on_status)
         self._update()
 
     def export(self) -> None:
@@ -302,6 +302,9 @@ class ExportSection(QWidget):
         )
         if folder:
             self.add_to_dataset(Path(folder))
+
+    def _on_status(self, _indices: object) -> None:
+        self._rest.start()
 
     def _look(self) -> None:
         """Find out in the background what would be written."""
