@@ -38,7 +38,7 @@ def test_accepted_masks_reach_coco_as_its_own_tools_read_it(used, qtbot, tmp_pat
     qtbot.waitUntil(lambda: "for 3 frames" in used.export.preview.toPlainText(), timeout=30_000)
     used.export.write(tmp_path / "out")
     used.wait_for_job()
-    assert "Exported 3 frames" in used.bench.message
+    assert "Exported 3 frames" in used.export.summary.text()
     files = sorted((tmp_path / "out").rglob("instances*.json"))
     assert len(files) == 2  # training and validation
     images = [(coco, image) for coco in map(COCO, map(str, files)) for image in coco.imgs.values()]

@@ -138,7 +138,7 @@ class CheckSection(QWidget):
 
         def end(complete: bool) -> None:
             if complete:
-                self._bench.message = f"The report is in {file}."
+                self.summary.setText(f"{self.summary.text()}\nThe report is in {file}.")
 
         self._bench.run(Job(f"Writing {file.name}", write), end)
 

@@ -84,6 +84,8 @@ class ExportSection(QWidget):
         self.preview.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.preview.setFixedHeight(_LINES_IN_SIGHT * self.preview.fontMetrics().lineSpacing() + 12)
         self.remarks = QLabel(wordWrap=True)
+        self.summary = QLabel(wordWrap=True, objectName="subheading")
+        self.summary.hide()
         self.import_button = QPushButton("Import labels…")
         self.import_button.clicked.connect(self.import_labels)
         self.dataset_button = QPushButton("Add to dataset…")
@@ -108,6 +110,7 @@ class ExportSection(QWidget):
         buttons.addWidget(self.dataset_button)
         layout.addRow(buttons)
         layout.addRow(self.deidentify.native)
+        layout.addRow(self.summary)
 
         self._rest = QTimer(self, interval=_REST_MS, singleShot=True)
         self._rest.timeout.connect(self._look)
@@ -165,7 +168,7 @@ class ExportSection(QWidget):
 
         def end(complete: bool) -> None:
             if complete and summaries:
-                bench.message = _told(summaries[0])
+                self._tell(_told(summaries[0]))
 
         job = Job(f"Exporting to {target.name}", work)
         bench.run(job, end, bench.work)
@@ -212,7 +215,7 @@ class ExportSection(QWidget):
             with session.step("Import labels"):
                 for index in taken:
                     prelabels.masks.set(index, found[index], MaskOrigin.FILE)
-            bench.message = f"Imported {len(taken)} masks from {path.name}."
+            self._tell(f"Imported {len(taken)} masks from {path.name}.")
 
         job = Job(f"Importing {path.name}", look, len(work.sequence))
         bench.run(job, end, work)
@@ -254,7 +257,7 @@ class ExportSection(QWidget):
 
         def end(complete: bool) -> None:
             if complete and results:
-                self._bench.message = _told_of_dataset(results[0], folder)
+                self._tell(_told_of_dataset(results[0], folder))
 
         job = Job(f"Writing the dataset {folder.name}", write)
         self._bench.run(job, end, work)
@@ -302,6 +305,12 @@ class ExportSection(QWidget):
         )
         if folder:
             self.add_to_dataset(Path(folder))
+
+    def _tell(self, text: str) -> None:
+        """Say what came of it, here and where other jobs do."""
+        self._bench.message = text
+        self.summary.setText(text)
+        self.summary.show()
 
     def _on_status(self, _indices: object) -> None:
         self._rest.start()
