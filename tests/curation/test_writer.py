@@ -42,7 +42,7 @@ def session(frames):
             mask[20:22, 0:9] = 255
             session.put_mask(index, mask, MaskOrigin.HAND)
         kept = KeptMap(np.full((8, 8), 200, np.uint8), FieldOfView(0, 0, 24, 32), "mine", "ab" * 32)
-        session.put_map(1, kept, confidence=0.75)
+        session.put_map(1, kept, confidence=0.75, threshold=0.45)
         session.add_time(1, 5.0, editing=True)
         session.add_stroke(1)
         session.accept([0, 1, 2])
@@ -97,6 +97,7 @@ def test_the_manifest_tells_how_labels_came_about(session, frames, tmp_path):
     assert annotation.prelabel.model == "mine"
     assert annotation.prelabel.card_sha256 == "ab" * 32
     assert annotation.prelabel.confidence == 0.75
+    assert annotation.prelabel.threshold == 0.45
     assert (record.height, record.width) == (24, 32)
     assert record.polyp_pixels == 6 * 10 + 4 * 6
     assert record.ignored_pixels == 2 * 9

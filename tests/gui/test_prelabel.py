@@ -51,6 +51,7 @@ def test_a_folder_is_prelabelled_changed_undone_saved_and_opened_again(
     used.prelabel_all()
     settings = used.bench.settings
     assert settings.threshold == pytest.approx(bright_model.card.threshold, abs=0.01)
+    assert {status.threshold for status in used.work.session.statuses} == {settings.threshold}
     for index, frame in enumerate(used.work.sequence.frames):
         mask = expected(used.work.sequence, index, bright_model, settings)
         assert mask.any()

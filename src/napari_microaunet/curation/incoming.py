@@ -222,6 +222,7 @@ def _prelabel(session: Session, status: FrameStatus) -> Prelabel | None:
     return Prelabel(
         model=status.model,
         card_sha256=kept.card_sha256 if kept is not None and kept.model == status.model else None,
+        threshold=status.threshold,
         confidence=status.confidence,
         disagreement=status.disagreement,
     )

@@ -127,7 +127,8 @@ class Prelabels(QObject):
             False if the frame keeps the mask that it has.
         """
         self._received_meanwhile.add(index)
-        self._session.put_map(index, found.kept, confidence=found.confidence)
+        threshold = found.settings.threshold
+        self._session.put_map(index, found.kept, confidence=found.confidence, threshold=threshold)
         self.known.emit(index)
         digest = self.masks.chunks.digest(index)
         if self.masks.is_users(index) and permitted.get(index) != digest:
@@ -205,7 +206,8 @@ class Prelabels(QObject):
         """Bring the mask of the frame on show up to date, if it may be."""
         probability = self.map(index) if self.waits(index) else None
         if probability is not None:
-            self._session.set_confidence(index, confidence(probability, self._settings))
+            trust = confidence(probability, self._settings)
+            self._session.set_confidence(index, trust, self._settings.threshold)
             mask = mask_from(probability, self._settings)
             self.masks.write(index, mask, MaskOrigin.MODEL, replace_last)
         self._pending.pop(index, None)
@@ -214,7 +216,7 @@ class Prelabels(QObject):
         """Use a mask that was made in a thread, if it is still what is wanted."""
         if found.settings != self._settings or not self.waits(index):
             return
-        self._session.set_confidence(index, found.confidence)
+        self._session.set_confidence(index, found.confidence, found.settings.threshold)
         if index == self.masks.shown:
             del self._pending[index]
             mask = self.masks.chunks.decode(index, found.chunk)

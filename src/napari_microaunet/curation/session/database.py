@@ -21,7 +21,7 @@ DATABASE_NAME = "session.sqlite"
 
 # "MAUN": tells our files from others that SQLite can open.
 _APPLICATION_ID = 0x4D41554E
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE frames (
@@ -42,6 +42,7 @@ CREATE TABLE frames (
     centre_row REAL,
     centre_column REAL,
     disagreement REAL,
+    threshold REAL,
     changed_pixels INTEGER,
     seconds REAL NOT NULL,
     seconds_editing REAL NOT NULL,
@@ -100,6 +101,7 @@ MIGRATIONS = {
     CREATE TABLE intended_maps AS SELECT * FROM maps LIMIT 0;
     CREATE UNIQUE INDEX one_intended_map ON intended_maps (slot, role);
     """,
+    3: "ALTER TABLE frames ADD COLUMN threshold REAL;",
 }
 
 
@@ -142,6 +144,7 @@ class FrameRow:
     centre_row: float | None = None
     centre_column: float | None = None
     disagreement: float | None = None
+    threshold: float | None = None
     changed_pixels: int | None = 0
     seconds: float = 0.0
     seconds_editing: float = 0.0

@@ -272,6 +272,7 @@ class Session:
             changed,
             None if centre[0] is None or centre[1] is None else (centre[0], centre[1]),
             row.disagreement,
+            row.threshold,
         )
         return status
 
@@ -341,6 +342,7 @@ class Session:
         kept: KeptMap,
         role: MapRole = "model",
         confidence: float | None = None,
+        threshold: float | None = None,
     ) -> None:
         """Keep what a model says of a frame.
 
@@ -354,6 +356,8 @@ class Session:
             Which of the maps of the frame it is.
         confidence : float, optional
             How far a pre-label from it can be trusted, in [0, 1].
+        threshold : float, optional
+            What a pre-label from it counts as polyp, in [0, 1].
         """
         height, width = kept.values.shape
         # A map without any probability has no chunk, as an empty mask has none.
@@ -378,7 +382,7 @@ class Session:
             self._maps[index, role] = entry
             self._saver.map(index, entry)
             if role == "model":
-                row.model, row.confidence = kept.model, confidence
+                row.model, row.confidence, row.threshold = kept.model, confidence, threshold
             self._touch(index, files=True)
         self._announce([index])
 
@@ -408,21 +412,22 @@ class Session:
         """Tell whether there is a map, without reading it."""
         return (index, role) in self._maps
 
-    def set_confidence(self, index: int, confidence: float | None) -> None:
+    def set_confidence(self, index: int, confidence: float | None, threshold: float) -> None:
         """Say how far the pre-label of a frame can be trusted, at another threshold."""
-        self._set_number(index, "confidence", confidence)
+        self._set_numbers(index, confidence=confidence, threshold=threshold)
 
     def set_disagreement(self, index: int, disagreement: float | None) -> None:
         """Say how far the two models differ about a frame."""
-        self._set_number(index, "disagreement", disagreement)
+        self._set_numbers(index, disagreement=disagreement)
 
-    def _set_number(self, index: int, name: str, value: float | None) -> None:
+    def _set_numbers(self, index: int, **numbers: float | None) -> None:
         with self._lock:
             self._check_writable()
             row = self._rows[index]
-            if getattr(row, name) == value:
+            if all(getattr(row, name) == value for name, value in numbers.items()):
                 return
-            setattr(row, name, value)
+            for name, value in numbers.items():
+                setattr(row, name, value)
             self._touch(index)
         self._announce([index])
 

@@ -105,6 +105,8 @@ class FrameStatus:
         Row and column of the centre of all polyp pixels, at native size; None where there is none.
     disagreement : float or None
         How far the two models differ, as `Session.set_disagreement` was told.
+    threshold : float or None
+        Probability from which on a pixel was polyp in the pre-label, in [0, 1].
     """
 
     index: int
@@ -125,6 +127,7 @@ class FrameStatus:
     changed: datetime | None
     centre: tuple[float, float] | None
     disagreement: float | None
+    threshold: float | None
 
 
 @dataclass(frozen=True, eq=False)
