@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
 
 HERE = Path(__file__).parent
-RUNS = {"student": "student-again", "teacher": "malunet", "expert": "expert-average"}
+RUNS = {"student": "student-again", "teacher": "malunet-again", "expert": "expert-average"}
 TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher", "expert": "Expert"}
 # Share of negative frames that may be flagged; a small network that is held to less misses polyps.
 MOST_FLAGGED = {"student": 0.25, "teacher": 0.2, "expert": MOST_NEGATIVES_FLAGGED}
