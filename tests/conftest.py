@@ -78,7 +78,7 @@ def model(own_folders, make_frame):
         for seed in range(6)
     ]
     path = user_models() / "mine.safetensors"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     own = {"name": "mine", "threshold": 0.5 * min(peaks), "least_peak": 0.0}
     card = student.card.model_copy(update=own)
     mine = Model("mine", path, save_checkpoint(path, load_checkpoint(student.path)[0], card))
