@@ -51,7 +51,6 @@ from napari_microaunet.distillation.bootstrap import bootstrap_interval, group_n
 from napari_microaunet.editing.boundary import (
     Polygon,
     fill_polygons,
-    move_vertex,
     polygons_of,
     simplify,
 )
@@ -461,7 +460,8 @@ def drag_vertex(scene: Scene, work: Work) -> Iterator[Offer]:
                 index, place = divmod(int(at), wanted.shape[1])
                 if most[index, place] <= best_gain:
                     break
-                moved = move_vertex(ring, index, tuple(wanted[index, place]))
+                moved = ring.copy()
+                moved[index] = wanted[index, place]
                 changed = _between(ring, moved, index, work.mask.shape)
                 if changed is None:
                     continue

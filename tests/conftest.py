@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from napari_microaunet import cli
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import Model, find_model, user_models
@@ -84,3 +86,17 @@ def model(own_folders, make_frame):
     mine = Model("mine", path, save_checkpoint(path, load_checkpoint(student.path)[0], card))
     shutil.copy(onnx_file(student), path.with_name(onnx_name(mine)))
     return mine
+
+
+@pytest.fixture
+def microaunet(monkeypatch, capsys):
+    """Run the command as its users do; give exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["microaunet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run

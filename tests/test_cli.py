@@ -12,25 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_microaunet import cli
 from napari_microaunet.frames import open_frames
 from napari_microaunet.networks.library import BUNDLED_NAMES, find_model
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.predictor import Predictor
 
-
-@pytest.fixture
-def microaunet(monkeypatch, capsys, model):
-    """Run the command as its users do; give exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["microaunet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
+pytestmark = pytest.mark.usefixtures("model")
 
 
 @pytest.fixture

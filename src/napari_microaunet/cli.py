@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from napari_microaunet import cli_dataset, cli_exchange, cli_training
 from napari_microaunet.atomic import replacing
+from napari_microaunet.cli_progress import progress
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_microaunet.distillation.bootstrap import Interval
     from napari_microaunet.distillation.comparison import Comparison
@@ -121,7 +120,7 @@ def prelabel(
         largest_only,
         chosen.card.least_peak if least_peak is None else least_peak,
     )
-    with _progress("Pre-labelling") as report:
+    with progress("Pre-labelling") as report:
         results = write_prelabels(
             predictor,
             sequence,
@@ -220,7 +219,7 @@ def evaluate(
             one.card.least_peak if least_peak is None else least_peak,
         )
         predictor = Predictor(one, backend, device, batch, augment)
-        with _progress(f"Scoring {one.name}") as report:
+        with progress(f"Scoring {one.name}") as report:
             result = evaluation.evaluate(
                 predictor,
                 sequence,
@@ -366,24 +365,6 @@ def _identity(model: Model) -> dict[str, str]:
     return {"name": model.name, "file": str(model.path), "sha256": model.card.sha256}
 
 
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with the time left on stderr, so that stdout stays for results."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None)
-
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield report
-
-
 def _listed(sequence: FrameSequence, path: Path) -> list[int]:
     """Find the frames that a list names; a line may also name a folder of frames."""
     try:
@@ -414,7 +395,7 @@ def _listed(sequence: FrameSequence, path: Path) -> list[int]:
 
 def _scores(title: str, result: Evaluation) -> Table:
     """Show what there is a figure for."""
-    from napari_microaunet.distillation.evaluation import POLYP_SIZES
+    from napari_microaunet.curation.placing import POLYP_SIZES
 
     summary, calibration = result.summary, result.calibration
     rows = {

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from napari_microaunet.cli_progress import IncludeChoice, progress
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from napari_microaunet.curation.check import Finding
     from napari_microaunet.curation.incoming import IncomingFrame
@@ -36,14 +35,6 @@ _DIFFERENT = 1
 app = typer.Typer(
     help="Curated datasets: write, append, compare and reconcile.", no_args_is_help=True
 )
-
-
-class IncludeChoice(StrEnum):
-    """Which frames of a session are taken."""
-
-    ACCEPTED = "accepted"
-    EDITED = "edited"
-    ALL = "all"
 
 
 Sources = Annotated[
@@ -156,7 +147,7 @@ def compare(
     from napari_microaunet.curation.agreement import compare_annotations, write_decisions
     from napari_microaunet.curation.dataset import open_dataset
 
-    with _progress("Comparing") as report:
+    with progress("Comparing") as report:
         found = compare_annotations(open_dataset(first), open_dataset(second), report)
     if decisions is not None:
         write_decisions(found, decisions)
@@ -201,7 +192,7 @@ def reconcile(
         raise InputError("Give two datasets or more to reconcile.")
     opened = [open_dataset(path) for path in datasets]
     decided = agreement.read_decisions(decisions, len(opened))
-    with _progress("Writing") as report:
+    with progress("Writing") as report:
         result = write_dataset(agreement.reconcile(opened, decided), out, progress=report)
     _tell(result, out, as_json=False)
 
@@ -225,7 +216,7 @@ def check(
 
     with Console(stderr=True).status("Opening"):
         opened = open_dataset(dataset)
-    with _progress("Checking") as report:
+    with progress("Checking") as report:
         evidence = gather(opened, report)
     findings = run_checks(evidence)
     if html is not None:
@@ -295,7 +286,7 @@ def _write(
             if isinstance(source, Session):
                 stack.enter_context(source)
             frames += incoming_frames(source, include.value, pattern)
-        with _progress("Writing") as report:
+        with progress("Writing") as report:
             result = write_dataset(frames, folder, options, append=append, progress=report)
     _tell(result, folder, as_json=as_json)
 
@@ -326,17 +317,3 @@ def _tell(result: WriteResult, folder: Path, *, as_json: bool) -> None:
         f"{len(result.unchanged)} unchanged, {len(result.left_out)} left out: {folder}",
         err=True,
     )
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with the time left on stderr, so that stdout stays for results."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

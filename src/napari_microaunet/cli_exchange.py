@@ -8,26 +8,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from napari_microaunet.cli_progress import IncludeChoice, progress
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
     from napari_microaunet.exchange.export import Preview
-
-
-class IncludeChoice(StrEnum):
-    """Which frames of a session are exported."""
-
-    ACCEPTED = "accepted"
-    EDITED = "edited"
-    ALL = "all"
 
 
 Format = Annotated[
@@ -74,14 +64,13 @@ def export(
             planned = exporting.preview(labels, chosen)
             typer.echo(json.dumps(asdict(planned), indent=1) if as_json else _tree(out, planned))
             return
-        with _bar("Exporting") as bar:
-            task = bar.add_task("Exporting", total=None)
+        with progress("Exporting") as report:
             summary = exporting.export(
                 labels,
                 chosen,
                 out,
                 overwrite=overwrite,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=report,
             )
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=1))
@@ -111,14 +100,13 @@ def import_labels(
     from napari_microaunet.exchange.formats import find_format
 
     chosen = find_format(format_)
-    with open_session(session, frames) as opened, _bar("Reading") as bar:
-        task = bar.add_task("Reading", total=None)
+    with open_session(session, frames) as opened, progress("Reading") as report:
         summary = importing.import_labels(
             opened,
             chosen,
             labels,
             overwrite=overwrite,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=report,
         )
         if not opened.flush():
             raise InputError(f"Nothing was imported: {opened.problem}")
@@ -127,17 +115,6 @@ def import_labels(
         f"{summary.untouched} frames are as they were: {session}",
         err=True,
     )
-
-
-def _bar(title: str) -> Progress:
-    """Show a bar with the time left on stderr, so that stdout stays for results."""
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True))
 
 
 def _tree(out: Path, planned: Preview) -> str:

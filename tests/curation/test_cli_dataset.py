@@ -1,30 +1,14 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from napari_microaunet import cli
 from napari_microaunet.curation import open_dataset
 from napari_microaunet.curation.session import MaskOrigin, Session
 from napari_microaunet.frames import open_frames
-
-
-@pytest.fixture
-def microaunet(monkeypatch, capsys):
-    """Run the command as its users do; give exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["microaunet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

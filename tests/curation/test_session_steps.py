@@ -17,7 +17,7 @@ from scipy import ndimage
 from session_help import map_of
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session
-from napari_microaunet.editing.boundary import move_vertex, polygons_of, write_polygons
+from napari_microaunet.editing.boundary import polygons_of, write_polygons
 from napari_microaunet.editing.clicks import refine
 from napari_microaunet.editing.contour import move_contour
 from napari_microaunet.editing.labels import free_labels, labels_of
@@ -179,7 +179,8 @@ class Work(RuleBasedStateMachine):
             return
         first, *others = polygons_of(mask, label)
         ring = first.exterior
-        moved = move_vertex(ring, vertex % len(ring), tuple(np.multiply(place, mask.shape)))
+        moved = ring.copy()
+        moved[vertex % len(ring)] = np.multiply(place, mask.shape)
         changed = write_polygons(mask, label, [type(first)(moved, first.holes), *others])
         elsewhere = (mask != label) & (mask != 0)
         np.testing.assert_array_equal(changed[elsewhere], mask[elsewhere])

@@ -1,15 +1,11 @@
-"""A recipe that trains in a second, and its frames, for several tests."""
+"""A recipe that trains in a second, for several tests."""
 
 from __future__ import annotations
 
 import tomllib
 from typing import TYPE_CHECKING
 
-from small_frames import write_frames
-
 from napari_microaunet.distillation.recipe import Recipe
-
-__all__ = ["small_recipe", "write_frames"]
 
 if TYPE_CHECKING:
     from pathlib import Path

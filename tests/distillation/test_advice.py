@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from small_training import write_frames
+from small_frames import write_frames
 
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.advice import look_at

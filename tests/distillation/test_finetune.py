@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from small_training import write_frames
+from small_frames import write_frames
 from typer.testing import CliRunner
 
 from napari_microaunet.cli import app, main

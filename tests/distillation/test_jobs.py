@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import torch
-from small_training import write_frames
+from small_frames import write_frames
 from test_finetune import save_model
 
 from napari_microaunet.distillation import job_process, jobs
-from napari_microaunet.distillation.jobs import FinetuneRequest, Job, JobState, list_jobs
+from napari_microaunet.distillation.jobs import FinetuneJob, FinetuneRequest, JobState, list_jobs
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,15 +51,15 @@ def wait(until: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def happened(job: Job, event: str) -> bool:
+def happened(job: FinetuneJob, event: str) -> bool:
     return any(one["event"] == event for one in job.events())
 
 
 def test_a_job_is_stopped_found_again_and_goes_on_while_another_waits(
     frames: Path, tmp_path: Path
 ) -> None:
-    first = Job.new(request(frames, minutes=60), tmp_path)
-    second = Job.new(request(frames, dataset=tmp_path / "nowhere"), tmp_path)
+    first = FinetuneJob.new(request(frames, minutes=60), tmp_path)
+    second = FinetuneJob.new(request(frames, dataset=tmp_path / "nowhere"), tmp_path)
     first.start()
     wait(lambda: happened(first, "step"))
     assert first.state is JobState.RUNNING
@@ -92,18 +92,18 @@ def test_a_job_is_stopped_found_again_and_goes_on_while_another_waits(
 def test_a_job_gives_way_to_the_window_and_a_killed_one_is_seen_as_such(
     frames: Path, tmp_path: Path
 ) -> None:
-    job = Job.new(request(frames, minutes=60), tmp_path)
+    job = FinetuneJob.new(request(frames, minutes=60), tmp_path)
     job.start()
     wait(lambda: happened(job, "started"))
     process = psutil.Process(json.loads((job.folder / "process.json").read_text())["number"])
     assert process.nice() > psutil.Process().nice()
     process.kill()
     wait(lambda: job.state is JobState.KILLED)
-    assert Job(job.folder).state is JobState.KILLED
+    assert FinetuneJob(job.folder).state is JobState.KILLED
 
 
 def test_a_job_that_ends_leaves_a_model_and_a_report(frames: Path, tmp_path: Path) -> None:
-    job = Job.new(request(frames), tmp_path)
+    job = FinetuneJob.new(request(frames), tmp_path)
     assert job_process.run(job) is JobState.FINISHED
     assert job.state is JobState.FINISHED
     assert job.model_file.is_file()
@@ -116,7 +116,7 @@ def test_what_goes_wrong_is_said_in_a_sentence(
     frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = write_frames(tmp_path / "few", polyps=3)
-    job = Job.new(request(frames, dataset=few), tmp_path / "jobs")
+    job = FinetuneJob.new(request(frames, dataset=few), tmp_path / "jobs")
     assert job_process.run(job) is JobState.FAILED
     assert "training frames with a polyp" in job.sentence
 
@@ -129,18 +129,18 @@ def test_what_goes_wrong_is_said_in_a_sentence(
 
 
 def test_folders_without_a_job_are_refused_and_not_listed(frames: Path, tmp_path: Path) -> None:
-    job = Job.new(request(frames), tmp_path)
+    job = FinetuneJob.new(request(frames), tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "request.json").write_text('{"title": "old", "epochs": 3}')
     assert [one.folder for one in list_jobs(tmp_path)] == [job.folder]
     for name in ("other", "old"):
         with pytest.raises(InputError, match=f"{name} holds no job"):
-            Job(tmp_path / name)
+            FinetuneJob(tmp_path / name)
 
 
 def test_a_half_written_event_is_left_for_later(frames: Path, tmp_path: Path) -> None:
-    job = Job.new(request(frames), tmp_path)
+    job = FinetuneJob.new(request(frames), tmp_path)
     job.events_file.write_text('{"event": "began"}\n{"event": "end')
     assert [event["event"] for event in job.events()] == ["began"]
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from small_training import RECIPE, small_recipe, write_frames
+from small_frames import write_frames
+from small_training import RECIPE, small_recipe
 from typer.testing import CliRunner
 
 from napari_microaunet.cli import app

@@ -12,16 +12,12 @@ from scipy.spatial import cKDTree
 
 from napari_microaunet.editing.boundary import (
     Polygon,
-    add_vertex,
     fill_polygons,
-    move_vertex,
     polygons_of,
-    remove_vertex,
     simplify,
     write_polygons,
 )
 from napari_microaunet.editing.labels import labels_of
-from napari_microaunet.errors import InputError
 
 SQUARE = np.array([[0.0, 0.0], [0.0, 10.0], [10.0, 10.0], [10.0, 0.0]])
 CORNERS = np.ones((3, 3))
@@ -266,61 +262,3 @@ def test_vertices_that_bend_nothing_are_left_out():
     )
     assert len(simplify(Polygon(dense, (dense / 2 + 2,)), 0).exterior) == 4
     assert len(simplify(Polygon(dense, (dense / 2 + 2,)), 0.5).holes[0]) <= 5
-
-
-@given(RINGS, COORDINATES, COORDINATES)
-@settings(deadline=None)
-def test_an_added_vertex_lies_on_the_nearest_edge(ring, row, column):
-    more, index = add_vertex(ring, (row, column))
-    assert len(more) == len(ring) + 1
-    np.testing.assert_array_equal(np.delete(more, index, axis=0), ring)
-    outline, point = shapely.LinearRing(ring), shapely.Point(row, column)
-    assert outline.distance(shapely.Point(more[index])) <= 1e-4
-    assert np.hypot(*(more[index] - (row, column))) == pytest.approx(
-        outline.distance(point), abs=1e-3
-    )
-
-
-def test_a_vertex_may_be_added_on_the_closing_edge():
-    more, index = add_vertex(SQUARE, (4, -1))
-    assert index == 4
-    np.testing.assert_array_equal(more[4], (4, 0))
-
-
-def test_vertices_are_removed_until_three_are_left():
-    three = remove_vertex(SQUARE, 1)
-    np.testing.assert_array_equal(three, SQUARE[[0, 2, 3]])
-    with pytest.raises(InputError, match="three vertices"):
-        remove_vertex(three, 0)
-
-
-def test_one_vertex_is_moved():
-    moved = move_vertex(SQUARE, 2, (12, 15))
-    np.testing.assert_array_equal(moved, [[0, 0], [0, 10], [12, 15], [10, 0]])
-    np.testing.assert_array_equal(SQUARE[2], (10, 10))
-
-
-def circle(count=40, radius=50):
-    turn = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    return radius * np.stack([np.sin(turn), np.cos(turn)], axis=1)
-
-
-def test_neighbours_follow_less_the_further_they_are():
-    ring = circle()
-    moved = move_vertex(ring, 3, ring[3] + (4, -2), reach=40)
-    shift = np.linalg.norm(moved - ring, axis=1)
-    np.testing.assert_allclose(moved[3], ring[3] + (4, -2))
-    assert (np.diff(shift[3:8]) < 0).all()
-    np.testing.assert_allclose(shift[4:8], shift[[2, 1, 0, 39]])
-    np.testing.assert_array_equal(shift[10:36], 0)
-
-
-def test_locked_vertices_stay_and_shield_those_behind_them():
-    ring, locked = circle(), np.zeros(40, bool)
-    locked[5] = True
-    moved = move_vertex(ring, 3, (90, 90), reach=60, locked=locked)
-    shift = np.linalg.norm(moved - ring, axis=1)
-    assert shift[4] > 0
-    np.testing.assert_array_equal(shift[5:30], 0)
-    assert shift[39] > 0
-    np.testing.assert_array_equal(move_vertex(ring, 5, (90, 90), 0, locked), ring)

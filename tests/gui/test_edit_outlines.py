@@ -344,7 +344,7 @@ def test_scissors_make_a_polyp_of_what_the_line_encloses(begun, slicing):
     used.qtbot.waitUntil(lambda: used.edit.scissors._to_mouse is not None, timeout=60_000)
     (layer,) = temporary(used)
     # The line leads to the mouse.
-    assert np.abs(layer.data[0][-1][-2:] - places[3]).max() < 3
+    used.qtbot.waitUntil(lambda: np.abs(layer.data[0][-1][-2:] - places[3]).max() < 3)
     # One click too many, taken back.
     mouse.click(5, 5)
     press(used, Qt.Key.Key_Backspace)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from napari_microaunet.curation.placing import POLYP_SIZES
 from napari_microaunet.distillation.bootstrap import Interval, bootstrap_interval
 from napari_microaunet.distillation.calibration import Calibration, calibration, count_pixels
 from napari_microaunet.distillation.scores import FrameScore, score_frame
@@ -31,12 +32,6 @@ if TYPE_CHECKING:
     from napari_microaunet.prelabel.predictor import Predictor
 
     ReferenceMasks = Callable[[int], NDArray[np.uint8] | None]
-
-# Share of the field of view from which on the polyps of a frame have a size. Fixed bounds, not
-# thirds of the frames at hand, so that "small" means the same in every data set; of the field of
-# view, so that neither resolution nor black border matters. Rounded quartiles of our Kvasir-SEG
-# and CVC-ClinicDB frames: 5.7 and 20 %, 4.6 and 15 %.
-POLYP_SIZES = {"small": 0.0, "medium": 0.05, "large": 0.15}
 
 
 @dataclass(frozen=True)

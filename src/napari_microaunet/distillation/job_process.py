@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from napari_microaunet.distillation.jobs import Job, JobState
+from napari_microaunet.distillation.jobs import FinetuneJob, JobState
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ _ASK_EVERY_S = 0.2
 _log = logging.getLogger(__name__)
 
 
-def run(job: Job) -> JobState:
+def run(job: FinetuneJob) -> JobState:
     """Do what a job asks for, when its turn has come.
 
     Parameters
     ----------
-    job : Job
+    job : FinetuneJob
         Its events are written to its folder.
 
     Returns
@@ -53,7 +53,9 @@ def run(job: Job) -> JobState:
     return how
 
 
-def _in_turn(job: Job, lock: FileLock, tell: Callable[[Event], None]) -> tuple[JobState, str]:
+def _in_turn(
+    job: FinetuneJob, lock: FileLock, tell: Callable[[Event], None]
+) -> tuple[JobState, str]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -70,7 +72,7 @@ def _in_turn(job: Job, lock: FileLock, tell: Callable[[Event], None]) -> tuple[J
         return _finetune(job, tell)
 
 
-def _finetune(job: Job, tell: Callable[[Event], None]) -> tuple[JobState, str]:
+def _finetune(job: FinetuneJob, tell: Callable[[Event], None]) -> tuple[JobState, str]:
     import torch
 
     from napari_microaunet.distillation.finetune import finetune
@@ -115,7 +117,7 @@ def _finetune(job: Job, tell: Callable[[Event], None]) -> tuple[JobState, str]:
 def main() -> None:
     """Run the job whose folder is the only argument."""
     logging.basicConfig()
-    run(Job(Path(sys.argv[1])))
+    run(FinetuneJob(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def spare_threads() -> int:
     return max(1, (os.cpu_count() or 1) - 1)
 
 
-class Job:
+class FinetuneJob:
     """One fine-tuning on disk.
 
     Parameters
@@ -148,9 +148,11 @@ class Job:
         self.stop_file = folder / "stop"
         self._process_file = folder / "process.json"
         self._started: subprocess.Popen[bytes] | None = None
+        self._read_to = 0
+        self._last: Event | None = None
 
     @classmethod
-    def new(cls, request: FinetuneRequest, jobs: Path | None = None) -> Job:
+    def new(cls, request: FinetuneRequest, jobs: Path | None = None) -> FinetuneJob:
         """Make the folder of a job; `start` starts it.
 
         Parameters
@@ -190,10 +192,7 @@ class Job:
     @property
     def state(self) -> JobState:
         """Where it stands, as its files and its process say."""
-        last = None
-        for event in self.events():
-            if event["event"] in ("queued", "began", "ended"):
-                last = event
+        last = self._last_turn()
         if self._process() is not None:
             waits = last is None or last["event"] != "began"
             return JobState.QUEUED if waits else JobState.RUNNING
@@ -204,10 +203,16 @@ class Job:
     @property
     def sentence(self) -> str:
         """How it ended, in words; empty where there is nothing to say."""
-        last = ""
-        for event in self.events():
-            last = event.get("sentence", "") if event["event"] in ("began", "ended") else last
-        return last
+        last = self._last_turn()
+        return "" if last is None else last.get("sentence", "")
+
+    def _last_turn(self) -> Event | None:
+        """Return the last event that tells where the job stands; reads only what is new."""
+        for event in self.events(self._read_to):
+            self._read_to = event["position"]
+            if event["event"] in ("queued", "began", "ended"):
+                self._last = event
+        return self._last
 
     def events(self, start: int = 0) -> Iterator[Event]:
         """Read what happened, without a last line that is not complete.
@@ -278,7 +283,7 @@ class Job:
         return process if same and alive else None
 
 
-def list_jobs(jobs: Path | None = None) -> list[Job]:
+def list_jobs(jobs: Path | None = None) -> list[FinetuneJob]:
     """List all jobs, the latest first; folders that hold none are left out.
 
     Parameters
@@ -290,7 +295,7 @@ def list_jobs(jobs: Path | None = None) -> list[Job]:
     folder = jobs_folder() if jobs is None else jobs
     for path in sorted(folder.glob("*/request.json"), reverse=True):
         with suppress(InputError):
-            found.append(Job(path.parent))
+            found.append(FinetuneJob(path.parent))
     return found
 
 

@@ -22,7 +22,6 @@ from napari_microaunet.editing.labels import (
     polyps_in,
     widened,
 )
-from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -184,99 +183,6 @@ def simplify(polygon: Polygon, tolerance: float) -> Polygon:
         Every ring has at least three vertices.
     """
     return _simplify(polygon, tolerance, np.array([[-np.inf], [np.inf]]))
-
-
-def add_vertex(ring: Ring, point: tuple[float, float]) -> tuple[Ring, int]:
-    """Add a vertex to the edge that is nearest to a point, which leaves the outline as it is.
-
-    Parameters
-    ----------
-    ring : float array, shape (n, 2)
-        Stays as it is.
-    point : (float, float)
-        Row and column, such as a click.
-
-    Returns
-    -------
-    float array, shape (n + 1, 2)
-        With the new vertex where the edge is nearest to the point.
-    int
-        Its index. To keep other arrays in step, insert there.
-    """
-    ends = np.roll(ring, -1, axis=0)
-    along = ends - ring
-    length = (along**2).sum(axis=1)
-    share = ((point - ring) * along).sum(axis=1) / np.where(length > 0, length, 1)
-    feet = ring + np.clip(share, 0, 1)[:, None] * along
-    edge = int(((feet - point) ** 2).sum(axis=1).argmin())
-    return np.insert(ring, edge + 1, feet[edge], axis=0), edge + 1
-
-
-def remove_vertex(ring: Ring, index: int) -> Ring:
-    """Take a vertex away.
-
-    Parameters
-    ----------
-    ring : float array, shape (n, 2)
-        Stays as it is.
-    index : int
-        Which vertex.
-
-    Returns
-    -------
-    float array, shape (n - 1, 2)
-
-    Raises
-    ------
-    InputError
-        If the ring has but three vertices.
-    """
-    if len(ring) <= 3:
-        raise InputError(
-            "This outline has only three vertices left: delete the polyp or the hole instead."
-        )
-    return np.delete(ring, index, axis=0)
-
-
-def move_vertex(
-    ring: Ring,
-    index: int,
-    to: tuple[float, float],
-    reach: float = 0.0,
-    locked: NDArray[np.bool_] | None = None,
-) -> Ring:
-    """Drag a vertex, and its neighbours with it.
-
-    Parameters
-    ----------
-    ring : float array, shape (n, 2)
-        Stays as it is.
-    index : int
-        Which vertex.
-    to : (float, float)
-        Row and column of its new place.
-    reach : float
-        Vertices nearer than this, in pixels along the ring, follow: the less
-        the further, by a raised cosine. 0 moves one vertex alone.
-    locked : bool array, shape (n,), optional
-        Vertices that stay where they are. The drag ends there: what lies
-        behind them does not follow either.
-
-    Returns
-    -------
-    float array, shape (n, 2)
-    """
-    locked = np.zeros(len(ring), bool) if locked is None else locked
-    follows = np.zeros(len(ring))
-    for step in (1, -1) if reach > 0 else ():
-        order = np.arange(index, index + step * len(ring), step) % len(ring)
-        lengths = np.linalg.norm(np.diff(ring[order], axis=0), axis=1)
-        share = np.minimum(np.concatenate([[0.0], np.cumsum(lengths)]) / reach, 1)
-        share[np.logical_or.accumulate(locked[order])] = 1
-        follows[order] = np.maximum(follows[order], 0.5 + 0.5 * np.cos(np.pi * share))
-    follows[index] = not locked[index]
-    moved: Ring = ring + follows[:, None] * (np.asarray(to) - ring[index])
-    return moved
 
 
 def _outlined(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_microaunet.widgets.dock import MicroAUNetDock
-    from napari_microaunet.widgets.workbench import Work
+    from napari_microaunet.widgets.work import Work
 
 _POLL = 100  # milliseconds
 _SETTLE = 1000  # milliseconds from the last mask to the picture: napari draws thumbnails meanwhile

@@ -25,13 +25,13 @@ from napari_microaunet.curation.incoming import incoming_frames
 from napari_microaunet.curation.writer import write_dataset
 from napari_microaunet.distillation.advice import look_at
 from napari_microaunet.distillation.jobs import (
+    FinetuneJob,
     FinetuneRequest,
     JobState,
     jobs_folder,
     list_jobs,
     spare_threads,
 )
-from napari_microaunet.distillation.jobs import Job as Run
 from napari_microaunet.errors import InputError
 from napari_microaunet.networks.library import add_model, list_models
 from napari_microaunet.widgets.finetune_curves import FinetuneCurves
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from napari_microaunet.distillation.advice import DatasetAdvice
     from napari_microaunet.distillation.trainer import Event
+    from napari_microaunet.frames import FrameSequence
     from napari_microaunet.widgets.workbench import Workbench
 
 _LOOK_MS = 500
@@ -68,7 +69,7 @@ class FinetuneSection(QWidget):
         super().__init__()
         self._bench = bench
         self._folder: Path | None = None
-        self._run: Run | None = None
+        self._run: FinetuneJob | None = None
         self._position = 0
         self._state: JobState | None = None
         self.actions: dict[str, Callable[[], object]] = {}
@@ -175,14 +176,14 @@ class FinetuneSection(QWidget):
             if self._folder is None:
                 self._ask_for_folder()
                 return
-            run = Run.new(request)
+            run = FinetuneJob.new(request)
             folder = self._folder
             self._advise(lambda: folder, lambda found: self._begin(run, found))
             return
         if work is None or work.session is None:
             show_info("There is no session: open frames and accept some, or choose a dataset.")
             return
-        session, run = work.session, Run.new(request)
+        session, run = work.session, FinetuneJob.new(request)
 
         def write() -> Path:
             write_dataset(incoming_frames(session, "all"), run.dataset)
@@ -204,7 +205,7 @@ class FinetuneSection(QWidget):
         job = Job("Looking at the frames to learn from", look)
         self._bench.run(job, lambda complete: ended(found if complete else []))
 
-    def _begin(self, run: Run, found: list[DatasetAdvice]) -> None:
+    def _begin(self, run: FinetuneJob, found: list[DatasetAdvice]) -> None:
         """Start a run, unless something speaks against it."""
         advice = found[0] if found else None
         if advice is None or advice.obstacles or not self._accepts(advice):
@@ -243,7 +244,7 @@ class FinetuneSection(QWidget):
     # While it runs
 
     @property
-    def run(self) -> Run | None:
+    def run(self) -> FinetuneJob | None:
         """The run that is shown."""
         return self._run
 
@@ -258,7 +259,7 @@ class FinetuneSection(QWidget):
         self._position, self._state = 0, None
         self.curves.clear()
         try:
-            self._run = None if name is None else Run(jobs_folder() / name)
+            self._run = None if name is None else FinetuneJob(jobs_folder() / name)
         except InputError as error:
             self._run = None
             show_error(str(error))
@@ -304,7 +305,7 @@ class FinetuneSection(QWidget):
                         f"The graphics card's memory is full: going on with {chunk} frames at once."
                     )
 
-    def _on_state(self, run: Run, state: JobState) -> None:
+    def _on_state(self, run: FinetuneJob, state: JobState) -> None:
         alive = state in _ALIVE
         self.stop_button.setText("Stop" if alive else "Go on")
         self.stop_button.setEnabled(state is not JobState.FINISHED)
@@ -376,10 +377,22 @@ class FinetuneSection(QWidget):
         """Show a frame of the dataset, among the open frames or in the dataset itself."""
         if self._run is None:
             return
-        dataset = open_dataset(self._run.dataset)
-        numbers = {record.name: index for index, record in enumerate(dataset.frames)}
-        if name in numbers:
-            self._bench.show_frame(dataset.sequence, numbers[name])
+        folder = self._run.dataset
+
+        def look(_cancelled: Callable[[], bool]) -> list[tuple[FrameSequence, int]]:
+            dataset = open_dataset(folder)
+            names = [record.name for record in dataset.frames]
+            return [(dataset.sequence, names.index(name))] if name in names else []
+
+        found: list[tuple[FrameSequence, int]] = []
+
+        def end(complete: bool) -> None:
+            if complete and found:
+                self._bench.show_frame(*found[0])
+
+        job = Job(f"Looking for {name}", look)
+        job.item.connect(found.append)
+        self._bench.run(job, end)
 
     def _update(self) -> None:
         there = self.source.value is Source.FOLDER or (
@@ -448,7 +461,7 @@ def _told(advice: DatasetAdvice) -> str:
     )
 
 
-def _ended(run: Run, state: JobState) -> str:
+def _ended(run: FinetuneJob, state: JobState) -> str:
     if state is JobState.FINISHED:
         return "Finished."
     if state is JobState.KILLED:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from napari import Viewer
 
-    from napari_microaunet.widgets.workbench import Work
+    from napari_microaunet.widgets.work import Work
 
 
 class FitToFrame:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from napari_microaunet.prelabel.predictor import Predictor
     from napari_microaunet.widgets.jobs import Job
-    from napari_microaunet.widgets.workbench import Work, Workbench
+    from napari_microaunet.widgets.work import Work
+    from napari_microaunet.widgets.workbench import Workbench
 
 _MODEL = "model"
 _THRESHOLD_STEP, _AREA_STEP, _LARGEST_AREA = 0.05, 0.05, 5.0

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from napari_microaunet.editing.propagation import Propagated
     from napari_microaunet.widgets.edit_tools.edits import Edits
-    from napari_microaunet.widgets.workbench import Work
+    from napari_microaunet.widgets.work import Work
 
 _TITLE, _COPY = "Propagate", "Copy from previous frame"
 _MOST_FRAMES = 500
