@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.bootstrap import bootstrap_interval
-from napari_microaunet.distillation.recipe import Recipe, read_recipe
+from napari_microaunet.distillation.recipe import Recipe, changed, read_recipe
 from napari_microaunet.distillation.run_folder import RunFolder
 from napari_microaunet.distillation.scores import FrameScore
 from napari_microaunet.distillation.trainer import TrainingError, train
@@ -113,12 +113,12 @@ LABELS_ALONE = "bb1c2449efb3a46346db55c6197ac6796306b3287acb3b871e7c7dd8e0014907
 
 def recipe_of(variant: Variant, seed: int, teacher: Path | None) -> Recipe:
     """Return the base recipe with what makes the variant."""
-    content = read_recipe(BASE).model_dump() | {"seed": seed}
-    content["teacher"] = None if teacher is None else content["teacher"] | {"model": str(teacher)}
-    for key, value in variant.changes.items():
-        section, field = key.split(".")
-        content[section][field] = value
-    return Recipe.model_validate(content)
+    base = read_recipe(BASE)
+    if teacher is None:
+        base = base.model_copy(update={"teacher": None})
+    else:
+        base = changed(base, {"teacher.model": str(teacher)})
+    return changed(base, {"seed": seed, **variant.changes})
 
 
 def kept_teacher(name: str) -> Path | None:

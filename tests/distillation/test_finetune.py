@@ -100,6 +100,12 @@ def test_the_new_model_knows_where_it_comes_from(done, folder: Path) -> None:
     assert card.threshold == parent.threshold
     assert card.training_data.keys() == {"frames"}
     assert "frames mean Dice" in card.metrics
+    # The whole recipe, without the folders of the machine that it was trained on.
+    run = json.loads((out / "student" / "recipe.json").read_text())
+    assert str(folder) in json.dumps(run)
+    assert str(folder) not in json.dumps(card.recipe)
+    short = {"data": "frames", "start": "student.safetensors"}
+    assert card.recipe == run | short | {"teacher": run["teacher"] | {"model": "best.safetensors"}}
 
 
 def test_before_and_after_are_on_frames_that_took_no_part(done) -> None:

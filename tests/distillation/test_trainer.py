@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
+from shapely import Polygon
 from small_frames import write_frames
 from small_training import RECIPE, small_recipe
 from typer.testing import CliRunner
@@ -23,10 +25,14 @@ from typer.testing import CliRunner
 from napari_microaunet.cli import app
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation import trainer, training_state
+from napari_microaunet.distillation.recipe import changed
 from napari_microaunet.distillation.run_folder import RunFolder, load_tensors, save_tensors
 from napari_microaunet.distillation.trainer import TrainingError, train
+from napari_microaunet.distillation.watched import PICTURE
 from napari_microaunet.errors import InputError
+from napari_microaunet.frames.masks import read_mask_file
 from napari_microaunet.networks.checkpoint import load_checkpoint, read_card
+from napari_microaunet.networks.library import find_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -366,3 +372,39 @@ def test_a_full_graphics_card_is_tried_with_fewer_frames_at_once(
     folder = RunFolder(tmp_path / "none", recipe)
     with pytest.raises(TrainingError, match="graphics card is full"):
         train(recipe, open_dataset(data), folder, device="cpu")
+
+
+def test_a_kept_encoder_stays_as_it_is_also_when_it_goes_on(data: Path, tmp_path: Path) -> None:
+    recipe = changed(small_recipe(data), {"optimiser.encoder_factor": 0})
+    start, _ = load_checkpoint(find_model("student").path)
+    recipe = recipe.model_copy(update={"start": "student"})
+    assert not run(recipe, tmp_path / "run", after(3, tmp_path / "run")).finished
+    assert run(recipe, tmp_path / "run").finished
+    network, _ = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    before, after_it = start.state_dict(), network.state_dict()
+    encoder = {name for name in before if name.startswith("encoder.")}
+    assert encoder
+    assert all(torch.equal(before[name], after_it[name]) for name in encoder)
+    assert any(not torch.equal(before[name], after_it[name]) for name in before.keys() - encoder)
+
+
+def test_held_out_frames_can_be_watched(data: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(data)
+    run_folder = RunFolder(tmp_path / "run", recipe)
+    events: list[dict] = []
+    train(recipe, open_dataset(data), run_folder, device="cpu", report=events.append)
+    (watching,) = [event for event in events if event["event"] == "watching"]
+    watched = [event for event in events if event["event"] == "watched"]
+    assert [event["step"] for event in watched] == [2, 4, 6]
+    held_out = {f.name for f in run_folder.manifest().frames if f.split == "validation"}
+    names = watching["names"]
+    assert set(names) <= held_out
+    assert all(len(event["outlines"]) == len(names) for event in watched)
+    assert len(watching["before"]) == len(names)
+    with Image.open(run_folder.watched_file) as pictures:
+        assert pictures.size == (len(names) * PICTURE, PICTURE)
+    # The first frame shows a disc: its outline lies within the frame and encloses the disc's area.
+    number = int(names[0].rpartition("/")[2])
+    mask = read_mask_file(data / "masks" / f"{number}.png") > 0
+    (outline,) = watching["reference"][0]
+    assert Polygon(outline).area == pytest.approx(mask.mean(), rel=0.1)

@@ -16,13 +16,14 @@ import tomllib
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.comparison import Comparison, FrameChange, changes, compare
 from napari_microaunet.distillation.model_file import Scorer, held_out_indices, write_model
-from napari_microaunet.distillation.recipe import Budget, Recipe, Teacher
+from napari_microaunet.distillation.recipe import Budget, Recipe, Teacher, changed
 from napari_microaunet.distillation.run_folder import RunFolder
 from napari_microaunet.distillation.trainer import Outcome, train
 from napari_microaunet.errors import InputError
@@ -32,9 +33,10 @@ from napari_microaunet.prelabel.backends import torch_device
 from napari_microaunet.prelabel.masks import MaskSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from napari_microaunet.distillation.evaluation import Evaluation, Summary
+    from napari_microaunet.distillation.recipe import Value
     from napari_microaunet.distillation.trainer import Event
 
 RECIPE = Path(__file__).parent / "recipes" / "finetune.toml"
@@ -94,6 +96,7 @@ def finetune(
     adapt_teacher: bool = False,
     reference: Path | None = None,
     seed: int = 1,
+    changes: Mapping[str, Value] = MappingProxyType({}),
     device: str = "auto",
     report: Callable[[Event], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -118,6 +121,8 @@ def finetune(
         Frames with masks that show what is forgotten; the package's sample frames by default.
     seed : int
         Of everything drawn.
+    changes : mapping of str to value
+        What is to differ from the package's recipe for the student; see `recipe.changed`.
     device : str
         "auto", "cpu", "cuda", "cuda:1" or "mps".
     report, cancelled : callable
@@ -148,6 +153,7 @@ def finetune(
         )
     taught_by = None if teacher is None else find_model(teacher)
     recipes = _recipes(data, out, budget, old, taught_by, adapt_teacher, seed)
+    recipes["student"] = changed(recipes["student"], changes)
     runs = {part: RunFolder(out / part, recipe) for part, recipe in recipes.items()}
     dataset = open_dataset(data, next(iter(runs.values())).manifest())
     scorer = Scorer(device, report, cancelled)

@@ -91,6 +91,7 @@ def _finetune(job: FinetuneJob, tell: Callable[[Event], None]) -> tuple[JobState
             adapt_teacher=request.adapt_teacher,
             reference=request.reference,
             seed=request.seed,
+            changes=request.changes,
             device=request.device,
             report=tell,
             cancelled=job.stop_file.exists,

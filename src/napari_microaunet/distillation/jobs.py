@@ -24,8 +24,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -36,7 +38,10 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_microaunet.atomic import replacing
+from napari_microaunet.distillation.recipe import Value
 from napari_microaunet.errors import InputError, first_problem
+from napari_microaunet.networks.checkpoint import read_card
+from napari_microaunet.networks.library import Model, add_model, delete_model, list_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +92,8 @@ class FinetuneRequest(BaseModel):
         Processor cores to use.
     seed : int
         Of everything drawn.
+    changes : dict of str to value
+        What differs from the package's recipe; see `recipe.changed`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,6 +108,23 @@ class FinetuneRequest(BaseModel):
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0)] = 1
+    changes: dict[str, Value] = {}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a job takes of the machine.
+
+    Attributes
+    ----------
+    cores : float
+        Processor cores that were busy with it since the last look.
+    memory : int
+        Bytes, of all its processes.
+    """
+
+    cores: float
+    memory: int
 
 
 def jobs_folder() -> Path:
@@ -148,6 +172,7 @@ class FinetuneJob:
         self.stop_file = folder / "stop"
         self._process_file = folder / "process.json"
         self._started: subprocess.Popen[bytes] | None = None
+        self._last_times: tuple[float, float] | None = None  # of the clock, of the processor
         self._read_to = 0
         self._last: Event | None = None
 
@@ -238,6 +263,58 @@ class FinetuneJob:
             return None
         content: dict[str, Any] = json.loads(self.report_file.read_bytes())
         return content
+
+    def load(self) -> Load | None:
+        """Measure what the job takes of the machine; None where its process is gone."""
+        process = self._process()
+        if process is None:
+            return None
+        spent, memory = 0.0, 0
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.Error):
+                times = one.cpu_times()
+                spent += times.user + times.system
+                memory += one.memory_info().rss
+        now = time.monotonic()
+        before, self._last_times = self._last_times, (now, spent)
+        if before is None:
+            return Load(0.0, memory)
+        return Load(max(0.0, spent - before[1]) / max(1e-3, now - before[0]), memory)
+
+    @property
+    def used_as(self) -> Model | None:
+        """The model in the user's library that it became, however it is called by now."""
+        if not self.model_file.is_file():
+            return None
+        weights = read_card(self.model_file).sha256
+        own = (model for model in list_models() if not model.bundled)
+        return next((model for model in own if model.card.sha256 == weights), None)
+
+    def promote(self, name: str) -> Model:
+        """Put the new model into the library, where every list of models finds it.
+
+        Parameters
+        ----------
+        name : str
+            What it is to be called.
+
+        Raises
+        ------
+        InputError
+            If it is in the library already, the name cannot be used, or the file is damaged.
+        """
+        used_as = self.used_as
+        if used_as is not None:
+            raise InputError(
+                f"This model is in use as {used_as.name} already; take it back first, or rename it."
+            )
+        return add_model(self.model_file, name)
+
+    def take_back(self) -> None:
+        """Take the model out of the library again; it stays here as a draft."""
+        used_as = self.used_as
+        if used_as is not None:
+            delete_model(used_as)
 
     def ask_to_stop(self) -> None:
         """Ask the job to stop after the step at hand; it can go on later."""

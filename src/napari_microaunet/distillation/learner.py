@@ -82,6 +82,8 @@ class Learner(nn.Module):
         Channels of the teacher's skips, where features are aligned.
     dimensions : int, optional
         Of the pixel embeddings, where there is a contrastive loss.
+    keep_encoder : bool
+        Whether the encoder stays as it is.
     """
 
     def __init__(
@@ -89,9 +91,14 @@ class Learner(nn.Module):
         normalised: Normalised,
         teacher_widths: Sequence[int] | None = None,
         dimensions: int | None = None,
+        *,
+        keep_encoder: bool = False,
     ) -> None:
         super().__init__()
         self.normalised = normalised
+        if keep_encoder:
+            # Not in training mode either: its batch norms' averages stay with its weights.
+            normalised.network.encoder.eval().requires_grad_(False)
         self.adapters = (
             None
             if teacher_widths is None

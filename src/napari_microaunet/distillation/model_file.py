@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import CancelledError
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from napari_microaunet.distillation.evaluation import Evaluation, Summary, evaluate
 from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
-from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
+from napari_microaunet.networks.checkpoint import (
+    INTERVAL_HIGH,
+    INTERVAL_LOW,
+    load_checkpoint,
+    save_checkpoint,
+)
 from napari_microaunet.networks.library import find_model
 from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.prelabel.predictor import Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.distillation.run_folder import RunFolder
@@ -149,6 +155,7 @@ def write_model(
             "least_peak": settings.least_peak,
             "training_data": {dataset.name: dataset.content_hash("training")},
             "metrics": card_metrics(dataset.name, scores.summary),
+            "recipe": _without_folders(json.loads(run.recipe_file.read_bytes())),
             "description": f"{outcome.steps} steps in {outcome.minutes:.0f} minutes; figures are "
             f"from {len(scores.frames)} held-out frames of {dataset.name}{chosen_on}.",
             "created": datetime.now(UTC).date().isoformat(),
@@ -178,11 +185,24 @@ def card_metrics(title: str, summary: Summary) -> dict[str, float]:
     for figure, interval in figures.items():
         if interval is not None:
             metrics[f"{title} {figure}"] = round(interval.mean, 4)
-            metrics[f"{title} {figure}, 95 % interval, low"] = round(interval.low, 4)
-            metrics[f"{title} {figure}, 95 % interval, high"] = round(interval.high, 4)
+            metrics[f"{title} {figure}{INTERVAL_LOW}"] = round(interval.low, 4)
+            metrics[f"{title} {figure}{INTERVAL_HIGH}"] = round(interval.high, 4)
     return metrics
 
 
 def held_out_indices(dataset: CuratedDataset) -> list[int]:
     """Return the labelled frames of the test split, of the validation split if it has none."""
     return dataset.indices("test", labelled=True) or dataset.indices("validation", labelled=True)
+
+
+def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe as it may be passed on: of paths on this machine the names alone."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return _without_folders(value)
+        if isinstance(value, str) and (path := Path(value)).is_absolute():
+            return path.name
+        return value
+
+    return {key: named(value) for key, value in recipe.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +16,10 @@ from napari_microaunet.distillation.augmentation import AugmentationSettings
 from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.networks import Network
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Value = bool | int | float | str
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
@@ -115,7 +119,8 @@ class OptimiserSettings(_Section):
     learning_rate : float
         At the top of the schedule.
     encoder_factor : float
-        The encoder's learning rate relative to that; below 1 for pre-trained encoders.
+        The encoder's learning rate relative to that; below 1 for pre-trained encoders. With 0 the
+        encoder stays as it is, its batch norms' averages too, and a step takes less time.
     weight_decay : float
         The regularisation of the weights that both stages of the paper have.
     warm_up : float
@@ -130,7 +135,7 @@ class OptimiserSettings(_Section):
     """
 
     learning_rate: Positive = 2e-3
-    encoder_factor: Positive = 1.0
+    encoder_factor: Weight = 1.0
     weight_decay: Weight = 1e-2
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.03
     last: Share = 0.01
@@ -305,6 +310,36 @@ def read_recipe(path: Path) -> Recipe:
         model = _beside(folder, recipe.teacher.model)
         changed["teacher"] = recipe.teacher.model_copy(update={"model": model})
     return recipe.model_copy(update=changed)
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
+    """Return a recipe that differs in some fields.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Stays as it is.
+    changes : mapping of str to value
+        What differs, by field, or by section and field, such as "optimiser.learning_rate".
+
+    Raises
+    ------
+    InputError
+        If there is no such field, or the value is none that it can have.
+    """
+    content = recipe.model_dump()
+    for key, value in changes.items():
+        *sections, field = key.split(".")
+        section = content
+        for name in sections:
+            section = section.get(name)  # type: ignore[assignment]
+            if not isinstance(section, dict):
+                raise InputError(f"A recipe has no {key}; see the recipes in training/.")
+        section[field] = value
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"The recipe cannot be changed so: {first_problem(error)}.") from error
 
 
 def _beside(folder: Path, model: str) -> str:

@@ -8,6 +8,7 @@
     ├── metrics.jsonl          one JSON object a line: steps and validations
     ├── state.safetensors      everything that a resumed run needs
     ├── best.safetensors       the model of the best validation so far, with its card
+    ├── watched.jpg            a few held-out frames side by side (see `WatchedFrames`)
     └── curves.png             losses and validation scores
     soft_labels-HASH.safetensors   beside it: the teacher's labels, shared by runs of one folder
 
@@ -67,6 +68,7 @@ class RunFolder:
         self.state_file = path / "state.safetensors"
         self.best_file = path / "best.safetensors"
         self.curves_file = path / "curves.png"
+        self.watched_file = path / "watched.jpg"
         if path.resolve().is_relative_to(recipe.data.resolve()):
             raise InputError(
                 f"{path} lies among the frames in {recipe.data}, and its pictures would be taken "

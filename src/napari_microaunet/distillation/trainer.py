@@ -35,6 +35,7 @@ from napari_microaunet.distillation.training_frames import Batches, load_split
 from napari_microaunet.distillation.training_state import Facts, load_state, save_state
 from napari_microaunet.distillation.validation import Validation, validate
 from napari_microaunet.distillation.views import Views
+from napari_microaunet.distillation.watched import WatchedFrames
 from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ class _Training:
             dataset, kept, progress=self._tell_of("reading"), cancelled=cancelled
         )
         self.held_out = held_out.spread(recipe.validation.frames)
+        self.watched = WatchedFrames(held_out, self.parent, recipe.size.side)
         # Their video or folder is held out, for which they lack a mask.
         self.unused = sum(
             frame.split != "training" and not frame.labelled for frame in dataset.frames
@@ -198,12 +200,16 @@ class _Training:
             device=fabric.device,
         )
         contrasted = recipe.imitation.share < 1 and recipe.preference.contrast > 0
+        normalised = Normalised(network, self.parent)
+        self.marked_before = self.watched.marked_by(normalised)
+        normalised.train()
         learner = Learner(
-            Normalised(network, self.parent),
+            normalised,
             self.teacher.network.skip_widths
             if self.teacher is not None and recipe.imitation.features > 0
             else None,
             recipe.preference.dimensions if contrasted else None,
+            keep_encoder=recipe.optimiser.encoder_factor == 0,
         )
         optimiser = torch.optim.AdamW(
             parameter_groups(learner, recipe), weight_decay=recipe.optimiser.weight_decay
@@ -223,6 +229,7 @@ class _Training:
             self._resume()
         if fabric.is_global_zero:
             run.begin(dataset.manifest)
+            self.watched.write_pictures(run.watched_file)
             run.forget_metrics_after(self.step)
         self.started = self.saved = time.monotonic()
         self.told = -math.inf  # the first step is told, however quick the run is
@@ -264,6 +271,14 @@ class _Training:
 
     def run_to_end(self) -> Outcome:
         """Take steps until the budget is used up, the patience ends, or it is cancelled."""
+        self.report(
+            {
+                "event": "watching",
+                "names": self.watched.names,
+                "reference": self.watched.reference(),
+                "before": self.marked_before,
+            }
+        )
         self.report(
             {
                 "event": "started",
@@ -369,6 +384,9 @@ class _Training:
         now = time.monotonic()
         if now - self.told > _TELL_EVERY:
             self.told = now
+            if self.fabric.device.type == "cuda":
+                free, memory = torch.cuda.mem_get_info(self.fabric.device)
+                line["graphics_memory"] = [memory - free, memory]  # bytes used, and all
             self.report(
                 line | {"losses": {name: values[-1] for name, values in self.losses.items()}}
             )
@@ -413,6 +431,8 @@ class _Training:
         }
         self.report(line)
         if self.fabric.is_global_zero:
+            marked = self.watched.marked_by(self._kept)
+            self.report({"event": "watched", "step": self.step, "outlines": marked})
             self.run.add_metrics(line)
             draw_curves(self.run.metrics(), self.run.curves_file)
             self._save()
