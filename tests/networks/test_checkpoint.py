@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from napari_microaunet.errors import InputError
 from napari_microaunet.networks import build
 from napari_microaunet.networks.checkpoint import (
+    Figure,
     ModelCard,
     load_checkpoint,
     read_card,
@@ -107,6 +108,7 @@ def test_changed_weights_are_refused(checkpoint: Path) -> None:
         ({"mean": [0.5, float("nan"), 0.5]}, "mean.1"),
         ({"input_size": [256, 100_000]}, "input_size.1"),
         ({"surprise": 1}, "surprise"),
+        ({"widths": [8, 16, 16, 16, 24, 10**9]}, "widths.5"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(
@@ -114,6 +116,43 @@ def test_a_card_that_does_not_fit_is_refused(
 ) -> None:
     change_header(checkpoint, **changes)
     assert reason in refused(checkpoint)
+
+
+def test_a_recipe_is_read_back_and_files_from_before_there_were_any_are_read(
+    checkpoint: Path,
+) -> None:
+    recipe = {"seed": 3, "budget": {"minutes": 10.0, "steps": None}}
+    change_header(checkpoint, recipe=recipe)
+    assert read_card(checkpoint).recipe == recipe
+    card = json.loads(read_card(checkpoint).model_dump_json())
+    del card["recipe"]
+    save_file(load_file(checkpoint), checkpoint, metadata={"model_card": json.dumps(card)})
+    assert load_checkpoint(checkpoint)[1].recipe == {}
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    network = build("microaunet")
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = float("nan")
+    save_checkpoint(tmp_path / "diverged.safetensors", network, CARD)
+    assert "no numbers" in refused(tmp_path / "diverged.safetensors")
+
+
+def test_figures_come_with_their_intervals() -> None:
+    card = CARD.model_copy(
+        update={
+            "metrics": {
+                "CVC mean Dice": 0.75,
+                "CVC mean Dice, 95 % interval, low": 0.5,
+                "CVC mean Dice, 95 % interval, high": 0.875,
+                "steps": 7.0,
+            }
+        }
+    )
+    assert card.figures() == [
+        Figure("CVC mean Dice", 0.75, 0.5, 0.875),
+        Figure("steps", 7.0, None, None),
+    ]
 
 
 def test_the_library_lists_user_models_from_the_data_folder(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from napari_microaunet.atomic import replacing
@@ -26,13 +27,38 @@ if TYPE_CHECKING:
 
     from napari_microaunet.networks.segmentation_network import SegmentationNetwork
 
-_CARD_KEY = "model_card"
+CARD_KEY = "model_card"  # among the metadata of a file
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # PyTorch's zip archives, and bare pickles
+
+# What follows the name of a figure in `ModelCard.metrics` for the ends of its interval.
+INTERVAL_LOW, INTERVAL_HIGH = ", 95 % interval, low", ", 95 % interval, high"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=32, le=2048)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Far above every network here; without a bound, a foreign card could ask for all memory.
+Width = Annotated[int, Field(ge=1, le=1024)]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a model card.
+
+    Attributes
+    ----------
+    name : str
+        What was measured, and on what.
+    value : float
+        The figure.
+    low, high : float or None
+        Its 95 % interval, where the card has one.
+    """
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
 
 
 class ModelCard(BaseModel):
@@ -59,9 +85,12 @@ class ModelCard(BaseModel):
     training_data : dict of str to str
         Data sets by name, each with a hash of the list of frames used.
     metrics : dict of str to float
-        Figures measured on validation frames.
+        Figures measured on validation frames, with the ends of their intervals; `figures`
+        brings these together.
     parent : str
         Hash of the weights that training started from; empty if from none.
+    recipe : dict
+        Settings of the training; paths in it are names alone. Empty where nobody has noted it.
     licence : str
         Terms of the weights.
     created : str
@@ -74,7 +103,7 @@ class ModelCard(BaseModel):
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     network: Network
-    widths: tuple[int, int, int, int, int, int]
+    widths: tuple[Width, Width, Width, Width, Width, Width]
     input_size: tuple[Side, Side] = (256, 256)
     mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
@@ -84,9 +113,23 @@ class ModelCard(BaseModel):
     training_data: dict[str, str] = {}
     metrics: dict[str, float] = {}
     parent: str = ""
+    recipe: dict[str, JsonValue] = {}
     licence: str = ""
     created: str = ""
     sha256: str = ""
+
+    def figures(self) -> list[Figure]:
+        """List what `metrics` says, each figure with its interval."""
+        return [
+            Figure(
+                name,
+                value,
+                self.metrics.get(name + INTERVAL_LOW),
+                self.metrics.get(name + INTERVAL_HIGH),
+            )
+            for name, value in self.metrics.items()
+            if not name.endswith((INTERVAL_LOW, INTERVAL_HIGH))
+        ]
 
 
 def save_checkpoint(
@@ -119,7 +162,7 @@ def save_checkpoint(
         for name, tensor in network.state_dict().items()
     }
     card = card.model_copy(update={"sha256": _hash(weights)})
-    content = save(weights, metadata={_CARD_KEY: card.model_dump_json()})
+    content = save(weights, metadata={CARD_KEY: card.model_dump_json()})
     with replacing(path) as file:
         file.write(content)
     return card
@@ -142,7 +185,7 @@ def read_card(path: Path) -> ModelCard:
         ) from error
     try:
         with safe_open(path, framework="numpy") as tensors:
-            text = (tensors.metadata() or {}).get(_CARD_KEY)
+            text = (tensors.metadata() or {}).get(CARD_KEY)
     except SafetensorError as error:
         # Asked only now: a sound file may begin like a pickle, with the length of its header.
         if start.startswith(_PICKLE_STARTS):
@@ -202,6 +245,11 @@ def load_checkpoint(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
             f"{path}: the weights do not fit the network {card.network!r} with widths "
             f"{card.widths} ({reason[:200]}); get the file again."
         ) from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+        raise InputError(
+            f"{path}: some weights are no numbers, so the model cannot mark anything; train it "
+            "again, or get another file."
+        )
     return network.eval(), card
 
 

@@ -10,12 +10,17 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platformdirs import user_data_path
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 from napari_microaunet.networks.checkpoint import ModelCard, load_checkpoint, read_card
+from napari_microaunet.networks.onnx_export import forget_graphs, graph_with_card
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BUNDLED = Path(__file__).parent.parent / "weights"
 BUNDLED_NAMES = ("student", "teacher", "expert")
@@ -58,8 +63,7 @@ def list_models() -> list[Model]:
     A file that is no usable checkpoint is left out, with a line in the log.
     """
     models = []
-    paths = [BUNDLED / f"{name}.safetensors" for name in BUNDLED_NAMES]
-    for path in [*paths, *sorted(user_models().glob("*.safetensors"))]:
+    for path in _files():
         try:
             models.append(Model(path.stem, path, read_card(path)))
         except InputError as error:
@@ -104,11 +108,67 @@ def add_model(file: Path, name: str) -> Model:
         If the checkpoint does not fit its card, or the name cannot be used.
     """
     load_checkpoint(file)
-    path = _free_path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as copy:
-        copy.write(file.read_bytes())
+    _write(_free_path(name), file.read_bytes())
     return find_model(name)
+
+
+def export_model(model: Model, path: Path, *, overwrite: bool = False) -> None:
+    """Copy a model's file, card included, to where the user wants it.
+
+    Parameters
+    ----------
+    model : Model
+        Any model; its file is read in full before anything is written.
+    path : Path
+        The file to write, ``.safetensors``; folders are made.
+    overwrite : bool
+        Whether a file that is there may be replaced.
+
+    Raises
+    ------
+    InputError
+        If the model's file is damaged, or ``path`` cannot be used.
+    """
+    _check_target(path, ".safetensors", overwrite)
+    load_checkpoint(model.path)
+    _write(path, model.path.read_bytes())
+
+
+def export_graph(model: Model, path: Path, *, overwrite: bool = False) -> None:
+    """Write a model as an ONNX graph with its card; see `onnx_export.graph_with_card`.
+
+    Parameters
+    ----------
+    model : Model
+        Any model.
+    path : Path
+        The file to write, ``.onnx``; folders are made.
+    overwrite : bool
+        Whether a file that is there may be replaced.
+
+    Raises
+    ------
+    InputError
+        If the model's file is damaged, or ``path`` cannot be used.
+    """
+    _check_target(path, ".onnx", overwrite)
+    _write(path, graph_with_card(model))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(content)
+
+
+def _check_target(path: Path, suffix: str, overwrite: bool) -> None:
+    """Refuse a file that is there already, is called otherwise, or would be a model's own."""
+    if path.suffix != suffix:
+        raise InputError(f"{path} does not end in {suffix}; give the file a name that does.")
+    if path.resolve().parent in (BUNDLED.resolve(), user_models().resolve()):
+        raise InputError(f"{path} lies in the library of models itself; choose another folder.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} is there already; choose another name, or ask to replace it.")
 
 
 def rename_model(model: Model, name: str) -> Model:
@@ -134,11 +194,61 @@ def delete_model(model: Model) -> None:
     """
     _check_own(model)
     model.path.unlink()
+    if all(other.card.sha256 != model.card.sha256 for other in list_models()):
+        forget_graphs(model.card.sha256)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a model was trained from.
+
+    Attributes
+    ----------
+    ancestors : tuple of Model
+        Those in the library: the parent, its parent and so on.
+    unknown : str
+        Hash of the weights that the oldest of them was trained from, which no model of the
+        library has; empty where it was trained from random ones.
+    """
+
+    ancestors: tuple[Model, ...]
+    unknown: str
+
+
+def lineage_of(card: ModelCard, models: Sequence[Model]) -> Lineage:
+    """Follow the parents that cards name.
+
+    Parameters
+    ----------
+    card : ModelCard
+        Of the model.
+    models : sequence of Model
+        Among which ancestors are looked for; of several with the same weights the first counts.
+
+    Returns
+    -------
+    Lineage
+        Ends before a model that is in it already: cards are no proof, and may name each other.
+    """
+    known = {model.card.sha256: model for model in reversed(models)}
+    known.pop(card.sha256, None)
+    ancestors = []
+    parent = card.parent
+    while parent and parent in known:
+        ancestors.append(known.pop(parent))
+        parent = ancestors[-1].card.parent
+    return Lineage(tuple(ancestors), parent)
 
 
 def _check_own(model: Model) -> None:
     if model.path.parent != user_models():
         raise InputError(f"{model.name} is not in your library; only your own models change.")
+
+
+def _files() -> list[Path]:
+    """List the files of the library, whether they can be used or not."""
+    bundled = [BUNDLED / f"{name}.safetensors" for name in BUNDLED_NAMES]
+    return [*bundled, *sorted(user_models().glob("*.safetensors"))]
 
 
 def _free_path(name: str) -> Path:
@@ -148,6 +258,6 @@ def _free_path(name: str) -> Path:
             f"{name!r} cannot be a model's name; use up to 60 letters, digits, spaces, dots and "
             "hyphens."
         )
-    if name.casefold() in {known.name.casefold() for known in list_models()}:
+    if name.casefold() in {path.stem.casefold() for path in _files()}:
         raise InputError(f"There is a model called {name} already; choose another name.")
     return user_models() / f"{name}.safetensors"

@@ -1,6 +1,6 @@
 """ONNX graphs of models, for ONNX Runtime.
 
-A graph belongs to one set of weights: the weights' hash is part of its file name. The
+A graph belongs to one set of weights: the weights' hash is in its file name. The
 bundled models bring theirs along; those of other models are made once and kept in the
 platform's cache folder.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from platformdirs import user_cache_path
 
 from napari_microaunet.atomic import replacing
-from napari_microaunet.networks.checkpoint import load_checkpoint
+from napari_microaunet.networks.checkpoint import CARD_KEY, load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,22 +39,48 @@ def onnx_file(model: Model) -> Path:
     InputError
         If the checkpoint cannot be used.
     """
-    name = onnx_name(model)
-    bundled = model.path.with_name(name)
+    bundled = model.path.with_name(onnx_name(model))
     if bundled.is_file():
         return bundled
     # Another version of the package may write another graph for the same weights.
-    cache = user_cache_path("napari-microaunet", appauthor=False) / version("napari-microaunet")
-    graph = cache / name
+    # Named by the weights alone: a model that is renamed keeps its graph.
+    graph = _cache() / version("napari-microaunet") / f"{model.card.sha256}.onnx"
     if not graph.is_file():
         network, _ = load_checkpoint(model.path)
-        cache.mkdir(parents=True, exist_ok=True)
+        graph.parent.mkdir(parents=True, exist_ok=True)
         export_onnx(network, graph)
     return graph
 
 
+def graph_with_card(model: Model) -> bytes:
+    """Return the ONNX graph of ``model`` for use elsewhere.
+
+    Its metadata hold the model card as ``model_card``, JSON: whoever runs the graph needs the
+    input size, the normalisation and the threshold.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint cannot be used.
+    """
+    import onnx
+
+    graph = onnx.load(onnx_file(model))
+    onnx.helper.set_model_props(graph, {CARD_KEY: model.card.model_dump_json()})
+    content: bytes = graph.SerializeToString()
+    return content
+
+
+def forget_graphs(sha256: str) -> None:
+    """Delete the graphs that were made of weights, given by their hash: they hold them, too."""
+    for graph in _cache().glob(f"*/{sha256}.onnx"):
+        # Another program may be using it; a cache is no reason to fail.
+        with contextlib.suppress(OSError):
+            graph.unlink()
+
+
 def onnx_name(model: Model) -> str:
-    """Return the file name of a model's graph."""
+    """Return the name of the graph that lies beside a bundled model."""
     return f"{model.path.stem}-{model.card.sha256[:16]}.onnx"
 
 
@@ -90,6 +116,10 @@ def export_onnx(network: nn.Module, path: Path) -> None:
             node.metadata_props.clear()  # stack traces of the export, larger than the weights
     with replacing(path) as file:
         file.write(program.model_proto.SerializeToString())
+
+
+def _cache() -> Path:
+    return user_cache_path("napari-microaunet", appauthor=False)
 
 
 @contextlib.contextmanager
