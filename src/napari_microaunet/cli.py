@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
-from napari_microaunet import cli_dataset, cli_exchange, cli_training
+from napari_microaunet import cli_dataset, cli_exchange, cli_models, cli_training
 from napari_microaunet.atomic import replacing
 from napari_microaunet.cli_progress import progress
 from napari_microaunet.errors import InputError
@@ -249,34 +249,6 @@ def evaluate(
 
 
 @app.command()
-def models() -> None:
-    """List the bundled models and yours."""
-    from napari_microaunet.networks.library import list_models
-
-    table = Table(
-        "name",
-        "network",
-        "input",
-        "threshold",
-        "least peak",
-        "description",
-        Column("file", overflow="fold"),
-    )
-    for model in list_models():
-        height, width = model.card.input_size
-        table.add_row(
-            model.name,
-            model.card.network,
-            f"{width} x {height}",
-            f"{model.card.threshold:.2f}",
-            f"{model.card.least_peak:.2f}",
-            model.card.description,
-            str(model.path),
-        )
-    Console().print(table)
-
-
-@app.command()
 def bench(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write every figure to this file.")
@@ -322,6 +294,7 @@ app.command()(cli_exchange.export)
 app.command("import")(cli_exchange.import_labels)
 app.command()(cli_dataset.check)
 app.add_typer(cli_dataset.app, name="dataset")
+app.add_typer(cli_models.app, name="models")
 
 
 def main() -> None:

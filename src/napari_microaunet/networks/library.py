@@ -168,7 +168,10 @@ def _check_target(path: Path, suffix: str, overwrite: bool) -> None:
     if path.resolve().parent in (BUNDLED.resolve(), user_models().resolve()):
         raise InputError(f"{path} lies in the library of models itself; choose another folder.")
     if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; choose another name, or ask to replace it.")
+        raise InputError(
+            f"{path} is there already; choose another name, or say that it may be replaced "
+            "(--overwrite)."
+        )
 
 
 def rename_model(model: Model, name: str) -> Model:
@@ -179,7 +182,7 @@ def rename_model(model: Model, name: str) -> Model:
     InputError
         If it came with the package, or the name cannot be used.
     """
-    _check_own(model)
+    check_own(model)
     model.path.rename(_free_path(name))
     return find_model(name)
 
@@ -192,7 +195,7 @@ def delete_model(model: Model) -> None:
     InputError
         If it came with the package.
     """
-    _check_own(model)
+    check_own(model)
     model.path.unlink()
     if all(other.card.sha256 != model.card.sha256 for other in list_models()):
         forget_graphs(model.card.sha256)
@@ -240,7 +243,14 @@ def lineage_of(card: ModelCard, models: Sequence[Model]) -> Lineage:
     return Lineage(tuple(ancestors), parent)
 
 
-def _check_own(model: Model) -> None:
+def check_own(model: Model) -> None:
+    """Refuse to change a model that is not the user's own.
+
+    Raises
+    ------
+    InputError
+        If it came with the package, or is a file elsewhere.
+    """
     if model.path.parent != user_models():
         raise InputError(f"{model.name} is not in your library; only your own models change.")
 

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_frames import write_frames
+
+from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.curation.manifest import write_manifest
+from napari_microaunet.distillation.evaluation import evaluate
+from napari_microaunet.distillation.side_by_side import side_by_side
+from napari_microaunet.errors import InputError
+from napari_microaunet.networks.library import Model, find_model
+from napari_microaunet.prelabel.masks import MaskSettings
+from napari_microaunet.prelabel.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    return write_frames(tmp_path_factory.mktemp("compared") / "ward", polyps=20)
+
+
+@pytest.fixture
+def blind(model):
+    """A model that marks nothing: the student from a threshold on that it never reaches."""
+    return Model("blind", model.path, model.card.model_copy(update={"threshold": 1.0}))
+
+
+def test_each_model_is_scored_as_it_would_be_used(frames, model, blind):
+    dataset, told = open_dataset(frames), []
+    result = side_by_side(model, blind, dataset, progress=lambda *done: told.append(done))
+    assert result.frames == "24 labelled frames of ward"
+    alone = evaluate(
+        Predictor(model),
+        dataset.sequence,
+        MaskSettings.of(model.card),
+        [i for i, frame in enumerate(dataset.frames) if frame.labelled],
+        reference=dataset.mask,
+        groups=dataset.groups,
+    )
+    assert result.first == alone.summary
+    assert alone.summary.dice.mean > 0
+    assert result.second.dice.mean == result.second.negatives_flagged.mean == 0
+    assert result.difference.dice.mean == pytest.approx(alone.summary.dice.mean)
+    assert told == [(done, 48) for done in range(1, 49)]
+
+
+def test_frames_that_a_model_has_learned_from_are_left_out(frames, model, blind):
+    dataset = open_dataset(frames)
+    learned = {"somewhere": dataset.content_hash("training")}
+    taught = Model("t", model.path, model.card.model_copy(update={"training_data": learned}))
+    held_out = dataset.indices("validation", labelled=True)
+    result = side_by_side(blind, taught, dataset)
+    assert result.frames == f"{len(held_out)} held-out frames of ward"
+    assert result.first.positives + result.first.negatives == len(held_out) < 24
+
+
+def test_of_a_curated_dataset_the_held_out_frames_are_taken(tmp_path, model, blind):
+    folder = write_frames(tmp_path / "curated", polyps=20)
+    manifest = open_dataset(folder).manifest
+    write_manifest(folder / "manifest.json", manifest)
+    result = side_by_side(model, blind, open_dataset(folder))
+    assert "held-out frames" in result.frames
+    everything = manifest.model_copy(
+        update={
+            "frames": tuple(
+                frame.model_copy(update={"split": "training"}) for frame in manifest.frames
+            )
+        }
+    )
+    write_manifest(folder / "manifest.json", everything)
+    with pytest.raises(InputError, match="no held-out frames with masks"):
+        side_by_side(model, blind, open_dataset(folder))
+
+
+def test_what_cannot_be_compared_is_said_in_a_sentence(tmp_path, model, blind, make_frame):
+    (tmp_path / "bare").mkdir()
+    Image.fromarray(make_frame(0)).save(tmp_path / "bare" / "0.png")
+    with pytest.raises(InputError, match="no labelled frames"):
+        side_by_side(model, blind, open_dataset(tmp_path / "bare"))
+    folder = write_frames(tmp_path / "odd", polyps=2, negatives=0, unlabelled=0)
+    for mask in (folder / "masks").iterdir():
+        Image.fromarray(np.zeros((5, 5), np.uint8)).save(mask)
+    with pytest.raises(InputError, match="no frame could be scored"):
+        side_by_side(model, blind, open_dataset(folder))
+
+
+def test_it_can_be_cancelled(frames, model):
+    told = []
+    with pytest.raises(CancelledError):
+        side_by_side(
+            model,
+            find_model("student"),
+            open_dataset(frames),
+            progress=lambda done, _total: told.append(done),
+            cancelled=lambda: len(told) > 3,
+        )
+    assert len(told) < 24
