@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.groups import find_groups
-from napari_microaunet.distillation.evaluation import Evaluation, evaluate, no_polyps
+from napari_microaunet.distillation.evaluation import Evaluation, evaluate
 from napari_microaunet.distillation.model_file import MOST_NEGATIVES_FLAGGED, card_metrics
 from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
 from napari_microaunet.frames import open_frames
@@ -94,7 +94,7 @@ def score(
         part.frames,
         settings,
         part.indices,
-        reference=no_polyps(part.frames) if part.without_polyps else None,
+        no_polyps=part.without_polyps,
         groups=part.groups,
         alternatives=alternatives,
     )

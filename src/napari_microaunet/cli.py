@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.thresholds import OperatingPoint
     from napari_microaunet.frames.sequence import FrameSequence
     from napari_microaunet.networks.library import Model
+    from napari_microaunet.prelabel.predictor import TaskRunner
 
 app = typer.Typer(
     help="Label polyps in colonoscopy frames with a tiny network.",
@@ -72,6 +73,12 @@ SmallestArea = Annotated[
 ]
 FillHoles = Annotated[bool, typer.Option(help="Fill what a polyp encloses.")]
 LargestOnly = Annotated[bool, typer.Option("--largest-only", help="Keep one polyp per frame.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Spread the frames over the dask.distributed cluster there."
+    ),
+]
 
 
 @app.command()
@@ -88,6 +95,7 @@ def prelabel(
     smallest_area: SmallestArea = 0.001,
     fill_holes: FillHoles = True,
     largest_only: LargestOnly = False,
+    scheduler: Scheduler = None,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Write frames with outlined polyps, too.")
     ] = False,
@@ -108,11 +116,10 @@ def prelabel(
     from napari_microaunet.networks.library import find_model
     from napari_microaunet.prelabel.masks import MaskSettings
     from napari_microaunet.prelabel.output import OutputOptions, write_prelabels
-    from napari_microaunet.prelabel.predictor import Predictor
 
     chosen = find_model(model)
-    sequence = open_frames(frames)
-    predictor = Predictor(chosen, backend, device, batch, augment)
+    sequence = open_frames(frames.absolute())
+    predictor = _runner(scheduler, chosen, backend, device, batch, augment)
     settings = MaskSettings(
         chosen.card.threshold if threshold is None else threshold,
         smallest_area,
@@ -174,6 +181,7 @@ def evaluate(
     smallest_area: SmallestArea = 0.001,
     fill_holes: FillHoles = True,
     largest_only: LargestOnly = False,
+    scheduler: Scheduler = None,
     curve: Annotated[
         bool, typer.Option("--curve", help="Show what every other threshold would come to.")
     ] = False,
@@ -194,10 +202,9 @@ def evaluate(
     from napari_microaunet.frames import open_frames
     from napari_microaunet.networks.library import find_model
     from napari_microaunet.prelabel.masks import MaskSettings
-    from napari_microaunet.prelabel.predictor import Predictor
 
     chosen = [find_model(name) for name in (model, compare) if name is not None]
-    sequence = open_frames(data)
+    sequence = open_frames(data.absolute())
     if not sequence.has_masks and not no_polyps:
         raise InputError(
             f"{data} holds no masks to score against: put them in masks/ beside images/, "
@@ -218,14 +225,14 @@ def evaluate(
             largest_only,
             one.card.least_peak if least_peak is None else least_peak,
         )
-        predictor = Predictor(one, backend, device, batch, augment)
+        predictor = _runner(scheduler, one, backend, device, batch, augment)
         with progress(f"Scoring {one.name}") as report:
             result = evaluation.evaluate(
                 predictor,
                 sequence,
                 settings,
                 indices,
-                reference=evaluation.no_polyps(sequence) if no_polyps else None,
+                no_polyps=no_polyps,
                 groups=groups,
                 alternatives=[replace(settings, threshold=step) for step in THRESHOLDS]
                 if curve or json_file is not None
@@ -336,6 +343,24 @@ def _name_problems(problems: dict[str, str]) -> None:
 
 def _identity(model: Model) -> dict[str, str]:
     return {"name": model.name, "file": str(model.path), "sha256": model.card.sha256}
+
+
+def _runner(
+    scheduler: str | None,
+    model: Model,
+    backend: str,
+    device: str,
+    batch: int | None,
+    augment: bool,
+) -> TaskRunner:
+    """Make a model ready to run here, or on a cluster."""
+    from napari_microaunet.prelabel.predictor import Predictor
+
+    if scheduler is None:
+        return Predictor(model, backend, device, batch, augment)
+    from napari_microaunet.prelabel.cluster import ClusterPredictor
+
+    return ClusterPredictor(scheduler, model, backend, device, batch, augment)
 
 
 def _listed(sequence: FrameSequence, path: Path) -> list[int]:

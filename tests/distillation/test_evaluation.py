@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_microaunet.distillation.evaluation import evaluate, no_polyps, summarise
+from napari_microaunet.distillation.evaluation import evaluate, summarise
 from napari_microaunet.distillation.scores import FrameScore, score_frame
 from napari_microaunet.frames import open_frames
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
@@ -118,7 +118,7 @@ def test_frames_known_to_be_without_polyps_need_no_masks(model, labelled_frames)
         sequence,
         MaskSettings.of(model.card),
         [0, 3],
-        reference=no_polyps(sequence),
+        no_polyps=True,
     )
     assert result.summary.negatives == 2
     assert result.summary.positives == 0
@@ -153,8 +153,7 @@ def test_probabilities_are_held_against_the_masks(model, labelled_frames):
     sequence = open_frames(labelled_frames)
     predictor, settings = Predictor(model), MaskSettings.of(model.card)
     right = evaluate(predictor, sequence, settings).calibration
-    empty = no_polyps(sequence)
-    nothing_there = evaluate(predictor, sequence, settings, reference=empty).calibration
+    nothing_there = evaluate(predictor, sequence, settings, no_polyps=True).calibration
     assert sum(part.pixels for part in right.bins) == 6 * 256 * 256
     assert right.brier < nothing_there.brier
     marked = right.bins[-1]

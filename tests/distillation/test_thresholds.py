@@ -7,6 +7,7 @@ from napari_microaunet.distillation.thresholds import (
     OperatingPoint,
     ThresholdCurve,
     choose_operating_point,
+    overlaps_at,
 )
 from napari_microaunet.frames import FieldOfView
 from napari_microaunet.prelabel.masks import MaskSettings
@@ -30,19 +31,26 @@ def polyp_at(*squares):
     return reference
 
 
+def curve_of(settings, *frames):
+    curve = ThresholdCurve(settings)
+    for probability, reference in frames:
+        curve.add(overlaps_at(probability, reference, settings))
+    return curve.points()
+
+
 def test_curve_by_hand():
-    curve = ThresholdCurve(
-        [*map(MaskSettings, (0.3, 0.4, 0.5, 0.8, 0.9)), MaskSettings(0.3, least_peak=0.5)]
-    )
-    # Finds its polyp up to 0.8, and marks as much beside it up to 0.4.
-    curve.add(claims(left=0.8, right=0.4), polyp_at(LEFT))
-    # Finds one of two polyps up to 0.4.
-    curve.add(claims(left=0.4), polyp_at(LEFT, RIGHT))
-    curve.add(claims(right=0.8), polyp_at())
-    curve.add(claims(left=0.35), polyp_at())
-    curve.add(claims(), polyp_at())
+    settings = [*map(MaskSettings, (0.3, 0.4, 0.5, 0.8, 0.9)), MaskSettings(0.3, least_peak=0.5)]
+    frames = [
+        # Finds its polyp up to 0.8, and marks as much beside it up to 0.4.
+        (claims(left=0.8, right=0.4), polyp_at(LEFT)),
+        # Finds one of two polyps up to 0.4.
+        (claims(left=0.4), polyp_at(LEFT, RIGHT)),
+        (claims(right=0.8), polyp_at()),
+        (claims(left=0.35), polyp_at()),
+        (claims(), polyp_at()),
+    ]
     beside, one_of_two = 2 * 400 / 1200, 2 * 400 / 1200
-    assert curve.points() == (
+    assert curve_of(settings, *frames) == (
         OperatingPoint(
             0.3, 0.0, pytest.approx((beside + one_of_two) / 2), 1.0, pytest.approx(2 / 3)
         ),
@@ -62,22 +70,20 @@ def test_specks_below_the_smallest_area_flag_nothing():
     values[50:53, 50:53] = 255
     speck = ProbabilityMap(values, FieldOfView(0, 0, 100, 100), (100, 100))
     for smallest, flagged in ((0.001, 0), (0.0009, 1)):
-        curve = ThresholdCurve([MaskSettings(smallest_area=smallest)])
-        curve.add(speck, polyp_at())
-        assert curve.points() == (OperatingPoint(0.5, 0.0, None, None, flagged),)
+        curve = curve_of([MaskSettings(smallest_area=smallest)], (speck, polyp_at()))
+        assert curve == (OperatingPoint(0.5, 0.0, None, None, flagged),)
 
 
 def test_ignored_pixels_flag_nothing_and_make_no_polyp():
     reference = polyp_at()
     reference[LEFT] = 255
-    curve = ThresholdCurve([MaskSettings(0.3), MaskSettings(0.9)])
-    curve.add(claims(left=1), reference)
-    assert {point.negatives_flagged for point in curve.points()} == {0}
-    assert {point.dice for point in curve.points()} == {None}
+    settings = [MaskSettings(0.3), MaskSettings(0.9)]
+    curve = curve_of(settings, (claims(left=1), reference))
+    assert {point.negatives_flagged for point in curve} == {0}
+    assert {point.dice for point in curve} == {None}
     reference[RIGHT] = 1
-    curve = ThresholdCurve([MaskSettings(0.3), MaskSettings(0.9)])
-    curve.add(claims(left=1, right=1), reference)
-    assert {point.dice for point in curve.points()} == {1}
+    curve = curve_of(settings, (claims(left=1, right=1), reference))
+    assert {point.dice for point in curve} == {1}
 
 
 def points(dice=None, flagged=None):

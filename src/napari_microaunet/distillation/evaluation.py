@@ -8,7 +8,8 @@ latter only count as flagged or not.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,11 @@ from napari_microaunet.curation.placing import POLYP_SIZES
 from napari_microaunet.distillation.bootstrap import Interval, bootstrap_interval
 from napari_microaunet.distillation.calibration import Calibration, calibration, count_pixels
 from napari_microaunet.distillation.scores import FrameScore, score_frame
-from napari_microaunet.distillation.thresholds import OperatingPoint, ThresholdCurve
+from napari_microaunet.distillation.thresholds import (
+    OperatingPoint,
+    ThresholdCurve,
+    overlaps_at,
+)
 from napari_microaunet.errors import InputError
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
@@ -28,8 +33,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_microaunet.distillation.scores import Overlap
     from napari_microaunet.frames.sequence import FrameSequence
-    from napari_microaunet.prelabel.predictor import Predictor
+    from napari_microaunet.prelabel.predictor import Predictor, TaskRunner
 
     ReferenceMasks = Callable[[int], NDArray[np.uint8] | None]
 
@@ -120,19 +126,33 @@ class Evaluation:
     problems: dict[str, str]
 
 
-def no_polyps(sequence: FrameSequence) -> ReferenceMasks:
-    """Return empty reference masks, for frames that are known to show no polyp."""
-    shapes = [(frame.height, frame.width) for frame in sequence.frames]
-    return lambda index: np.zeros(shapes[index], np.uint8)
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """What one frame adds to an evaluation, some kilobytes.
+
+    Attributes
+    ----------
+    score : FrameScore
+        Its group is its name, still.
+    pixels : int64 array, shape (256, 2)
+        Of `count_pixels`.
+    overlaps : list of Overlap
+        Of `overlaps_at`, for the curve.
+    """
+
+    score: FrameScore
+    pixels: NDArray[np.int64]
+    overlaps: list[Overlap]
 
 
 def evaluate(
-    predictor: Predictor,
+    predictor: TaskRunner,
     sequence: FrameSequence,
     settings: MaskSettings,
     indices: Sequence[int] | None = None,
     *,
     reference: ReferenceMasks | None = None,
+    no_polyps: bool = False,
     groups: Mapping[str, str] | None = None,
     alternatives: Sequence[MaskSettings] = (),
     progress: Callable[[int, int], None] | None = None,
@@ -141,12 +161,14 @@ def evaluate(
     """Predict frames and score them against reference masks, at native size.
 
     The network runs once per frame, also for the curve over settings, and a
-    probability map is let go as soon as it is scored.
+    probability map is let go as soon as it is scored. What frames add is brought
+    together in their order, so that every figure is the same to the last bit
+    whoever scored them.
 
     Parameters
     ----------
-    predictor : Predictor
-        The model.
+    predictor : TaskRunner
+        The model: a `Predictor` or a `ClusterPredictor`.
     sequence : FrameSequence
         The frames.
     settings : MaskSettings
@@ -155,7 +177,10 @@ def evaluate(
         Which frames; all by default.
     reference : callable, optional
         Gives the reference mask of a frame by its number, such as `CuratedDataset.mask`; by
-        default the masks beside the frames. None for a frame without one.
+        default the masks beside the frames. None for a frame without one. It is pickled for
+        a cluster.
+    no_polyps : bool
+        Whether the frames are known to show no polyp; no reference is read then.
     groups : mapping of str to str, optional
         The group of each frame by the frame's name, such as the clip it is from:
         frames of one group resemble each other, and intervals are over groups. By
@@ -179,41 +204,79 @@ def evaluate(
     chosen = range(len(sequence)) if indices is None else indices
     names = [sequence.frames[index].name for index in chosen]
     group_of = {name: name if groups is None else groups[name] for name in names}
-    read_reference = sequence.read_mask if reference is None else reference
+    outcomes: dict[int, _Scored | str] = {}
+    task = partial(
+        _score_frames,
+        settings=settings,
+        reference=reference,
+        no_polyps=no_polyps,
+        alternatives=alternatives,
+    )
+    predictor.carry_out(task, sequence, chosen, outcomes, progress=progress, cancelled=cancelled)
+
     scores = []
     problems = {}
     curve = ThresholdCurve(alternatives)
     pixels = np.zeros((256, 2), np.int64)
-    predictions = predictor.predict(sequence, chosen, progress=progress, cancelled=cancelled)
+    for index, name in zip(chosen, names, strict=True):
+        outcome = outcomes.get(index)
+        if isinstance(outcome, str):
+            problems[name] = outcome
+        elif outcome is not None:
+            scores.append(replace(outcome.score, group=group_of[name]))
+            pixels += outcome.pixels
+            curve.add(outcome.overlaps)
+    return Evaluation(
+        summarise(scores), calibration(pixels), curve.points(), tuple(scores), problems
+    )
+
+
+def _score_frames(
+    predictor: Predictor,
+    sequence: FrameSequence,
+    indices: Sequence[int],
+    results: dict[int, _Scored | str],
+    *,
+    settings: MaskSettings,
+    reference: ReferenceMasks | None,
+    no_polyps: bool,
+    alternatives: Sequence[MaskSettings],
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> None:
+    """Score some frames, or say why one cannot be; a `FrameTask`."""
+    read_reference = sequence.read_mask if reference is None else reference
+    predictions = predictor.predict(sequence, indices, progress=progress, cancelled=cancelled)
     with closing(predictions):
         for prediction in predictions:
             frame = sequence.frames[prediction.index]
             if prediction.map is None:
-                problems[frame.name] = prediction.problem or ""
+                results[prediction.index] = prediction.problem or ""
                 continue
             try:
-                labels = read_reference(prediction.index)
+                labels = (
+                    np.zeros((frame.height, frame.width), np.uint8)
+                    if no_polyps
+                    else read_reference(prediction.index)
+                )
             except InputError as error:
-                problems[frame.name] = str(error)
+                results[prediction.index] = str(error)
                 continue
             if labels is None:
-                problems[frame.name] = f"Frame {frame.name} has no reference mask."
+                results[prediction.index] = f"Frame {frame.name} has no reference mask."
                 continue
-            scores.append(
-                score_frame(
-                    frame.name,
-                    confidence(prediction.map, settings),
-                    mask_from(prediction.map, settings),
-                    labels,
-                    field=prediction.map.field,
-                    group=group_of[frame.name],
-                )
+            score = score_frame(
+                frame.name,
+                confidence(prediction.map, settings),
+                mask_from(prediction.map, settings),
+                labels,
+                field=prediction.map.field,
             )
-            pixels += count_pixels(prediction.map, labels)
-            curve.add(prediction.map, labels)
-    return Evaluation(
-        summarise(scores), calibration(pixels), curve.points(), tuple(scores), problems
-    )
+            results[prediction.index] = _Scored(
+                score,
+                count_pixels(prediction.map, labels),
+                overlaps_at(prediction.map, labels, alternatives),
+            )
 
 
 def summarise(scores: Sequence[FrameScore]) -> Summary:

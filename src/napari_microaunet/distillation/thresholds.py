@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_microaunet.distillation.scores import count_overlap
+from napari_microaunet.distillation.scores import Overlap, count_overlap
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 
 if TYPE_CHECKING:
@@ -50,8 +50,30 @@ class OperatingPoint:
     negatives_flagged: float | None
 
 
+def overlaps_at(
+    probability: ProbabilityMap, reference: NDArray[np.uint8], settings: Sequence[MaskSettings]
+) -> list[Overlap]:
+    """Hold the masks that several settings make of one map against the reference.
+
+    Parameters
+    ----------
+    probability : ProbabilityMap
+        As kept by the predictor.
+    reference : uint8 array, shape (height, width)
+        At native size: 0 for background, 255 for ignore, anything else is polyp.
+    settings : sequence of MaskSettings
+        How probabilities become masks.
+
+    Returns
+    -------
+    list of Overlap
+        One per settings.
+    """
+    return [count_overlap(mask_from(probability, one), reference) for one in settings]
+
+
 class ThresholdCurve:
-    """Sums over frames, per setting, from probability maps: memory does not grow with them.
+    """Sums over frames, per setting: memory does not grow with them.
 
     Parameters
     ----------
@@ -64,20 +86,14 @@ class ThresholdCurve:
         self._positives = self._negatives = 0
         self._dice, self._found, self._flagged = np.zeros((3, len(settings)))
 
-    def add(self, probability: ProbabilityMap, reference: NDArray[np.uint8]) -> None:
+    def add(self, overlaps: Sequence[Overlap]) -> None:
         """Count one frame in.
 
         Parameters
         ----------
-        probability : ProbabilityMap
-            As kept by the predictor.
-        reference : uint8 array, shape (height, width)
-            At native size: 0 for background, 255 for ignore, anything else is polyp.
+        overlaps : sequence of Overlap
+            Of `overlaps_at`, with the settings of the curve.
         """
-        overlaps = [
-            count_overlap(mask_from(probability, settings), reference)
-            for settings in self._settings
-        ]
         if not overlaps:
             return
         if overlaps[0].positive:

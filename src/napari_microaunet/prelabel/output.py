@@ -7,7 +7,7 @@
     OUT/confidence.csv       one line per frame, unreadable ones included
 
 Each file appears whole or not at all. The table is written last, also when the
-run is stopped: it lists what is there.
+run is stopped: it lists what was done.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,14 +32,14 @@ from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
     from numpy.typing import NDArray
 
     from napari_microaunet.frames.sequence import FrameSequence
-    from napari_microaunet.prelabel.predictor import Prediction, Predictor
+    from napari_microaunet.prelabel.predictor import Prediction, Predictor, TaskRunner
 
 # Green is what mucosa never is.
 _OUTLINE = (64, 255, 96)
@@ -91,7 +92,7 @@ class OutputOptions:
 
 
 def write_prelabels(
-    predictor: Predictor,
+    predictor: TaskRunner,
     sequence: FrameSequence,
     out: Path,
     settings: MaskSettings,
@@ -104,8 +105,8 @@ def write_prelabels(
 
     Parameters
     ----------
-    predictor : Predictor
-        The model.
+    predictor : TaskRunner
+        The model: a `Predictor`, or a `ClusterPredictor`, whose workers write the masks.
     sequence : FrameSequence
         The frames; they are only read.
     out : Path
@@ -130,33 +131,67 @@ def write_prelabels(
     OSError
         If a file cannot be written.
     """
-    targets = _Targets(sequence, out, options)
-    written: list[Future[FrameResult]] = []
-    writers = os.cpu_count() or 1
-    predictions = predictor.predict(sequence, progress=progress, cancelled=cancelled)
+    targets = _Targets(sequence, out.absolute(), options)
+    targets.check()
+    out.mkdir(parents=True, exist_ok=True)
+    done: dict[int, FrameResult] = {}
+    task = partial(_write_frames, out=out.absolute(), settings=settings, options=options)
     try:
-        with closing(predictions), ThreadPoolExecutor(writers, "write") as pool:
-            for prediction in predictions:
-                written.append(pool.submit(targets.write, prediction, settings))
-                # Never far behind: what waits to be written lies in memory.
-                written[-2 * writers :][0].result()
-            for future in written:
-                future.result()
+        predictor.carry_out(
+            task, sequence, range(len(sequence)), done, progress=progress, cancelled=cancelled
+        )
+        targets.remove_parts()
     finally:
-        results = [future.result() for future in written if _succeeded(future)]
-        with _new_file(targets.table) as file:
-            file.write(_table(results))
+        results = [done[index] for index in sorted(done)]
+        if results:
+            with _new_file(targets.table) as file:
+                file.write(_table(results))
     return results
 
 
+def _write_frames(
+    predictor: Predictor,
+    sequence: FrameSequence,
+    indices: Sequence[int],
+    results: dict[int, FrameResult],
+    *,
+    out: Path,
+    settings: MaskSettings,
+    options: OutputOptions,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> None:
+    """Write the files of some frames; a `FrameTask`."""
+    if not out.is_dir():  # it was there a moment ago, on the machine that asked for it
+        raise InputError(f"{out} is not there: choose a folder that all machines share.")
+    targets = _Targets(sequence, out, options)
+    written: list[tuple[int, Future[FrameResult]]] = []
+    writers = os.cpu_count() or 1
+    predictions = predictor.predict(sequence, indices, progress=progress, cancelled=cancelled)
+    try:
+        with closing(predictions), ThreadPoolExecutor(writers, "write") as pool:
+            for prediction in predictions:
+                written.append((prediction.index, pool.submit(targets.write, prediction, settings)))
+                # Never far behind: what waits to be written lies in memory.
+                written[-2 * writers :][0][1].result()
+            for _, future in written:
+                future.result()
+    finally:
+        results.update((i, future.result()) for i, future in written if _succeeded(future))
+
+
 class _Targets:
-    """Where the files of a sequence go, checked before any work is done."""
+    """Where the files of a sequence go."""
 
     def __init__(self, sequence: FrameSequence, out: Path, options: OutputOptions) -> None:
         self._sequence = sequence
         self._options = options
         self._out = out
         self.table = out / "confidence.csv"
+
+    def check(self) -> None:
+        """Refuse what must not be written to, before any work is done."""
+        sequence, out = self._sequence, self._out
         root, masks = out.resolve(), (out / "masks").resolve()
         within_frames = sequence.path.is_dir() and root.is_relative_to(sequence.path.resolve())
         if within_frames or any(f.source.resolve().is_relative_to(root) for f in sequence.frames):
@@ -170,7 +205,7 @@ class _Targets:
                     f'The frame name "{frame.name}" leads out of {out}: rename the file.'
                 )
             self._check_free(self._mask(frame.name))
-            if options.overlay:
+            if self._options.overlay:
                 self._check_free(self._overlay(frame.name))
         self._check_free(self.table)
 
@@ -196,6 +231,12 @@ class _Targets:
                 Image.fromarray(mask > 0).convert("L").save(file, "PNG", compress_level=3)
         trust = confidence(prediction.map, settings)
         return FrameResult(name, trust, int(mask.max()), int(np.count_nonzero(mask)), "")
+
+    def remove_parts(self) -> None:
+        """Delete what a process left half written when it was killed; see `replacing`."""
+        for folder in (self._out / "masks", self._out / "overlays"):
+            for part in folder.rglob(".*.part"):
+                part.unlink()
 
     # Not with_suffix: a name may hold a dot of its own.
     def _mask(self, name: str) -> Path:

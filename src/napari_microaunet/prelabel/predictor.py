@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ _POLL = 0.05
 # Axes of a batch (B, 3, h, w) along which test-time augmentation mirrors it.
 _FLIPS = ((), (3,), (2,), (2, 3))
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -55,6 +57,57 @@ class Prediction:
     map: ProbabilityMap | None
     confidence: float
     problem: str | None
+
+
+class FrameTask(Protocol[Result]):
+    """Something to be done with the predictions of frames, here or on another machine.
+
+    Another machine gets it pickled: a function of a module, with its options bound by `partial`.
+    """
+
+    def __call__(
+        self,
+        predictor: Predictor,
+        sequence: FrameSequence,
+        indices: Sequence[int],
+        results: dict[int, Result],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """Do it.
+
+        Parameters
+        ----------
+        predictor : Predictor
+            The model.
+        sequence : FrameSequence
+            Where the frames come from.
+        indices : sequence of int
+            Which of them.
+        results : dict of int to anything
+            To be filled by the frames' numbers, so that what was done is known however it ends.
+        progress, cancelled : callable, optional
+            As for `Predictor.predict`.
+        """
+        ...
+
+
+class TaskRunner(Protocol):
+    """A model with somebody to run it: a `Predictor` here, a `ClusterPredictor` elsewhere."""
+
+    def carry_out(
+        self,
+        task: FrameTask[Result],
+        sequence: FrameSequence,
+        indices: Sequence[int],
+        results: dict[int, Result],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """Do a task; parameters are those of `FrameTask`, results may come in any order."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +158,19 @@ class Predictor:
         if self.batch < 1:
             raise InputError(f"The batch must hold at least one frame, not {batch}.")
         self.augment = augment
+
+    def carry_out(
+        self,
+        task: FrameTask[Result],
+        sequence: FrameSequence,
+        indices: Sequence[int],
+        results: dict[int, Result],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """Do a task in this process; see `TaskRunner.carry_out`."""
+        task(self, sequence, indices, results, progress=progress, cancelled=cancelled)
 
     def predict_frame(self, frame: NDArray[np.uint8], field: FieldOfView) -> ProbabilityMap:
         """Predict one frame, in the calling thread.
