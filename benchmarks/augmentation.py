@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from napari_microaunet.distillation.augmentation import Augmentation, AugmentationSettings
+from napari_microaunet.distillation.augmentation.augment import Augmentation
+from napari_microaunet.distillation.augmentation.settings import AugmentationSettings
 from napari_microaunet.frames.rendered import render_frame
 from napari_microaunet.networks import build
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from scipy import ndimage
 from torch.nn import functional as F
 
-from napari_microaunet.distillation.augmentation import Augmentation, AugmentationSettings
+from napari_microaunet.distillation.augmentation.augment import Augmentation
+from napari_microaunet.distillation.augmentation.settings import AugmentationSettings
 from napari_microaunet.frames.rendered import render_frame
 
 SIZE = 96

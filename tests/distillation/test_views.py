@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_microaunet.distillation.augmentation import Augmentation, AugmentationSettings
+from napari_microaunet.distillation.augmentation.augment import Augmentation
+from napari_microaunet.distillation.augmentation.settings import AugmentationSettings
 from napari_microaunet.distillation.training_frames import Batches, TrainingFrames
 from napari_microaunet.distillation.views import Views
 

@@ -43,18 +43,37 @@ def test_the_whole_round(use, qtbot, tmp_path, yes, errors):
         used.press(Qt.Key.Key_Q)
 
     tune = used.dock.sections["Fine-tune"]
-    tune.minutes.value = 1
-    tune.teacher.value = "teacher"
+    counted = "24 accepted frames with polyps, 0 without; 4 not accepted."
+    qtbot.waitUntil(lambda: tune.data.text() == counted)
+    tune.settings.minutes.value = 1
+    tune.settings.teacher.value = "teacher"
+    tune.settings.advanced["batch.size"].value = 8
     tune.start_button.click()
-    qtbot.waitUntil(lambda: tune.run is not None, timeout=120_000)
-    qtbot.waitUntil(lambda: tune.run.state is JobState.RUNNING, timeout=120_000)
+    run = tune.run
+    qtbot.waitUntil(lambda: run.job is not None, timeout=120_000)
+    assert run.job.request.changes == {"batch.size": 8}
+    qtbot.waitUntil(lambda: run.state is JobState.RUNNING, timeout=120_000)
     used.go_to(3)  # the annotator goes on working
-    qtbot.waitUntil(lambda: "left" in tune.status.text(), timeout=120_000)
-    qtbot.waitUntil(lambda: tune.run.state is JobState.FINISHED, timeout=240_000)
+    qtbot.waitUntil(lambda: "left" in run.status.text(), timeout=120_000)
+    assert "cores busy" in run.load.text()
+    pictures = run.strip.pictures
+    assert pictures.count() > 0
+    before = pictures.item(0).icon().pixmap(96, 96).toImage()
+    qtbot.waitUntil(
+        lambda: pictures.item(0).icon().pixmap(96, 96).toImage() != before, timeout=120_000
+    )
+    qtbot.waitUntil(lambda: run.state is JobState.FINISHED, timeout=240_000)
     qtbot.waitUntil(lambda: tune.result.isVisibleTo(tune), timeout=10_000)
     assert any(word in tune.result.verdict.text() for word in ("etter", "forgotten"))
     assert tune.result.table.rowCount() > 3
+    assert "a draft" in run.status.text()
 
+    name = tune.result.name.text()
+    tune.result.promote_button.click()
+    assert f"in use as {name}" in run.status.text()
+    tune.result.draft_button.click()  # rolls back
+    assert "a draft" in run.status.text()
+    assert name not in [model.name for model in list_models()]
     tune.result.name.setText("ward 3")
     tune.result.promote_button.click()
     assert find_model("ward 3").path.is_file()
@@ -77,26 +96,44 @@ def test_a_run_is_stopped_goes_on_and_is_found_again(use, qtbot, tmp_path, yes):
     frames = write_frames(tmp_path / "frames", polyps=24)
     used = use()
     tune = used.dock.sections["Fine-tune"]
-    tune.teacher.value = None
-    tune.minutes.value = 30
+    tune.settings.teacher.value = None
+    tune.settings.minutes.value = 30
     tune.use_folder(frames)
     used.wait_for_job()
     assert "24 frames with polyps, 4 without, 4 not labelled" in tune.data.text()
     tune.start_button.click()
-    qtbot.waitUntil(lambda: "left" in tune.status.text(), timeout=120_000)
-    tune.stop_button.click()
-    qtbot.waitUntil(lambda: tune.run.state is JobState.STOPPED, timeout=30_000)
-    qtbot.waitUntil(lambda: tune.stop_button.text() == "Go on", timeout=5_000)
-    assert "can go on" in tune.status.text()
-    tune.stop_button.click()
-    qtbot.waitUntil(lambda: tune.run.state is JobState.RUNNING, timeout=60_000)
+    run = tune.run
+    qtbot.waitUntil(lambda: "left" in run.status.text(), timeout=120_000)
+    run.stop_button.click()
+    qtbot.waitUntil(lambda: run.state is JobState.STOPPED, timeout=30_000)
+    assert run.stop_button.text() == "Go on"
+    assert "can go on" in run.status.text()
+    run.stop_button.click()
+    qtbot.waitUntil(lambda: run.job.state is JobState.RUNNING, timeout=60_000)
 
     used.viewer.window.remove_dock_widget("all")
     again = type(used)(used.viewer, qtbot).dock.sections["Fine-tune"]
-    assert again.run.folder == tune.run.folder
-    qtbot.waitUntil(lambda: "left" in again.status.text(), timeout=120_000)
+    assert again.run.job.folder == run.job.folder
+    qtbot.waitUntil(lambda: "left" in again.run.status.text(), timeout=120_000)
     again.discard()
     assert list_jobs() == []
+
+
+def test_a_run_that_is_not_to_go_on_stops_with_the_window(use, qtbot, tmp_path, yes):
+    frames = write_frames(tmp_path / "frames")
+    used = use()
+    tune = used.dock.sections["Fine-tune"]
+    tune.settings.teacher.value = None
+    tune.settings.minutes.value = 30
+    tune.settings.goes_on.value = False
+    tune.use_folder(frames)
+    used.wait_for_job()
+    tune.start_button.click()
+    qtbot.waitUntil(lambda: "left" in tune.run.status.text(), timeout=120_000)
+    used.viewer.window.remove_dock_widget("all")
+    (job,) = list_jobs()
+    qtbot.waitUntil(lambda: job.state is JobState.STOPPED, timeout=30_000)
+    assert not job.model_file.exists()
 
 
 def test_too_few_frames_are_refused_in_words_and_leave_nothing(use, qtbot, tmp_path, yes, errors):

@@ -12,18 +12,22 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.comparison import Comparison, FrameChange, changes, compare
 from napari_microaunet.distillation.model_file import Scorer, held_out_indices, write_model
-from napari_microaunet.distillation.recipe import Budget, Recipe, Teacher, changed
+from napari_microaunet.distillation.recipe import (
+    Budget,
+    Recipe,
+    Teacher,
+    changed,
+    finetuning_recipe,
+)
 from napari_microaunet.distillation.run_folder import RunFolder
 from napari_microaunet.distillation.trainer import Outcome, train
 from napari_microaunet.errors import InputError
@@ -34,12 +38,12 @@ from napari_microaunet.prelabel.masks import MaskSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from napari_microaunet.distillation.evaluation import Evaluation, Summary
     from napari_microaunet.distillation.recipe import Value
     from napari_microaunet.distillation.trainer import Event
 
-RECIPE = Path(__file__).parent / "recipes" / "finetune.toml"
 _TEACHER_SHARE = 0.4  # of the budget, where the teacher is adapted first
 
 
@@ -229,18 +233,20 @@ def _recipe(data: Path, start: Model, teacher: Teacher | None, budget: Budget, s
             f"{start.path} is for frames of {width} x {height} pixels, and only models for square "
             "ones can be fine-tuned; choose another model."
         )
-    settings: dict[str, Any] = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
-    settings |= {
-        "title": f"{start.card.name}, fine-tuned"[:100],
-        "data": data.absolute(),
-        "network": start.card.network,
-        "start": str(start.path),
-        "teacher": teacher,
-        "budget": budget,
-        "seed": seed,
-    }
-    settings["size"] |= {"side": height}
-    return Recipe.model_validate(settings)
+    return changed(
+        finetuning_recipe().model_copy(
+            update={
+                "title": f"{start.card.name}, fine-tuned"[:100],
+                "data": data.absolute(),
+                "network": start.card.network,
+                "start": str(start.path),
+                "teacher": teacher,
+                "budget": budget,
+                "seed": seed,
+            }
+        ),
+        {"size.side": height},
+    )
 
 
 def _share(budget: Budget, share: float) -> Budget:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_microaunet.distillation.evaluation import Evaluation, Summary, evaluate
 from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
 from napari_microaunet.networks.checkpoint import (
+    FIGURES,
     INTERVAL_HIGH,
     INTERVAL_LOW,
     load_checkpoint,
@@ -175,12 +176,10 @@ def card_metrics(title: str, summary: Summary) -> dict[str, float]:
     summary : Summary
         Of a model on them.
     """
-    figures = {
-        "mean Dice": summary.dice,
-        "mean IoU": summary.iou,
-        "polyps found": summary.positives_found,
-        "negatives flagged": summary.negatives_flagged,
-    } | {f"mean Dice, {size} polyps": of.dice for size, of in summary.by_size.items()}
+    means = (summary.dice, summary.iou, summary.positives_found, summary.negatives_flagged)
+    figures = dict(zip(FIGURES, means, strict=True)) | {
+        f"{FIGURES[0]}, {size} polyps": of.dice for size, of in summary.by_size.items()
+    }
     metrics = {}
     for figure, interval in figures.items():
         if interval is not None:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from napari_microaunet.distillation.augmentation import AugmentationSettings
+from napari_microaunet.distillation.augmentation.settings import AugmentationSettings
 from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.networks import Network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_FINETUNING = Path(__file__).parent / "recipes" / "finetune.toml"
 
 Value = bool | int | float | str
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -310,6 +312,13 @@ def read_recipe(path: Path) -> Recipe:
         model = _beside(folder, recipe.teacher.model)
         changed["teacher"] = recipe.teacher.model_copy(update={"model": model})
     return recipe.model_copy(update=changed)
+
+
+def finetuning_recipe() -> Recipe:
+    """Return the package's recipe for fine-tuning, without data, model, seed and budget."""
+    content = tomllib.loads(_FINETUNING.read_text(encoding="utf-8"))
+    whose = {"title": "fine-tuned", "data": Path(), "budget": Budget(minutes=10)}
+    return Recipe.model_validate(content | whose)
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from napari_microaunet.distillation.augmentation import Augmentation
+from napari_microaunet.distillation.augmentation.augment import Augmentation
 from napari_microaunet.distillation.curriculum import learning_rate_factor
 from napari_microaunet.distillation.curves import draw_curves
 from napari_microaunet.distillation.learner import (

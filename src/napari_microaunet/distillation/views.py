@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from napari_microaunet.distillation.augmentation import Augmentation
+    from napari_microaunet.distillation.augmentation.augment import Augmentation
     from napari_microaunet.distillation.training_frames import Batches, TrainingFrames
 
 

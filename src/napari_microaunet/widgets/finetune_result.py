@@ -33,6 +33,8 @@ class FinetuneResult(QWidget):
     ----------
     promoted : Signal(str)
         The model is to be used under this name.
+    kept : Signal()
+        The model is to stay, or to become again, a draft that is in no list of models.
     discarded : Signal()
         The job is to be deleted.
     frame_wanted : Signal(str)
@@ -40,6 +42,7 @@ class FinetuneResult(QWidget):
     """
 
     promoted = Signal(str)
+    kept = Signal()
     discarded = Signal()
     frame_wanted = Signal(str)
 
@@ -50,20 +53,25 @@ class FinetuneResult(QWidget):
         self.frames = QListWidget()
         row = self.frames.fontMetrics().lineSpacing() + 4
         self.frames.setFixedHeight(_ROWS_IN_SIGHT * row)
-        self.frames.itemActivated.connect(
-            lambda item: self.frame_wanted.emit(item.data(Qt.ItemDataRole.UserRole))
-        )
+        self.frames.itemActivated.connect(self._want)
+        self.frames.itemClicked.connect(self._want)
         hint(
             self.frames,
             "The held-out frames that changed most, for better and for worse, by Dice before and\n"
-            "after. Enter or a double click shows one.",
+            "after. A click or Enter shows one.",
         )
         self.name = QLineEdit(placeholderText="Name of the new model")
         hint(self.name, "What the new model will be called in every list of models.")
-        self.promote_button = QPushButton("Use it")
-        hint(self.promote_button, "Put the new model into every list of models. Nothing replaces.")
+        self.promote_button = QPushButton("Promote")
+        hint(
+            self.promote_button,
+            "Put the new model into every list of models, under this name. The model it came from\n"
+            "stays; go back to it at any time by choosing it, or by making this one a draft again.",
+        )
         self.promote_button.clicked.connect(self._promote)
         self.name.returnPressed.connect(self._promote)
+        self.draft_button = QPushButton()
+        self.draft_button.clicked.connect(self.kept)
         self.discard_button = QPushButton("Discard")
         hint(self.discard_button, "Delete the run and its model. Models in use stay.")
         self.discard_button.clicked.connect(self.discarded)
@@ -72,12 +80,13 @@ class FinetuneResult(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (self.verdict, self.table, self.frames):
             layout.addWidget(widget)
+        layout.addWidget(self.name)
         row_of_buttons = QHBoxLayout()
-        for widget in (self.name, self.promote_button, self.discard_button):
+        for widget in (self.promote_button, self.draft_button, self.discard_button):
             row_of_buttons.addWidget(widget)
         layout.addLayout(row_of_buttons)
 
-    def show_report(self, report: dict[str, Any], suggestion: str) -> None:
+    def show_report(self, report: dict[str, Any], suggestion: str, used_as: str | None) -> None:
         """Show what came of a job.
 
         Parameters
@@ -86,7 +95,20 @@ class FinetuneResult(QWidget):
             `Job.report`.
         suggestion : str
             A name for the new model.
+        used_as : str or None
+            The name that it has in the lists of models; None for a draft.
         """
+        self.promote_button.setEnabled(used_as is None)
+        self.name.setEnabled(used_as is None)
+        self.draft_button.setText("Keep as draft" if used_as is None else "Roll back")
+        hint(
+            self.draft_button,
+            "Leave the new model with its run: it is in no list of models, and can be promoted\n"
+            "any day."
+            if used_as is None
+            else "Take the new model out of every list of models; it stays here as a draft.\n"
+            "Where it was chosen, the student takes its place.",
+        )
         held_out, reference = report["held_out"], report["reference"]
         self.verdict.setText(verdict(held_out, reference))
         self.table.show_rows(
@@ -102,7 +124,10 @@ class FinetuneResult(QWidget):
             text = f"{sign} {frame['before']:.2f} to {frame['after']:.2f}  {frame['name']}"
             item = QListWidgetItem(text, self.frames)
             item.setData(Qt.ItemDataRole.UserRole, frame["name"])
-        self.name.setText(suggestion)
+        self.name.setText(suggestion if used_as is None else used_as)
+
+    def _want(self, item: QListWidgetItem) -> None:
+        self.frame_wanted.emit(item.data(Qt.ItemDataRole.UserRole))
 
     def _promote(self) -> None:
         self.promoted.emit(self.name.text().strip())

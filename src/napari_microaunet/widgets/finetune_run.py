@@ -1,0 +1,225 @@
+"""One fine-tuning as it happens: stage, time left, load, curves, held-out frames."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magicgui.widgets import ComboBox
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QProgressBar, QPushButton, QWidget
+
+from napari_microaunet.distillation.jobs import FinetuneJob, JobState, jobs_folder, list_jobs
+from napari_microaunet.errors import InputError
+from napari_microaunet.widgets.finetune_curves import FinetuneCurves
+from napari_microaunet.widgets.finetune_strip import FinetuneStrip
+from napari_microaunet.widgets.progress_row import duration
+from napari_microaunet.widgets.section import as_wide_as_the_dock, hint
+
+if TYPE_CHECKING:
+    from napari_microaunet.distillation.trainer import Event
+
+_LOOK_MS, _CATCH_UP_MS = 500, 20
+# Taken in at once: a night's events would stop the window for a second.
+_MOST_EVENTS = 500
+_ALIVE = (JobState.RUNNING, JobState.QUEUED)
+
+
+class FinetuneRun(QWidget):
+    """Choose one of the runs on this machine; watch it, stop it, go on with it.
+
+    Attributes
+    ----------
+    changed : Signal()
+        Another run is shown, or the one on show has come to another state.
+    frame_wanted : Signal(str)
+        This frame of the dataset is to be shown.
+    """
+
+    changed = Signal()
+    frame_wanted = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.job: FinetuneJob | None = None
+        self.state: JobState | None = None
+        self._position = 0
+        self._graphics = ""
+        self.runs = ComboBox(label="Run", choices=_run_choices)
+        self.status = QLabel(wordWrap=True)
+        self.load = QLabel(objectName="quiet")
+        self.bar = QProgressBar(textVisible=False, maximum=1000)
+        self.bar.setFixedHeight(8)
+        self.stop_button = QPushButton("Stop")
+        self.stop_button.clicked.connect(self._stop_or_go_on)
+        self.curves = FinetuneCurves()
+        self.strip = FinetuneStrip()
+        self.strip.frame_wanted.connect(self.frame_wanted)
+        as_wide_as_the_dock(self.runs.native)
+        hint(self.runs.native, "Runs on this machine, the latest first.")
+        hint(self.stop_button, "Stop after the step at hand; it can go on later.")
+        hint(self.load, "What the run takes of this machine, measured now.")
+        hint(
+            self.curves,
+            "Left the loss, right the scores on validation frames, over minutes; the star is the\n"
+            "best so far, whose weights are kept. A line across marks the preference stage.",
+        )
+        progress = QHBoxLayout()
+        progress.addWidget(self.bar, 1)
+        progress.addWidget(self.stop_button)
+        layout = QFormLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setVerticalSpacing(5)
+        layout.addRow(self.runs.label, self.runs.native)
+        layout.addRow(progress)
+        for row in (self.status, self.load, self.strip, self.curves):
+            layout.addRow(row)
+        self._timer = QTimer(self, interval=_LOOK_MS)
+        self._timer.timeout.connect(self._look)
+        self.runs.changed.connect(self.show_run)
+
+    def refresh(self, name: str | None = None) -> None:
+        """Look for runs anew, and show one of them.
+
+        Parameters
+        ----------
+        name : str, optional
+            Which one; the latest by default.
+        """
+        with self.runs.changed.blocked():
+            self.runs.reset_choices()
+            self.runs.value = self.runs.choices[0] if name is None else name
+        self.show_run(self.runs.value)
+
+    def show_run(self, name: str | None) -> None:
+        """Show another run from its beginning.
+
+        Parameters
+        ----------
+        name : str or None
+            Of its folder; None for none.
+        """
+        self._position, self.state, self._graphics = 0, None, ""
+        self.curves.clear()
+        self.strip.clear()
+        try:
+            self.job = None if name is None else FinetuneJob(jobs_folder() / name)
+        except InputError as error:
+            self.job = None
+            show_error(str(error))
+        self.setVisible(self.job is not None)
+        if self.job is None:
+            self._timer.stop()
+            self.changed.emit()
+            return
+        self._timer.start(_CATCH_UP_MS)
+        self._look()
+
+    def close_for_good(self) -> None:
+        """Look no more."""
+        self._timer.stop()
+
+    def _look(self) -> None:
+        """Take in what the run has told since the last look."""
+        job = self.job
+        if job is None:
+            return
+        events = list(islice(job.events(self._position), _MOST_EVENTS))
+        behind = len(events) == _MOST_EVENTS
+        self._timer.setInterval(_CATCH_UP_MS if behind else _LOOK_MS)
+        if events:
+            self._position = events[-1]["position"]
+            self.curves.add(events)
+            self.strip.add(events, job.run_folder)
+            self._tell(events)
+        if behind:
+            return
+        state = job.state
+        self._show_load(job)
+        if state is not self.state:
+            self.state = state
+            self._on_state(state)
+
+    def _tell(self, events: list[Event]) -> None:
+        """Say how far the run is, by the last event that tells."""
+        for event in events:
+            if event["event"] == "out of memory" and self.state is JobState.RUNNING:
+                show_info(
+                    "The graphics card's memory is full: going on with "
+                    f"{event['chunk']} frames at once."
+                )
+        for event in reversed(events):
+            match event:
+                case {"event": "step", "progress": progress, "stage": stage, "minutes": minutes}:
+                    left = minutes * (1 - progress) / progress * 60 if progress else 0.0
+                    whose = "Teacher" if event.get("part") == "teacher" else "Student"
+                    self.bar.setValue(round(1000 * progress))
+                    self.status.setText(f"{whose}, {stage} stage · {duration(left)} left")
+                    if memory := event.get("graphics_memory"):
+                        used, of = (one / 2**30 for one in memory)
+                        self._graphics = f" · graphics memory {used:.1f} of {of:.0f} GiB"
+                    return
+                case {"event": name, "done": done, "total": total}:
+                    self.bar.setValue(round(1000 * done / max(1, total)))
+                    self.status.setText(f"{name.capitalize()}: {done} of {total}")
+                    return
+
+    def _show_load(self, job: FinetuneJob) -> None:
+        load = job.load()
+        self.load.setVisible(load is not None)
+        if load is not None:
+            self.load.setText(
+                f"{load.cores:.1f} cores busy · {load.memory / 2**30:.1f} GiB{self._graphics}"
+            )
+
+    def _on_state(self, state: JobState) -> None:
+        alive = state in _ALIVE
+        self.stop_button.setText("Stop" if alive else "Go on")
+        self.stop_button.setEnabled(state is not JobState.FINISHED)
+        if not alive:
+            self._timer.stop()
+            self.tell_how_it_ended()
+        elif state is JobState.QUEUED:
+            self.status.setText("Starting, or waiting for another run to end")
+        self.changed.emit()
+
+    def tell_how_it_ended(self) -> None:
+        """Say anew what has become of a run that is over."""
+        if self.job is not None and self.state is not None and self.state not in _ALIVE:
+            self.status.setText(_ended(self.job, self.state))
+
+    def _stop_or_go_on(self) -> None:
+        job = self.job
+        if job is None:
+            return
+        if job.state in _ALIVE:
+            self.stop_button.setEnabled(False)
+            self.status.setText("Stopping after the step at hand")
+            job.ask_to_stop()
+        else:
+            job.start()
+            self.state = None
+        self._timer.start(_LOOK_MS)
+
+
+def _run_choices(_widget: object = None) -> list[tuple[str, str | None]]:
+    runs = list_jobs()
+    if not runs:
+        return [("none yet", None)]
+    return [(f"{run.folder.name[:10]} {run.request.title}", run.folder.name) for run in runs]
+
+
+def _ended(job: FinetuneJob, state: JobState) -> str:
+    if state is JobState.FINISHED:
+        used_as = job.used_as
+        return "Finished: a draft." if used_as is None else f"Finished: in use as {used_as.name}."
+    if state is JobState.KILLED:
+        return f"The run was killed; it can go on. {job.errors_file} may say why."
+    return job.sentence or "Not started."
+
+
+def suggested_name(job: FinetuneJob) -> str:
+    """Return a name for the model of a run: the model it came from, and the day."""
+    return f"{Path(job.request.start).stem} {job.folder.name[:10]}"
