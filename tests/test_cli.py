@@ -289,7 +289,7 @@ try:
     cli.main()
 except SystemExit as ended:
     assert not ended.code, ended.code
-heavy = {"torch", "monai", "napari", "qtpy", "magicgui"} & set(sys.modules)
+heavy = {"torch", "monai", "napari", "qtpy", "magicgui", "distributed"} & set(sys.modules)
 assert not heavy, heavy
 """
     for arguments in (

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from napari_microaunet.frames.sequence import FrameSequence
     from napari_microaunet.prelabel.predictor import FrameTask, Result
 
-# A second or two of work for a CPU. To go to the start of a block costs a video a fifth of a
-# second (key frames ten seconds apart), and a worker that is killed loses no more than this.
-BLOCK_FRAMES = 64
-# Seconds that a scheduler has to answer, and workers to register with it.
+# About a second of work for a core: much against going to the block's first frame in a video
+# (0.2 s where key frames are ten seconds apart), little to do again when a worker is killed.
+BLOCK_FRAMES = 32
+# Seconds that a scheduler has to answer. Workers have longer: batch systems start them along with
+# the command, and on network drives Python is slow to start.
 _PATIENCE = 10
+_PATIENCE_FOR_WORKERS = 60
 # Models and sequences that a worker keeps open: of the last runs, when several share a cluster.
 _KEPT = 4
 _PACKAGE = "napari-microaunet"
@@ -117,7 +119,7 @@ class ClusterPredictor:
 
         job = _Job(
             run=uuid4().hex,
-            version=version(_PACKAGE),
+            version=_own_version(),
             frames=sequence.path.absolute(),
             frames_hash=_hash(sequence),
             model=self._model.name,
@@ -131,7 +133,7 @@ class ClusterPredictor:
         # Whole batches: on a graphics card the last bit may depend on what else is in the batch.
         size = ceil(BLOCK_FRAMES / (self._batch or 1)) * (self._batch or 1)
         blocks = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
-        with Client(self._scheduler, timeout=_PATIENCE, set_as_default=False) as client:
+        with Client(self._scheduler, timeout=_PATIENCE) as client:
             _check_workers(client, self._scheduler)
             # Not pure: dask would take the results of an earlier run with equal arguments.
             futures = [client.submit(_work_on, job, task, block, pure=False) for block in blocks]
@@ -213,8 +215,8 @@ def _work_on(job: _Job, task: FrameTask[Any], block: Sequence[int]) -> dict[int,
 @lru_cache(maxsize=_KEPT)
 def _opened(job: _Job) -> tuple[Predictor, FrameSequence]:
     """Open the model and the frames of a run; refuse others than the client's."""
-    if (here := version(_PACKAGE)) != job.version:
-        raise InputError(_other_version(job.version, here))
+    if job.version != _own_version():
+        raise InputError(_other_version(job.version, _own_version()))
     path = job.weights or BUNDLED / f"{job.model}.safetensors"
     card = read_card(path)
     if card.model_dump_json() != job.card:
@@ -259,9 +261,10 @@ def _find_scheduler(address: str) -> None:
     try:
         found = asyncio.run(asyncio.wait_for(kind(), _PATIENCE))
     except (OSError, TypeError, ValueError) as error:  # TypeError: TLS without certificates
+        reason = str(error) or "it is silent"
         raise InputError(
-            f"No scheduler answers at {address!r} ({error or 'it is silent'}): give the address "
-            "that `dask scheduler` shows, such as tcp://lab:8786."
+            f"No scheduler answers at {address!r} ({reason}): give the address that "
+            "`dask scheduler` shows, such as tcp://lab:8786."
         ) from error
     if found != "Scheduler":
         raise InputError(
@@ -272,16 +275,20 @@ def _find_scheduler(address: str) -> None:
 def _check_workers(client: Client, address: str) -> None:
     """Refuse a cluster without workers, or with workers of another version."""
     try:
-        client.wait_for_workers(1, timeout=_PATIENCE)
+        client.wait_for_workers(1, timeout=_PATIENCE_FOR_WORKERS)
     except TimeoutError as error:
         raise InputError(
             f"The scheduler at {address} has no workers: start some with `dask worker {address} "
             "--nthreads 1`."
         ) from error
-    own = version(_PACKAGE)
+    # Asked for with nothing of this package, which may be missing there.
     for worker, found in client.run(version, _PACKAGE, on_error="return").items():
-        if found != own:
-            raise InputError(f"Worker {worker}: {_other_version(own, found)}")
+        if found != _own_version():
+            raise InputError(f"Worker {worker}: {_other_version(_own_version(), found)}")
+
+
+def _own_version() -> str:
+    return version(_PACKAGE)
 
 
 def _other_version(wanted: str, found: object) -> str:
