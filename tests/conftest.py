@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -100,3 +101,26 @@ def microaunet(monkeypatch, capsys):
         return ended.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """Mount a drive of some kilobytes, which can be filled and made read-only."""
+    mounted = []
+
+    def run(*command):
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
+
+    def mount_it(size="3m"):
+        place = tmp_path / "drive"
+        place.mkdir()
+        options = ("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place))
+        if shutil.which("mount") is None or not run("mount", *options):
+            pytest.skip("a drive may not be mounted here")
+        mounted.append(place)
+        return place
+
+    mount_it.remount = lambda place, how: run("mount", "-o", f"remount,{how}", str(place))
+    yield mount_it
+    for place in mounted:
+        run("umount", "-l", str(place))

@@ -120,6 +120,28 @@ class CuratedDataset:
             return np.zeros((frame.height, frame.width), np.uint8)
         return None
 
+    def changed_frames(self) -> list[str]:
+        """List frames whose image or mask file is not what the manifest says it was.
+
+        Returns
+        -------
+        list of str
+            Their names, in the order of the manifest. Files without a hash in it are passed over.
+        """
+        root = root_of(self.path)
+        expected = {
+            (frame.name, root / file): sha256
+            for frame in self.frames
+            for file, sha256 in (
+                (frame.image, frame.image_sha256),
+                (frame.mask, frame.mask_sha256),
+            )
+            if file is not None and sha256 is not None
+        }
+        hashes = _hash_files([file for _, file in expected])
+        changed = (name for (name, file), sha256 in expected.items() if hashes[file] != sha256)
+        return list(dict.fromkeys(changed))
+
     def content_hash(self, split: Split) -> str:
         """Hash what the frames of a split are made of, whatever their order.
 

@@ -82,12 +82,16 @@ class FinetuneReport:
         validation split where there is none, on which the best weights were chosen.
     reference : BeforeAndAfter
         On frames that have nothing to do with the dataset: what was forgotten.
+    problems : dict of str to str
+        Held-out and reference frames that could not be read any more, by name, and why; they are
+        in no figure.
     """
 
     model: Path
     outcome: Outcome
     held_out: BeforeAndAfter
     reference: BeforeAndAfter
+    problems: dict[str, str]
 
 
 def finetune(
@@ -191,6 +195,7 @@ def finetune(
         outcome,
         _before_and_after(before, after),
         _before_and_after(known, remembered),
+        after.problems | remembered.problems,
     )
     with replacing(out / "report.json") as file:
         file.write(as_json(result).encode())

@@ -191,5 +191,5 @@ def _read_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         raise InputError(
             f"{path} is damaged or from another version of the package ({first_problem(error)}); "
-            "choose another folder."
+            "start a new training, in another folder."
         ) from error

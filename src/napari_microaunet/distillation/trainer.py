@@ -36,6 +36,7 @@ from napari_microaunet.distillation.training_state import Facts, load_state, sav
 from napari_microaunet.distillation.validation import Validation, validate
 from napari_microaunet.distillation.views import Views
 from napari_microaunet.distillation.watched import WatchedFrames
+from napari_microaunet.errors import InputError
 from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ def train(
     Raises
     ------
     InputError
-        If the device is missing, there are too few frames, start or teacher cannot be used, or
-        another process is training in the same folder.
+        If the device is missing, there are too few frames, start or teacher cannot be used,
+        another process is training in the same folder, or frames have changed since the run began.
     TrainingError
         If the loss stops being a number, or the graphics card's memory is too small for one frame
         at a time; for fewer frames at once it goes on from its last state, and says so.
@@ -123,6 +124,8 @@ def train(
     fabric = start_fabric(device)
     try:
         with run.locked() if fabric.is_global_zero else nullcontext():
+            if run.state_file.is_file():
+                _check_unchanged(dataset)
             while True:
                 try:
                     return _Training(recipe, dataset, run, fabric, report, cancelled).run_to_end()
@@ -133,6 +136,16 @@ def train(
                 report({"event": "out of memory", "chunk": recipe.batch.chunk})
     except CancelledError:
         return Outcome(False, 0, 0.0, None)
+
+
+def _check_unchanged(dataset: CuratedDataset) -> None:
+    """Refuse to go on with other frames than those that the training began with."""
+    changed = dataset.changed_frames()
+    if changed:
+        raise InputError(
+            f"{len(changed)} frames of {dataset.path} have changed or are gone since the training "
+            f"began, the first is {changed[0]}: put the former files back, or start a new training."
+        )
 
 
 def _with_smaller_chunks(recipe: Recipe, fabric: Fabric, error: Exception) -> Recipe:

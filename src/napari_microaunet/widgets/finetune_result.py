@@ -110,11 +110,16 @@ class FinetuneResult(QWidget):
             "Where it was chosen, the student takes its place.",
         )
         held_out, reference = report["held_out"], report["reference"]
-        self.verdict.setText(verdict(held_out, reference))
+        said = verdict(held_out, reference)
+        if problems := report.get("problems"):
+            name = next(iter(problems))
+            said += f" {len(problems)} frames could not be read any more, the first is {name}."
+        self.verdict.setText(said)
         self.table.show_rows(
             [
                 *_rows(held_out),
-                *_rows(reference, "reference: ", only=("Dice", "negatives flagged")),
+                ("on the reference frames",),
+                *_rows(reference, only=("Dice", "false alarms")),
             ]
         )
         self.frames.clear()
@@ -162,8 +167,8 @@ def verdict(held_out: Part, reference: Part) -> str:
     return said
 
 
-def _rows(part: Part, title: str = "", only: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    return [*score_rows(part["before"], part["after"], part["difference"], title, only)]
+def _rows(part: Part, only: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    return [*score_rows(part["before"], part["after"], part["difference"], only)]
 
 
 def _most_changed(frames: list[Part]) -> list[Part]:
