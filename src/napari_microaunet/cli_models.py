@@ -71,12 +71,12 @@ def show(
     for about, fact in card_facts(model, list_models()):
         facts.add_row(about, escape(fact))
     console.print(facts)
-    figures = Table("figure", "value (95 % interval)")
+    figures = Table("frames", "figure", "value (95 % interval)")
     for figure in model.card.figures():
         value = f"{figure.value:.3f}"
         if figure.low is not None and figure.high is not None:
             value += f"  ({figure.low:.3f} to {figure.high:.3f})"
-        figures.add_row(escape(figure.name), value)
+        figures.add_row(escape(figure.frames), escape(figure.name), value)
     if figures.row_count:
         console.print(figures)
 

@@ -145,13 +145,15 @@ def test_figures_come_with_their_intervals() -> None:
                 "CVC mean Dice": 0.75,
                 "CVC mean Dice, 95 % interval, low": 0.5,
                 "CVC mean Dice, 95 % interval, high": 0.875,
+                "our CVC mean Dice, small polyps": 0.25,
                 "steps": 7.0,
             }
         }
     )
     assert card.figures() == [
-        Figure("CVC mean Dice", 0.75, 0.5, 0.875),
-        Figure("steps", 7.0, None, None),
+        Figure("CVC", "mean Dice", 0.75, 0.5, 0.875),
+        Figure("our CVC", "mean Dice, small polyps", 0.25, None, None),
+        Figure("", "steps", 7.0, None, None),
     ]
 
 

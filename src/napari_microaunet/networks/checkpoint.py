@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 CARD_KEY = "model_card"  # among the metadata of a file
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # PyTorch's zip archives, and bare pickles
 
-# What follows the name of a figure in `ModelCard.metrics` for the ends of its interval.
+# Keys of `ModelCard.metrics`: the name of the frames, one of these, what follows for one size of
+# polyps, and what follows for the ends of the interval.
+FIGURES = ("mean Dice", "mean IoU", "polyps found", "negatives flagged")
 INTERVAL_LOW, INTERVAL_HIGH = ", 95 % interval, low", ", 95 % interval, high"
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -47,14 +49,17 @@ class Figure:
 
     Attributes
     ----------
+    frames : str
+        What it was measured on; empty where the card's words are not ours.
     name : str
-        What was measured, and on what.
+        What was measured: one of `FIGURES`, perhaps for one size of polyps.
     value : float
         The figure.
     low, high : float or None
         Its 95 % interval, where the card has one.
     """
 
+    frames: str
     name: str
     value: float
     low: float | None
@@ -122,7 +127,7 @@ class ModelCard(BaseModel):
         """List what `metrics` says, each figure with its interval."""
         return [
             Figure(
-                name,
+                *_frames_and_name(name),
                 value,
                 self.metrics.get(name + INTERVAL_LOW),
                 self.metrics.get(name + INTERVAL_HIGH),
@@ -130,6 +135,15 @@ class ModelCard(BaseModel):
             for name, value in self.metrics.items()
             if not name.endswith((INTERVAL_LOW, INTERVAL_HIGH))
         ]
+
+
+def _frames_and_name(figure: str) -> tuple[str, str]:
+    """Divide the name of a figure into what it was measured on, and what was measured."""
+    for name in FIGURES:
+        frames, found, size = figure.rpartition(f" {name}")
+        if found:
+            return frames, f"{name}{size}"
+    return "", figure
 
 
 def save_checkpoint(

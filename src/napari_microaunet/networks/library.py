@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from napari_microaunet.networks.checkpoint import ModelCard, load_checkpoint, re
 from napari_microaunet.networks.onnx_export import forget_graphs, graph_with_card
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 BUNDLED = Path(__file__).parent.parent / "weights"
 BUNDLED_NAMES = ("student", "teacher", "expert")
@@ -156,9 +157,22 @@ def export_graph(model: Model, path: Path, *, overwrite: bool = False) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(content)
+    with _changing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(content)
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    """Say in a sentence why a file cannot be written, renamed or deleted."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be changed ({error.strerror}); check its folder, your permissions and "
+            "the free space."
+        ) from error
 
 
 def _check_target(path: Path, suffix: str, overwrite: bool) -> None:
@@ -180,23 +194,26 @@ def rename_model(model: Model, name: str) -> Model:
     Raises
     ------
     InputError
-        If it came with the package, or the name cannot be used.
+        If it came with the package, or the name or the file cannot be used.
     """
     check_own(model)
-    model.path.rename(_free_path(name))
+    path = _free_path(name)
+    with _changing(model.path):
+        model.path.rename(path)
     return find_model(name)
 
 
 def delete_model(model: Model) -> None:
-    """Delete one of the user's models.
+    """Delete one of the user's models for good.
 
     Raises
     ------
     InputError
-        If it came with the package.
+        If it came with the package, or its file cannot be deleted.
     """
     check_own(model)
-    model.path.unlink()
+    with _changing(model.path):
+        model.path.unlink()
     if all(other.card.sha256 != model.card.sha256 for other in list_models()):
         forget_graphs(model.card.sha256)
 

@@ -23,6 +23,7 @@ from napari_microaunet.widgets.keys import (
     user_keys_file,
 )
 from napari_microaunet.widgets.keys_dialog import KeysDialog
+from napari_microaunet.widgets.models_section import ModelsSection
 from napari_microaunet.widgets.prelabel_section import PrelabelSection
 from napari_microaunet.widgets.progress_row import ProgressRow
 from napari_microaunet.widgets.review_section import ReviewSection
@@ -45,6 +46,7 @@ SECTIONS: tuple[Callable[[Workbench], Section], ...] = (
     ExportSection,
     CheckSection,
     FinetuneSection,
+    ModelsSection,
 )
 
 

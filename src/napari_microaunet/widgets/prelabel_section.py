@@ -122,7 +122,7 @@ class PrelabelSection(QWidget):
             setting.changed.connect(self._on_setting)
         self.style.changed.connect(self._on_style)
         bench.settings_changed.connect(self._take_settings)
-        bench.models_changed.connect(self.model.reset_choices)
+        bench.models_changed.connect(self._on_models)
         bench.work_changed.connect(self._on_work)
         bench.job_changed.connect(self._update)
         bench.shown_changed.connect(self._on_shown)
@@ -240,6 +240,12 @@ class PrelabelSection(QWidget):
             self.least_peak.value = self.model.value.card.least_peak
             self.model.native.setToolTip(self.model.value.card.description)
             self._keep_model()
+
+    def _on_models(self) -> None:
+        if keep_choice(self.model):
+            self._keep_model()
+        else:
+            self._on_model()
 
     def _keep_model(self) -> None:
         work = self._bench.work
@@ -403,6 +409,29 @@ def _has_mask(work: Work, index: int) -> bool:
 def model_choices(_widget: object) -> list[tuple[str, Model]]:
     """List the models of the library."""
     return [(model.name, model) for model in list_models()]
+
+
+def keep_choice(models: ComboBox) -> bool:
+    """Offer the library as it is now; a model that was chosen stays so, under a new name, too.
+
+    Parameters
+    ----------
+    models : ComboBox
+        A list of models; nobody is told of its change.
+
+    Returns
+    -------
+    bool
+        Whether the same model is chosen; one that is gone gives way to the first.
+    """
+    before = models.value
+    with models.changed.blocked():
+        models.reset_choices()
+        if before is not None and before not in models.choices:
+            same = (model for model in models.choices if model.card == before.card)
+            models.value = next(same, models.value)
+    after = models.value
+    return before is not None and after is not None and after.card == before.card
 
 
 def device_choices() -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from napari_microaunet.networks.library import Model, list_models
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.probability import ProbabilityMap
 from napari_microaunet.widgets.prelabel_jobs import Predictors
+from napari_microaunet.widgets.prelabel_section import keep_choice
 from napari_microaunet.widgets.review_canvas import Comparison
 from napari_microaunet.widgets.review_jobs import compare_shown
 from napari_microaunet.widgets.section import hint
@@ -72,7 +73,7 @@ class ComparisonRow(QWidget):
         self.button.toggled.connect(self._compare)
         self.model.changed.connect(self._compare)
         bench.work_changed.connect(self._on_work)
-        bench.models_changed.connect(self.model.reset_choices)
+        bench.models_changed.connect(self._on_models)
         bench.shown_changed.connect(self._compare)
         bench.frame_changed.connect(self._on_frame)
         bench.closing.connect(self._drawing.remove)
@@ -91,6 +92,10 @@ class ComparisonRow(QWidget):
         if masks is None:
             self._drawing.remove()
         self._compare()
+
+    def _on_models(self) -> None:
+        if not keep_choice(self.model):
+            self._compare()
 
     def _on_frame(self, index: int) -> None:
         if index == self._bench.shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     Part = dict[str, Any]
 
 _ROW_HEIGHT = 22
+_LEAST_WIDTH = 40
 
 
 class ScoreTable(QTableWidget):
@@ -27,21 +29,28 @@ class ScoreTable(QTableWidget):
     Parameters
     ----------
     columns : sequence of str
-        Their headings.
+        Their headings; that of the rows' titles is not among them.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
-        super().__init__(0, len(columns))
-        self.setHorizontalHeaderLabels(list(columns))
+        super().__init__(0, len(columns) + 1)
+        self.setHorizontalHeaderLabels(["", *columns])
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setWordWrap(False)
+        self.verticalHeader().hide()
         self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         self.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
-        # As wide as the dock, not wider.
+        # As wide as the dock, not wider: what titles have no room for is in their tooltips.
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        for turn_off in (self.setHorizontalScrollBarPolicy, self.setVerticalScrollBarPolicy):
+            turn_off(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         header = self.horizontalHeader()
+        header.setMinimumSectionSize(_LEAST_WIDTH)
+        header.setTextElideMode(Qt.TextElideMode.ElideRight)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setStretchLastSection(True)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
 
     def show_rows(self, rows: Sequence[Sequence[str]]) -> None:
         """Show other rows.
@@ -49,21 +58,28 @@ class ScoreTable(QTableWidget):
         Parameters
         ----------
         rows : sequence of sequence of str
-            Of each the title, then the text of its cells.
+            Of each the title, then the text of its cells; a title alone is a heading.
         """
+        self.clearSpans()
         self.setRowCount(len(rows))
-        self.setVerticalHeaderLabels([title for title, *_ in rows])
-        for number, (_, *cells) in enumerate(rows):
-            for column, text in enumerate(cells):
+        for number, (title, *cells) in enumerate(rows):
+            for column, text in enumerate((title, *cells)):
                 item = QTableWidgetItem(text)
-                item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+                if column > 0:
+                    item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
                 self.setItem(number, column, item)
+            self.item(number, 0).setToolTip(f"<qt>{escape(title)}</qt>")
+            if not cells:
+                self.setSpan(number, 0, 1, self.columnCount())
+                font = self.item(number, 0).font()
+                font.setBold(True)
+                self.item(number, 0).setFont(font)
         head = self.horizontalHeader().sizeHint().height()
-        self.setFixedHeight(head + len(rows) * _ROW_HEIGHT + 12)
+        self.setFixedHeight(head + len(rows) * _ROW_HEIGHT + 2 * self.frameWidth())
 
 
 def score_rows(
-    one: Part, other: Part, difference: Part, title: str = "", only: Sequence[str] = ()
+    one: Part, other: Part, difference: Part, only: Sequence[str] = ()
 ) -> list[tuple[str, str, str, str]]:
     """Return the rows for two models on the same frames; what was not measured is left out.
 
@@ -73,8 +89,6 @@ def score_rows(
         Of `Summary`, by column.
     difference : dict
         Of `Comparison`, for the third column.
-    title : str
-        Goes before the title of every row.
     only : sequence of str, optional
         Titles of the rows that are wanted; all by default.
 
@@ -86,13 +100,13 @@ def score_rows(
     scores: list[tuple[str, Callable[[Part], Part | None], Part | None]] = [
         ("Dice", lambda summary: summary["dice"], difference["dice"]),
         *(
-            (f"{size} polyps", lambda summary, size=size: _by_size(summary, size), None)
+            (f"Dice, {size}", lambda summary, size=size: _by_size(summary, size), None)
             for size in one["by_size"]
         ),
         ("boundary F", lambda summary: summary["boundary_f"], None),
         ("polyps found", lambda summary: summary["positives_found"], None),
         (
-            "negatives flagged",
+            "false alarms",
             lambda summary: summary["negatives_flagged"],
             difference["negatives_flagged"],
         ),
@@ -103,7 +117,7 @@ def score_rows(
         if first is None or second is None or (only and name not in only):
             continue
         said = "" if change is None else f"{change['low']:+.2f} to {change['high']:+.2f}"
-        rows.append((f"{title}{name}", f"{first['mean']:.3f}", f"{second['mean']:.3f}", said))
+        rows.append((name, f"{first['mean']:.3f}", f"{second['mean']:.3f}", said))
     return rows
 
 
