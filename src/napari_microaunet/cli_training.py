@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import tomllib
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.bootstrap import Interval
     from napari_microaunet.distillation.evaluation import Summary
     from napari_microaunet.distillation.finetune import BeforeAndAfter
+    from napari_microaunet.distillation.recipe import Value
     from napari_microaunet.distillation.trainer import Event
 
 WENT_WRONG, STOPPED = 3, 130
@@ -105,6 +107,14 @@ def finetune(
         typer.Option(help="Frames with masks to look for forgetting; the sample frames else."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 1,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SECTION.FIELD=VALUE",
+            help="Change the recipe, such as optimiser.learning_rate=1e-3; may be given again.",
+        ),
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     events: Events = False,
@@ -131,6 +141,7 @@ def finetune(
             adapt_teacher=adapt_teacher,
             reference=reference,
             seed=seed,
+            changes=dict(_change(one) for one in changes or ()),
             device=device,
             report=report,
             cancelled=stopped,
@@ -143,6 +154,17 @@ def finetune(
         console.print(_before_and_after("held-out frames", result.held_out))
         console.print(_before_and_after("reference frames (forgetting)", result.reference))
         console.print(f"The new model: {result.model}")
+
+
+def _change(text: str) -> tuple[str, Value]:
+    """Read SECTION.FIELD=VALUE; the value as TOML has it, or as text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text} has no value; write it as optimiser.learning_rate=1e-3.")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
 
 
 def _before_and_after(title: str, both: BeforeAndAfter) -> Table:

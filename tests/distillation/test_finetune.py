@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from napari_microaunet.cli import app, main
 from napari_microaunet.distillation import trainer
 from napari_microaunet.distillation.finetune import finetune
-from napari_microaunet.distillation.recipe import Budget
+from napari_microaunet.distillation.recipe import Budget, finetuning_recipe
 from napari_microaunet.networks import build
 from napari_microaunet.networks.checkpoint import ModelCard, read_card, save_checkpoint
 
@@ -71,7 +71,7 @@ def command(folder: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
-FINISHED = ("--epochs", "3", "--adapt-teacher")
+FINISHED = ("--epochs", "3", "--adapt-teacher", "--set", "optimiser.learning_rate=1e-3")
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,15 @@ def test_the_new_model_knows_where_it_comes_from(done, folder: Path) -> None:
     assert str(folder) not in json.dumps(card.recipe)
     short = {"data": "frames", "start": "student.safetensors"}
     assert card.recipe == run | short | {"teacher": run["teacher"] | {"model": "best.safetensors"}}
+
+
+def test_the_recipe_can_be_changed_for_the_student_alone(done) -> None:
+    out, _ = done
+    rates = {
+        part: json.loads((out / part / "recipe.json").read_text())["optimiser"]["learning_rate"]
+        for part in ("student", "teacher")
+    }
+    assert rates == {"student": 1e-3, "teacher": finetuning_recipe().optimiser.learning_rate}
 
 
 def test_before_and_after_are_on_frames_that_took_no_part(done) -> None:
@@ -148,6 +157,7 @@ def test_it_can_be_stopped_while_it_scores(done, folder: Path) -> None:
         folder / "frames",
         out,
         Budget(epochs=3),
+        changes={"optimiser.learning_rate": 1e-3},
         start=str(folder / "student.safetensors"),
         teacher=str(folder / "teacher.safetensors"),
         adapt_teacher=True,
@@ -197,6 +207,10 @@ def test_a_terminated_command_goes_on(folder: Path, tmp_path: Path) -> None:
         (("--reference", "{folder}/frames/unlabelled"), "holds no frames with masks"),
         (("--reference", "{folder}/nowhere"), "does not exist"),
         (("--epochs", "1", "--minutes", "1"), "either --minutes or --epochs"),
+        (("--set", "optimiser.learning_rate"), "has no value"),
+        (("--set", "optimiser.learning_speed=1"), "learning_speed"),
+        (("--set", "optimizer.learning_rate=1"), "no optimizer.learning_rate"),
+        (("--set", "optimiser.learning_rate=fast"), "optimiser.learning_rate"),
         (("--out", "{folder}/out", "--minutes", "7"), "differs in teacher and budget"),
         (("--out", "{folder}/few/out", "--seed", "3"), "training frames with a polyp"),
     ],

@@ -1,0 +1,370 @@
+"""What fine-tuning gains at a hospital that the student has never seen.
+
+CVC-ClinicDB plays that hospital: the student, and the expert that teaches it, were trained without
+it (``recipes/shifted-student.toml`` and ``shifted-expert.toml``). Each seed draws other sequences
+until they hold 100 frames, which are the user's; all other sequences judge. What is forgotten is
+seen on Kvasir-SEG's validation frames and on PolypGen's frames without a polyp.
+
+``python training/domain_shift.py run DATA [--only VARIANT] [--seeds 1 2 3] [--minutes 10]`` trains
+what is not finished in ``training/runs/shift/``, ``python training/domain_shift.py table`` writes
+``training/logs/domain-shift.json`` and ``domain-shift.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from bundle import MOST_FLAGGED
+
+from napari_microaunet.atomic import replacing
+from napari_microaunet.curation import FrameRecord, Manifest, open_dataset, write_manifest
+from napari_microaunet.distillation.bootstrap import bootstrap_interval
+from napari_microaunet.distillation.finetune import finetune
+from napari_microaunet.distillation.model_file import Scorer
+from napari_microaunet.distillation.recipe import Budget
+from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
+from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
+from napari_microaunet.networks.library import find_model
+from napari_microaunet.prelabel.masks import MaskSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from napari_microaunet.curation.dataset import CuratedDataset
+    from napari_microaunet.curation.manifest import Split
+    from napari_microaunet.distillation.bootstrap import Interval
+    from napari_microaunet.distillation.recipe import Value
+
+HERE = Path(__file__).parent
+RUNS = HERE / "runs"
+SHIFT = RUNS / "shift"
+LOGS = HERE / "logs"
+PACKED = HERE / "cache" / "dataset"
+STUDENT = RUNS / "shifted-student" / "model.safetensors"
+EXPERT = RUNS / "shifted-expert" / "model.safetensors"
+USERS_FRAMES = 100
+VALIDATION_FRAMES = 20  # of them: about a fifth, in sequences of their own
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of fine-tuning.
+
+    Attributes
+    ----------
+    title : str
+        What the table calls it.
+    teacher : bool
+        Whether the expert teaches.
+    adapt_teacher : bool
+        Whether it learns from the frames first.
+    changes : dict of str to value
+        What differs from the package's recipe.
+    """
+
+    title: str
+    teacher: bool = True
+    adapt_teacher: bool = False
+    changes: dict[str, Value] = field(default_factory=dict)
+
+
+VARIANTS = {
+    "labels": Variant("labels alone", teacher=False),
+    "expert": Variant("labels and the expert"),
+    "adapted-expert": Variant("labels and the expert, which learned first", adapt_teacher=True),
+    "decoder": Variant(
+        "labels alone, encoder kept", teacher=False, changes={"optimiser.encoder_factor": 0.0}
+    ),
+    "small-first": Variant(
+        "labels alone, 160 pixels for half the time",
+        teacher=False,
+        changes={"size.first_share": 0.5},
+    ),
+    "echo": Variant(
+        "labels alone, views used three times", teacher=False, changes={"batch.echo": 3}
+    ),
+    "fast": Variant(
+        "labels alone, four times the learning rate",
+        teacher=False,
+        changes={"optimiser.learning_rate": 2e-3},
+    ),
+}
+
+
+# --- frames -------------------------------------------------------------------------------
+
+
+def write_frames(
+    folder: Path, name: str, parts: Iterable[tuple[CuratedDataset, dict[int, Split]]]
+) -> Path:
+    """Gather frames of several datasets under one manifest, as hard links: nothing is copied.
+
+    Parameters
+    ----------
+    folder : Path
+        Written anew.
+    name : str
+        Of the new dataset.
+    parts : iterable of (CuratedDataset, dict of int to Split)
+        Datasets, and which of their frames go into which split.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    records = []
+    for dataset, splits in parts:
+        for index, split in splits.items():
+            record = dataset.frames[index]
+            files = {}
+            for kind in ("image", "mask"):
+                file = getattr(record, kind)
+                if file is not None:
+                    target = folder / dataset.name / file
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.link((dataset.path / file).resolve(), target)
+                    files[kind] = target.relative_to(folder).as_posix()
+            update = files | {
+                "name": f"{dataset.name}/{record.name}",
+                "group": f"{dataset.name}/{record.group}",
+                "split": split,
+                "negative": record.negative or record.mask is None,
+            }
+            records.append(FrameRecord(**record.model_dump(exclude={*update}) | update))
+    write_manifest(folder / "manifest.json", Manifest(name=name, frames=tuple(records)))
+    return folder
+
+
+def users_split(groups: Sequence[str], seed: int) -> dict[int, Split]:
+    """Draw the sequences of the user's frames; the others are the test.
+
+    Parameters
+    ----------
+    groups : sequence of str
+        The sequence of each frame.
+    seed : int
+        Of the order in which sequences are drawn.
+    """
+    order = np.random.default_rng(seed).permutation(sorted(set(groups))).tolist()
+    splits: dict[int, Split] = {}
+    for group in order:
+        members = [index for index, of in enumerate(groups) if of == group]
+        users = sum(split != "test" for split in splits.values())
+        split: Split = "validation" if users < VALIDATION_FRAMES else "training"
+        if users >= USERS_FRAMES:
+            split = "test"
+        elif users + len(members) > USERS_FRAMES:  # the rest of the sequence is left out
+            members = members[: USERS_FRAMES - users]
+        splits |= dict.fromkeys(members, split)
+    return splits
+
+
+def listed(dataset: CuratedDataset, name: str) -> dict[int, Split]:
+    """Return the validation frames of a frozen list."""
+    names = set((HERE / "splits" / f"{name}-validation.txt").read_text(encoding="utf-8").split())
+    return {
+        index: "validation"
+        for index, frame in enumerate(dataset.frames)
+        if frame.name in names or frame.name.split("/")[0] in names
+    }
+
+
+def reference_frames(data: Path) -> Path:
+    """Write what shows forgetting, once."""
+    folder = SHIFT / "reference"
+    if not (folder / "manifest.json").is_file():
+        kvasir = open_dataset(data / "kvasir-seg")
+        negatives = open_dataset(data / "polypgen" / "negative")
+        parts = [
+            (kvasir, listed(kvasir, "kvasir-seg")),
+            (negatives, listed(negatives, "polypgen-negative")),
+        ]
+        write_frames(folder, "reference", parts)
+    return folder
+
+
+def users_frames(data: Path, seed: int) -> Path:
+    """Write the frames of the hospital for one seed, once."""
+    folder = SHIFT / f"frames-{seed}"
+    if not (folder / "manifest.json").is_file():
+        hospital = open_dataset(data / "cvc-clinicdb")
+        groups = [frame.group for frame in hospital.frames]
+        write_frames(folder, f"hospital {seed}", [(hospital, users_split(groups, seed))])
+    return folder
+
+
+# --- training -----------------------------------------------------------------------------
+
+
+def student(data: Path) -> Path:
+    """Give the student its threshold and least peak, chosen as those of the bundled one.
+
+    On the reference frames: the hospital's have no say in it.
+    """
+    file = SHIFT / "student.safetensors"
+    if not file.is_file():
+        reference = open_dataset(reference_frames(data))
+        scorer = Scorer("cpu", lambda _: None, lambda: False)
+        indices = range(len(reference.frames))
+        found = scorer.score(
+            find_model(str(STUDENT)), reference, indices, MaskSettings(), CANDIDATES
+        )
+        point = choose_operating_point([found.curve], MOST_FLAGGED["student"])
+        network, card = load_checkpoint(STUDENT)
+        settings = {"threshold": point.threshold, "least_peak": point.least_peak}
+        save_checkpoint(file, network, card.model_copy(update=settings))
+    return file
+
+
+def run_one(data: Path, name: str, seed: int, budget: Budget, device: str) -> None:
+    """Fine-tune by one variant with one seed, or go on with it, unless it is finished."""
+    out = SHIFT / f"{name}-{seed}"
+    if (out / "report.json").is_file():
+        return
+    variant = VARIANTS[name]
+    print(f"{out.name}: training", flush=True)
+    report = finetune(
+        users_frames(data, seed),
+        out,
+        budget,
+        start=str(student(data)),
+        teacher=str(EXPERT) if variant.teacher else None,
+        adapt_teacher=variant.adapt_teacher,
+        reference=reference_frames(data),
+        seed=seed,
+        changes=variant.changes,
+        device=device,
+    )
+    if report is not None:
+        print(f"{out.name}: {report.outcome.steps} steps", flush=True)
+
+
+# --- the table ----------------------------------------------------------------------------
+
+Part = dict[str, Any]  # of a report
+PARTS = ("held_out", "reference")
+
+
+def mean_change(reports: Sequence[Part], part: str) -> Interval | None:
+    """Return after minus before over all frames with a polyp, averaged over the seeds.
+
+    Parameters
+    ----------
+    reports : sequence of dict
+        Of the seeds of one variant.
+    part : {"held_out", "reference"}
+        Which frames.
+
+    Returns
+    -------
+    Interval or None
+        Each frame's change is averaged over the seeds that held it out; the interval is over
+        groups of frames, sequences in the hospital. It tells of other frames, not of other seeds.
+    """
+    changes: defaultdict[str, list[float]] = defaultdict(list)
+    for report in reports:
+        for frame in report[part]["frames"]:
+            changes[frame["name"]].append(frame["after"] - frame["before"])
+    groups = {
+        frame.name: frame.group
+        for folder in SHIFT.glob("frames-*" if part == "held_out" else "reference")
+        for frame in open_dataset(folder).frames
+        if not frame.negative
+    }
+    names = [name for name in changes if name in groups]
+    return bootstrap_interval(
+        np.array([fmean(changes[name]) for name in names]), [groups[name] for name in names]
+    )
+
+
+def row_of(name: str) -> dict[str, Any] | None:
+    """Bring the reports of all seeds of a variant together; None where there are none."""
+    reports = {
+        int(file.parent.name.removeprefix(f"{name}-")): json.loads(file.read_bytes())
+        for file in sorted(SHIFT.glob(f"{name}-[0-9]*/report.json"))
+    }
+    if not reports:
+        return None
+    row: dict[str, Any] = {"variant": name, "seeds": [*reports]}
+    for part in PARTS:
+        for figure in ("dice", "positives_found", "negatives_flagged"):
+            for when in ("before", "after"):
+                values = [report[part][when][figure] for report in reports.values()]
+                row[f"{part} {figure} {when}"] = [v["mean"] for v in values if v is not None]
+        change = mean_change([*reports.values()], part)
+        row[f"{part} change"] = None if change is None else asdict(change)
+    row["steps"] = [report["outcome"]["steps"] for report in reports.values()]
+    return row
+
+
+def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Show the rows as a table."""
+    head = (
+        "fine-tuned by | seeds | steps | Dice on other sequences of the hospital, before | after | "
+        "change (95 % interval over sequences) | Kvasir-SEG Dice, before | after | "
+        "change (95 % interval) | PolypGen negatives flagged, before | after"
+    )
+    lines = [f"| {head} |", "|---" * (head.count("|") + 1) + "|"]
+    for row in rows:
+        cells = [VARIANTS[row["variant"]].title, str(len(row["seeds"]))]
+        cells.append(" / ".join(str(steps) for steps in row["steps"]))
+        for part in PARTS:
+            cells += [_over_seeds(row[f"{part} dice {when}"]) for when in ("before", "after")]
+            change = row[f"{part} change"]
+            cells.append(f"{change['mean']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f})")
+        flagged = (row[f"reference negatives_flagged {when}"] for when in ("before", "after"))
+        cells += [_over_seeds(values) for values in flagged]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    """Show a mean over the seeds, with the lowest and the highest where they differ."""
+    ends = f" ({min(values):.3f} to {max(values):.3f})" if max(values) > min(values) else ""
+    return f"{fmean(values):.3f}{ends}"
+
+
+def write_table() -> None:
+    """Write what is finished to ``training/logs/``."""
+    rows = [row for row in map(row_of, VARIANTS) if row is not None]
+    with replacing(LOGS / "domain-shift.json") as file:
+        file.write(json.dumps(rows, indent=1).encode())
+    with replacing(LOGS / "domain-shift.md") as file:
+        file.write(as_markdown(rows).encode())
+
+
+def main() -> None:
+    """Train, or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run")
+    run.add_argument("data", type=Path)
+    run.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    run.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    run.add_argument("--minutes", type=float, default=10.0)
+    run.add_argument("--steps", type=int, help="instead of minutes, on a busy machine")
+    run.add_argument("--threads", type=int, default=2, help="processor cores")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    commands.add_parser("table")
+    options = parser.parse_args()
+    if options.command == "table":
+        write_table()
+        return
+    torch.set_num_threads(options.threads)
+    budget = (
+        Budget(minutes=options.minutes) if options.steps is None else Budget(steps=options.steps)
+    )
+    for seed in options.seeds:
+        for name in options.only:
+            run_one(options.data, name, seed, budget, options.device)
+
+
+if __name__ == "__main__":
+    main()
