@@ -20,6 +20,7 @@ from PIL import Image
 from napari_microaunet import cli
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.library import find_model
 from napari_microaunet.prelabel import cluster as cluster_module
 from napari_microaunet.prelabel.cluster import ClusterPredictor
@@ -120,6 +121,15 @@ def test_prelabels_are_the_same_to_the_byte(
     assert len(alone) == 2 * (FRAMES - 1) + 1
 
 
+def test_a_video_is_divided_too(microaunet, cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "BLOCK_FRAMES", 31)
+    command = ["prelabel", sample_data_folder() / "clip.mp4", "--labels", "--out"]
+    assert microaunet(*command, tmp_path / "alone")[0] == 0
+    where = ["--scheduler", cluster.scheduler_address]
+    assert microaunet(*command, tmp_path / "spread", *where)[0] == 0
+    assert contents(tmp_path / "spread") == contents(tmp_path / "alone")
+
+
 def test_a_worker_is_killed_and_nothing_is_lost(
     microaunet, cluster, data, alone, tmp_path, monkeypatch
 ):
@@ -180,7 +190,7 @@ def test_a_block_that_no_worker_survives_is_named(microaunet, cluster, data, tmp
     command = ["prelabel", data / "images", "--model", "mine", "--out", tmp_path / "out"]
     code, _, stderr = microaunet(*command, "--scheduler", cluster.scheduler_address)
     assert code == 2
-    assert "memory" in stderr
+    assert "2 frames from case " in stderr
     assert "Traceback" not in stderr
 
 

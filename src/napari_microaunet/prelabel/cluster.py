@@ -2,7 +2,7 @@
 
 Nothing but paths and options travels to a worker, and small results back: workers open the model
 and the frames by their paths, which lie on a drive that all machines share, and keep them open
-until the run is over.
+for the next block.
 """
 
 from __future__ import annotations
@@ -135,8 +135,7 @@ class ClusterPredictor:
         blocks = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
         with Client(self._scheduler, timeout=_PATIENCE) as client:
             _check_workers(client, self._scheduler)
-            # Not pure: dask would take the results of an earlier run with equal arguments.
-            futures = [client.submit(_work_on, job, task, block, pure=False) for block in blocks]
+            futures = {client.submit(_work_on, job, task, block): block for block in blocks}
             try:
                 for future in as_completed(futures):
                     results.update(future.result())
@@ -145,9 +144,10 @@ class ClusterPredictor:
                     if cancelled is not None and cancelled():
                         return
             except KilledWorker as error:
+                first = sequence.frames[futures[future][0]].name
                 raise InputError(
-                    f"Workers of {self._scheduler} died of the same {size} frames time and again: "
-                    "look into their logs, and give them more memory if they ran out of it."
+                    f"Several workers died, one after the other, of the {size} frames from {first} "
+                    "on: look into their logs, and give them more memory if they ran out of it."
                 ) from error
             except CancelledError as error:
                 raise InputError(
@@ -155,7 +155,7 @@ class ClusterPredictor:
                     "command with --overwrite."
                 ) from error
             finally:
-                client.cancel(futures)
+                client.cancel(list(futures))
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ class _Job:
     Attributes
     ----------
     run : str
-        Unlike that of any other run: files may have changed since then.
+        Unlike that of any other run: files may have changed since then, and dask would hand out
+        what it remembers of equal tasks.
     version : str
         Of this package.
     frames : Path
@@ -261,7 +262,7 @@ def _find_scheduler(address: str) -> None:
     try:
         found = asyncio.run(asyncio.wait_for(kind(), _PATIENCE))
     except (OSError, TypeError, ValueError) as error:  # TypeError: TLS without certificates
-        reason = str(error) or "it is silent"
+        reason = "nothing of dask is there" if isinstance(error, OSError) else error
         raise InputError(
             f"No scheduler answers at {address!r} ({reason}): give the address that "
             "`dask scheduler` shows, such as tcp://lab:8786."
