@@ -1,5 +1,8 @@
 """How long the window stands still: python benchmarks/window_stall.py [--frames 1000] [--json F].
 
+With ``--dataset DIR`` (frames with masks, such as ../shared/data/cvc-clinicdb) also while a model
+is fine-tuned beside it.
+
 Opens a real napari window on a folder of 1280 x 1024 JPEG frames, does with it what an annotator
 does, and lets a timer in the event loop record how long the loop was kept from turning. The same
 steps in a window without the plugin are the part that napari and the graphics driver take.
@@ -24,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.distillation.jobs import FinetuneJob, FinetuneRequest, spare_threads
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.rendered import render_frame
 from napari_microaunet.widgets.mask_files import save_masks
@@ -119,7 +123,7 @@ def make_frames(folder: Path, count: int) -> None:
         Image.fromarray(frame).save(folder / f"frame_{number:05d}.jpg", quality=90)
 
 
-def measure(folder: Path) -> dict[str, dict[str, float]]:
+def measure(folder: Path, dataset: Path | None) -> dict[str, dict[str, float]]:
     """Measure the longest and the 99th percentile of the gaps in each phase, in milliseconds."""
     figures: dict[str, dict[str, float]] = {}
     viewer = napari.Viewer()
@@ -185,6 +189,17 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
         phase(f"drawn {style.value}", partial(set_style, prelabel, style), look_on)
     target = folder.with_name("masks")
     phase("save, stepping", lambda: save_masks(bench, target), finish_stepping)
+    if dataset is not None:
+        run = dock.sections["Fine-tune"].run
+        job = FinetuneJob.new(
+            FinetuneRequest(title="stalls", dataset=dataset, minutes=10, threads=spare_threads())
+        )
+        job.start()
+        run.refresh(job.folder.name)
+        phase("fine-tuning starts", partial(spin, lambda: "stage" in run.status.text()))
+        phase("fine-tuning beside, looking on", partial(spin_for, 20))
+        phase("fine-tuning beside, stepping", partial(spin_for, 20, lambda: step(viewer)))
+        job.discard()
     viewer.close()
     return figures
 
@@ -221,13 +236,14 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=1000)
+    parser.add_argument("--dataset", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "images"
         folder.mkdir()
         make_frames(folder, arguments.frames)
-        figures = measure(folder)
+        figures = measure(folder, arguments.dataset)
     table = Table("while", "longest, ms", "99 % below, ms", "median, ms", "lasted, s")
     for name, figure in figures.items():
         table.add_row(name, *(f"{value:.0f}" for value in figure.values()))
