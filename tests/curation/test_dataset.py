@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -55,6 +56,11 @@ def test_masks_negatives_and_frames_that_nobody_has_labelled(tmp_path, write_set
     assert dataset.read(0).shape == (24, 32, 3)
     assert dataset.field_of_view(0) == (0, 0, 24, 32)
     assert dataset.groups == {frame.name: frame.group for frame in dataset.frames}
+
+
+def test_opening_can_be_cancelled(tmp_path, write_set):
+    with pytest.raises(CancelledError):
+        open_dataset(write_set(tmp_path / "stills", 3), cancelled=lambda: True)
 
 
 def test_frames_of_a_split_are_listed_with_and_without_the_unlabelled(

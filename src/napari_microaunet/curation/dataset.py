@@ -26,7 +26,7 @@ from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -164,7 +164,12 @@ class CuratedDataset:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def open_dataset(path: Path | str, frozen: Manifest | None = None) -> CuratedDataset:
+def open_dataset(
+    path: Path | str,
+    frozen: Manifest | None = None,
+    *,
+    cancelled: Callable[[], bool] | None = None,
+) -> CuratedDataset:
     """Open frames to train with or to be measured on.
 
     A folder with a ``manifest.json`` is taken as the manifest says. Of anything else that
@@ -180,6 +185,8 @@ def open_dataset(path: Path | str, frozen: Manifest | None = None) -> CuratedDat
     frozen : Manifest, optional
         The manifest of this dataset from when it was opened before. Frames, masks, groups and
         split are as they were then; files that came later are left out.
+    cancelled : callable, optional
+        Asked while frames without a manifest are looked at, which may take minutes.
 
     Returns
     -------
@@ -190,6 +197,8 @@ def open_dataset(path: Path | str, frozen: Manifest | None = None) -> CuratedDat
     ------
     InputError
         If there is nothing to read, or the manifest does not fit the files.
+    CancelledError
+        If `cancelled` says so.
     """
     path = Path(path)
     manifest = frozen
@@ -198,7 +207,7 @@ def open_dataset(path: Path | str, frozen: Manifest | None = None) -> CuratedDat
         check_files(path, manifest)
     if manifest is None:
         sequence = open_frames(path)
-        manifest = _work_out(sequence)
+        manifest = _work_out(sequence, cancelled)
     elif path.is_dir():
         sequence = _listed(path, manifest)
     else:
@@ -259,7 +268,7 @@ def _listed(path: Path, manifest: Manifest) -> ImageFiles:
     return ImageFiles(path, manifest.name, files)
 
 
-def _work_out(sequence: FrameSequence) -> Manifest:
+def _work_out(sequence: FrameSequence, cancelled: Callable[[], bool] | None) -> Manifest:
     """Make the manifest of frames that come without one."""
     root = root_of(sequence.path)
     masks = sequence.mask_files if isinstance(sequence, ImageFiles) else [None] * len(sequence)
@@ -272,7 +281,7 @@ def _work_out(sequence: FrameSequence) -> Manifest:
         )
         for frame, mask in zip(sequence.frames, masks, strict=True)
     ]
-    groups = find_groups(sequence)
+    groups = find_groups(sequence, cancelled)
     with_masks = {group for group, mask in zip(groups, masks, strict=True) if mask is not None}
     with_negatives = {group for group, known in zip(groups, negative, strict=True) if known}
     splits = split_groups(set(groups), with_masks, with_negatives - with_masks)

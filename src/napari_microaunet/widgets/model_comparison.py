@@ -88,13 +88,12 @@ class ModelComparison(QWidget):
         found: list[SideBySide] = []
 
         def work(cancelled: Callable[[], bool]) -> Iterator[int]:
-            dataset = open_dataset(folder)
-
             def run(told: Callable[[int, int], None]) -> None:
                 def progress(done: int, total: int) -> None:
                     job.total = total
                     told(done, total)
 
+                dataset = open_dataset(folder, cancelled=cancelled)
                 found.append(
                     side_by_side(first, second, dataset, progress=progress, cancelled=cancelled)
                 )
