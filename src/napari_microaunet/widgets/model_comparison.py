@@ -47,7 +47,12 @@ class ModelComparison(QWidget):
         self.verdict = QLabel(
             wordWrap=True, objectName="subheading", textFormat=Qt.TextFormat.PlainText
         )
-        self.table = ScoreTable(["", "", "change, 95 %"])
+        self.table = ScoreTable(["", "", "difference"])
+        hint(
+            self.table,
+            "Scores of both models on the same frames, and the 95 % interval of the first model's\n"
+            "minus the second's. An interval that holds 0 leaves open which is better.",
+        )
         as_wide_as_the_dock(self.other.native)
         for widget in (self.verdict, self.table):
             widget.hide()
