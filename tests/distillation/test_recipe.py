@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_microaunet.distillation.finetune import RECIPE
-from napari_microaunet.distillation.recipe import read_recipe
+from napari_microaunet.distillation.recipe import changed, finetuning_recipe, read_recipe
 from napari_microaunet.errors import InputError
 
 ENOUGH = 'title = "a"\ndata = "frames"\nbudget.steps = 3\n'
@@ -25,8 +24,11 @@ def test_our_recipes_can_be_read(path: Path) -> None:
     assert read_recipe(path).data.is_absolute()
 
 
-def test_the_package_has_its_recipe() -> None:
-    assert RECIPE.is_file()
+def test_the_package_has_its_recipe_and_it_can_be_changed() -> None:
+    recipe = changed(finetuning_recipe(), {"batch.size": 4, "seed": 7})
+    assert (recipe.batch.size, recipe.seed) == (4, 7)
+    with pytest.raises(InputError, match=r"no teacher\.model"):
+        changed(recipe, {"teacher.model": "expert"})  # it has no teacher to change
 
 
 def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from blobs import IGNORE, disc, masks, noise, regions
+from blobs import IGNORE, disc, masks, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -10,24 +10,20 @@ from scipy import ndimage
 from napari_microaunet.editing import labels
 from napari_microaunet.editing.labels import free_labels, label_at, labels_of
 from napari_microaunet.editing.masks import (
-    clear_ignore,
     delete,
     fill_holes,
     grow,
     ignore_to_background,
     ignore_to_polyp,
-    ignored_region,
     keep_largest,
     merge,
     merge_polyps,
     polyp_to_ignore,
     remove_specks,
     renumber,
-    set_ignore,
     shrink,
     smooth,
     split,
-    split_along,
 )
 from napari_microaunet.editing.tools import MASK_TOOLS
 from napari_microaunet.frames import masks as mask_files
@@ -376,40 +372,6 @@ def test_more_parts_than_numbers_lose_nothing():
     assert free_labels(divided) == []
 
 
-def test_a_line_cuts_a_polyp_without_losing_a_pixel():
-    mask = frame((4, 40, 50, 30), (2, 10, 10, 5))
-    for line in ([(-20, 20), (100, 75)], [(5, 45), (40, 40), (78, 62)], [(40, 0.4), (40.2, 99)]):
-        divided = split_along(mask, 4, line)
-        np.testing.assert_array_equal(divided == 0, mask == 0)
-        assert labels_of(divided) == [1, 2, 4]
-        assert part_count(divided == 1) == part_count(divided == 4) == 1
-        assert np.count_nonzero(divided == 4) >= np.count_nonzero(divided == 1) > 200
-
-
-def test_a_line_that_parts_nothing_changes_nothing():
-    mask = frame((4, 40, 50, 30))
-    for line in ([(40, 50), (0, 50)], [(0, 0), (5, 5)], [(40, 50)], []):
-        np.testing.assert_array_equal(split_along(mask, 4, line), mask)
-
-
-def test_a_line_cuts_every_polyp_that_it_crosses_and_only_the_parts_that_it_crosses():
-    mask = frame((1, 40, 20, 10), (2, 40, 50, 10), (2, 70, 50, 8), (3, 40, 80, 10))
-    divided = split_along(mask, None, [(40, -5), (40, 62)])
-    assert labels_of(divided) == [1, 2, 3, 4, 5]
-    assert divided[70, 50] == 2
-    assert divided[40, 80] == 3
-    np.testing.assert_array_equal(split_along(mask, 2, [(40, -5), (40, 62)]) == 1, mask == 1)
-
-
-@given(st.data(), masks(labels=(5, 3, IGNORE, 0)))
-@settings(deadline=None)
-def test_any_line_keeps_polyp_polyp(data, mask):
-    point = st.tuples(st.floats(-50, 90), st.floats(-50, 90))
-    divided = split_along(mask, 5, data.draw(st.lists(point, max_size=5)))
-    np.testing.assert_array_equal(divided == 0, mask == 0)
-    np.testing.assert_array_equal(divided[mask != 5], mask[mask != 5])
-
-
 def test_a_polyp_takes_over_its_nearest_neighbour():
     mask = frame((1, 40, 10, 5), (2, 40, 40, 10), (3, 40, 80, 18))
     merged = merge(mask, 2, 0)
@@ -491,27 +453,6 @@ def test_an_ignored_region_goes_to_the_polyp_that_touches_more_of_it():
     mask[:, 15:25] = IGNORE
     np.testing.assert_array_equal(ignore_to_polyp(mask, None)[:, 15:25], 1)
     np.testing.assert_array_equal(ignore_to_polyp(mask, 2)[:, 15:25], 2)
-
-
-@given(st.data(), masks())
-@settings(deadline=None)
-def test_a_region_is_ignored_and_given_back(data, mask):
-    region = data.draw(regions(mask.shape))
-    ignored = set_ignore(mask, region)
-    np.testing.assert_array_equal(ignored == IGNORE, region | (mask == IGNORE))
-    np.testing.assert_array_equal(ignored[~region], mask[~region])
-    label = data.draw(st.sampled_from([0, 3]))
-    back = clear_ignore(ignored, region, label)
-    assert (back[region] == label).all()
-    np.testing.assert_array_equal(back[~region], mask[~region])
-
-
-def test_the_ignored_region_under_the_cursor():
-    glare = disc((80, 100), 40, 40, 3)
-    mask = frame((1, 40, 40, 15), ignore=glare | disc((80, 100), 5, 90, 3))
-    np.testing.assert_array_equal(ignored_region(mask, (41.4, 38.6)), glare)
-    for point in ((40, 50), (0, 0), (-3, 5), (200, 5)):
-        assert not ignored_region(mask, point).any()
 
 
 # The polyp under the cursor

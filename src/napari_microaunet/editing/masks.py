@@ -20,14 +20,12 @@ Masks are uint8 arrays of shape (height, width): 0 background, 1 to 254 polyps,
 
 from __future__ import annotations
 
-from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
-from skimage.draw import line
 
 from napari_microaunet.editing.labels import (
     IGNORE,
@@ -266,44 +264,6 @@ def split(mask: Mask, label: int | None) -> Mask:
     return divided
 
 
-def split_along(mask: Mask, label: int | None, points: Sequence[tuple[float, float]]) -> Mask:
-    """Cut polyps along a line; what the line parts becomes polyps of their own.
-
-    No pixel is lost: those under the line go to the nearest piece.
-
-    Parameters
-    ----------
-    mask : uint8 array, shape (height, width)
-        Stays as it is.
-    label : int or None
-        Number of the polyp; None for all that the line crosses.
-    points : sequence of (float, float)
-        Rows and columns of the line's corners. The line may leave the frame.
-
-    Returns
-    -------
-    uint8 array, shape (height, width)
-        Of every connected part, the largest piece keeps the number, the others
-        get free numbers. Unchanged where the line parts nothing.
-    """
-    divided = mask.copy()
-    cut = _line(points, mask.shape)
-    free = iter(free_labels(mask))
-    for number, box in boxes_of(mask, label):
-        whole, _ = parts_of(mask[box] == number)
-        for part in np.unique(whole[cut[box] & (whole > 0)]):
-            own = whole == part
-            pieces, areas = parts_of(own & ~cut[box])
-            if len(areas) < 2:
-                continue
-            nearest = ndimage.distance_transform_edt(
-                pieces == 0, return_distances=False, return_indices=True
-            )
-            pieces = np.where(own, pieces[tuple(nearest)], 0)
-            _renamed_parts(divided[box], pieces, np.bincount(pieces[own])[1:], free)
-    return divided
-
-
 def merge(mask: Mask, label: int | None, gap: float) -> Mask:
     """Make a polyp and its nearest neighbour one polyp, or all polyps one.
 
@@ -477,63 +437,6 @@ def ignore_to_background(mask: Mask, label: int | None) -> Mask:
     return np.where(gone, np.uint8(0), mask)
 
 
-def ignored_region(mask: Mask, point: tuple[float, float]) -> Region:
-    """Mark the ignored region under the cursor.
-
-    Parameters
-    ----------
-    mask : uint8 array, shape (height, width)
-        0 background, 1 to 254 polyps, 255 ignore.
-    point : (float, float)
-        Row and column; may lie outside the frame.
-
-    Returns
-    -------
-    bool array, shape (height, width)
-        False everywhere where there is no ignored region under the point.
-    """
-    regions, _ = ndimage.label(mask == IGNORE, WITH_DIAGONALS)
-    row, column = round(point[0]), round(point[1])
-    inside = 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1]
-    return np.asarray(regions == (regions[row, column] or -1 if inside else -1))
-
-
-def set_ignore(mask: Mask, region: Region) -> Mask:
-    """Turn a region into ignore, whatever it held.
-
-    Parameters
-    ----------
-    mask : uint8 array, shape (height, width)
-        Stays as it is.
-    region : bool array, shape (height, width)
-        True where it shall be ignore.
-
-    Returns
-    -------
-    uint8 array, shape (height, width)
-    """
-    return np.where(region, np.uint8(IGNORE), mask)
-
-
-def clear_ignore(mask: Mask, region: Region, label: int = 0) -> Mask:
-    """Turn what is ignored in a region into background or into a polyp.
-
-    Parameters
-    ----------
-    mask : uint8 array, shape (height, width)
-        Stays as it is.
-    region : bool array, shape (height, width)
-        Where; only its ignored pixels change.
-    label : int
-        What they become: 0 background, 1 to 254 a polyp.
-
-    Returns
-    -------
-    uint8 array, shape (height, width)
-    """
-    return np.where(region & (mask == IGNORE), np.uint8(label), mask)
-
-
 def _blurred(region: Region, sigma: float) -> NDArray[np.float32]:
     """Blur a region, which goes on beyond the frame's edge as it is there."""
     blurred: NDArray[np.float32] = ndimage.gaussian_filter(
@@ -559,16 +462,3 @@ def _renamed_parts(
     """Give all parts but the largest a free number, as long as there are any."""
     for part, number in zip(np.argsort(-areas, kind="stable")[1:] + 1, free, strict=False):
         mask[parts == part] = number
-
-
-def _line(points: Sequence[tuple[float, float]], shape: tuple[int, ...]) -> Region:
-    """Draw a line that leaves no way through, not even across a corner."""
-    drawn = np.zeros(shape, bool)
-    corners = np.rint(points).astype(int)
-    for start, end in pairwise(corners):
-        rows, columns = line(*start, *end)
-        for right in (0, 1):
-            inside = (rows >= 0) & (rows < shape[0])
-            inside &= (columns + right >= 0) & (columns + right < shape[1])
-            drawn[rows[inside], columns[inside] + right] = True
-    return drawn

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from threading import Lock, RLock
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from napari_microaunet.curation.session.announcements import Announcements
 from napari_microaunet.curation.session.database import MapRow
 from napari_microaunet.curation.session.folder import SessionFolder
 from napari_microaunet.curation.session.places import (
@@ -125,16 +125,12 @@ class KeptFrames:
         self.sequence = sequence
         self.folder = session_folder_for(sequence) if folder is None else folder
         self.annotator = annotator_name() if annotator is None else annotator
-        self._on_change = on_change
         self._lock = RLock()
         self._known: dict[int, dict[bytes, MaskOrigin]] = {}
         # What takes note of masks before they change, while a step of review is being made.
         self._step: Step | None = None
         self._steps = ReviewSteps()
-        # Frames to be announced together; None while each is announced at once. The thread that
-        # writes announces as well.
-        self._announcing = Lock()
-        self._unannounced: dict[int, None] | None = None
+        self._announcements = Announcements(on_change)
         self._folder = SessionFolder(self.folder, sequence, self.annotator)
         self.notice = self._folder.notice
         self.remarks = self._folder.remarks
@@ -210,7 +206,7 @@ class KeptFrames:
             changed = self._folder.look_again()
             for index in changed:
                 self._statuses[index] = None
-        self._announce(changed)
+        self._announcements.announce(changed)
         return changed
 
     def _remember(self) -> None:
@@ -298,7 +294,7 @@ class KeptFrames:
             row.origin = origin
             row.changed_pixels = None
             self._touch(index, f"mask: {origin.title}", files=self._folder.starts.waiting(row.slot))
-        self._announce([index])
+        self._announcements.announce([index])
 
     def start(self, index: int) -> NDArray[np.uint8]:
         """Return the mask that the work by hand on a frame began with.
@@ -363,7 +359,7 @@ class KeptFrames:
             if role == "model":
                 row.model, row.confidence, row.threshold = kept.model, confidence, threshold
             self._touch(index, files=True)
-        self._announce([index])
+        self._announcements.announce([index])
 
     def map(self, index: int, role: MapRole = "model") -> KeptMap | None:
         """Return what a model said of a frame; None if there is nothing.
@@ -408,7 +404,7 @@ class KeptFrames:
             for name, value in numbers.items():
                 setattr(row, name, value)
             self._touch(index)
-        self._announce([index])
+        self._announcements.announce([index])
 
     def _read(self, files: ChunkFiles, slot: int) -> bytes | None:
         try:
@@ -431,7 +427,7 @@ class KeptFrames:
             # Somebody else has written to the Zarr array.
             chunk = self._folder.take_over(row, chunk)
             self._touch(index, "mask: changed by another program")
-        self._announce([index])
+        self._announcements.announce([index])
         return chunk
 
     def _write_mask(
@@ -460,7 +456,7 @@ class KeptFrames:
             row.area = row.polyps = None if digest else 0
             row.centre_row = row.centre_column = row.changed_pixels = None
             self._touch(index, what, files=True)
-        self._announce([index])
+        self._announcements.announce([index])
 
     def _keep_start(self, row: FrameRow, origin: MaskOrigin) -> None:
         """Keep the mask that work by hand begins with, as long as there is such work."""
@@ -519,26 +515,6 @@ class KeptFrames:
         with self._lock:
             self._saver.event(self.annotator, slot, what)
 
-    def _announce(self, indices: Sequence[int]) -> None:
-        with self._announcing:
-            if self._unannounced is not None:
-                self._unannounced |= dict.fromkeys(indices)
-                return
-        if self._on_change is not None and indices:
-            self._on_change(indices)
-
-    @contextmanager
-    def _announcing_together(self) -> Iterator[None]:
-        """Announce all frames that change meanwhile at the end, at once: they may be thousands."""
-        with self._announcing:
-            changed = self._unannounced = {}
-        try:
-            yield
-        finally:
-            with self._announcing:
-                self._unannounced = None
-            self._announce(list(changed))
-
     def _count_anew(self) -> None:
         """Have what is not known of masks counted: after a crash, or an older version."""
         with self._lock:
@@ -564,7 +540,7 @@ class KeptFrames:
             row.changed_pixels = changed
             self._statuses[index] = None
         with listening():
-            self._announce([index])
+            self._announcements.announce([index])
 
 
 class _Masks(ChunkStore):

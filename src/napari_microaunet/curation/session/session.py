@@ -93,7 +93,7 @@ class Session(KeptFrames):
                 step.before.decisions.setdefault(index, decision_of(row))
                 self._touch(index, decide(row))
                 changed.append(index)
-        self._announce(changed)
+        self._announcements.announce(changed)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
@@ -110,7 +110,7 @@ class Session(KeptFrames):
             return
         step = self._step = Step(title)
         try:
-            with self._announcing_together():
+            with self._announcements.together():
                 yield step
         finally:
             self._step = None
@@ -170,7 +170,7 @@ class Session(KeptFrames):
     ) -> ReviewChange:
         now, then = (step.after, step.before) if undo else (step.before, step.after)
         written, kept = [], []
-        with self._announcing_together():
+        with self._announcements.together():
             for index, mask in then.masks.items():
                 if self._rows[index].digest == now.masks[index].digest:
                     write(index, mask.chunk, mask.origin)
@@ -183,7 +183,7 @@ class Session(KeptFrames):
                     row.accepted, row.accepted_at = decision.accepted, decision.accepted_at
                     row.reason, row.note = decision.reason, decision.note
                     self._touch(index, f"{'undone' if undo else 'redone'}: {step.title}")
-            self._announce(list(then.decisions))
+            self._announcements.announce(list(then.decisions))
         frames = sorted({*then.decisions, *then.masks})
         return ReviewChange(step.title, tuple(frames), tuple(written), tuple(kept))
 
@@ -209,7 +209,7 @@ class Session(KeptFrames):
             row.seconds += seconds
             row.seconds_editing += seconds if editing else 0
             self._touch(index)
-        self._announce([index])
+        self._announcements.announce([index])
 
     def add_stroke(self, index: int, what: str = "stroke") -> None:
         """Count a stroke or another edit of a mask by hand; `what` goes into the events."""
@@ -217,7 +217,7 @@ class Session(KeptFrames):
             self._check_writable()
             self._rows[index].strokes += 1
             self._touch(index, what)
-        self._announce([index])
+        self._announcements.announce([index])
 
     def edit_costs(self) -> list[EditCost]:
         """List what the accepted frames have cost, in their order."""
