@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from bundle import MOST_FLAGGED
+from bundle import MOST_FLAGGED, listed
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation import FrameRecord, Manifest, open_dataset, write_manifest
@@ -49,7 +49,6 @@ HERE = Path(__file__).parent
 RUNS = HERE / "runs"
 SHIFT = RUNS / "shift"
 LOGS = HERE / "logs"
-PACKED = HERE / "cache" / "dataset"
 STUDENT = RUNS / "shifted-student" / "model.safetensors"
 EXPERT = RUNS / "shifted-expert" / "model.safetensors"
 USERS_FRAMES = 100
@@ -166,25 +165,15 @@ def users_split(groups: Sequence[str], seed: int) -> dict[int, Split]:
     return splits
 
 
-def listed(dataset: CuratedDataset, name: str) -> dict[int, Split]:
-    """Return the validation frames of a frozen list."""
-    names = set((HERE / "splits" / f"{name}-validation.txt").read_text(encoding="utf-8").split())
-    return {
-        index: "validation"
-        for index, frame in enumerate(dataset.frames)
-        if frame.name in names or frame.name.split("/")[0] in names
-    }
-
-
 def reference_frames(data: Path) -> Path:
     """Write what shows forgetting, once."""
     folder = SHIFT / "reference"
     if not (folder / "manifest.json").is_file():
         kvasir = open_dataset(data / "kvasir-seg")
         negatives = open_dataset(data / "polypgen" / "negative")
-        parts = [
-            (kvasir, listed(kvasir, "kvasir-seg")),
-            (negatives, listed(negatives, "polypgen-negative")),
+        parts: list[tuple[CuratedDataset, dict[int, Split]]] = [
+            (dataset, dict.fromkeys(listed(dataset.sequence, name), "validation"))
+            for dataset, name in ((kvasir, "kvasir-seg"), (negatives, "polypgen-negative"))
         ]
         write_frames(folder, "reference", parts)
     return folder

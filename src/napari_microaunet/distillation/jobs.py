@@ -122,7 +122,7 @@ class Load:
     cores : float
         Processor cores that were busy with it since the last look.
     memory : int
-        Bytes, of all its processes.
+        Bytes.
     """
 
     cores: float
@@ -277,12 +277,11 @@ class FinetuneJob:
         process = self._process()
         if process is None:
             return None
-        spent, memory = 0.0, 0
-        for one in (process, *process.children(recursive=True)):
-            with suppress(psutil.Error):
-                times = one.cpu_times()
-                spent += times.user + times.system
-                memory += one.memory_info().rss
+        try:
+            times, memory = process.cpu_times(), process.memory_info().rss
+        except psutil.Error:  # it has ended meanwhile
+            return None
+        spent = times.user + times.system
         now = time.monotonic()
         before, self._last_times = self._last_times, (now, spent)
         if before is None:

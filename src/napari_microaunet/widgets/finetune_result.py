@@ -117,9 +117,9 @@ class FinetuneResult(QWidget):
         self.verdict.setText(said)
         self.table.show_rows(
             [
-                *_rows(held_out),
+                *score_rows(*_sides(held_out)),
                 ("on the reference frames",),
-                *_rows(reference, only=("Dice", "false alarms")),
+                *score_rows(*_sides(reference), only=("Dice", "false alarms")),
             ]
         )
         self.frames.clear()
@@ -167,8 +167,8 @@ def verdict(held_out: Part, reference: Part) -> str:
     return said
 
 
-def _rows(part: Part, only: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    return [*score_rows(part["before"], part["after"], part["difference"], only)]
+def _sides(part: Part) -> tuple[Part, Part, Part]:
+    return part["before"], part["after"], part["difference"]
 
 
 def _most_changed(frames: list[Part]) -> list[Part]:

@@ -156,10 +156,13 @@ class FinetuneSection(QWidget):
         """Look at a dataset in the background; nothing is handed over where that fails."""
         found: list[DatasetAdvice] = []
 
-        def look(_cancelled: Callable[[], bool]) -> Iterator[int]:
-            dataset = open_dataset(folder())
-            job.total = len(dataset.frames)
-            yield from with_progress(lambda told: found.append(look_at(dataset, told)))
+        def look(cancelled: Callable[[], bool]) -> Iterator[int]:
+            def run(told: Callable[[int, int], None]) -> None:
+                dataset = open_dataset(folder(), cancelled=cancelled)
+                job.total = len(dataset.frames)
+                found.append(look_at(dataset, told))
+
+            yield from with_progress(run)
 
         job = Job("Looking at the frames to learn from", look)
         self._bench.run(job, lambda complete: ended(found if complete else []))
@@ -237,16 +240,17 @@ class FinetuneSection(QWidget):
             What it is to be called.
         """
         job = self.run.job
-        if job is None:
+        if job is None or self._bench.job is not None:
             return
-        try:
-            model = job.promote(name)
-        except InputError as error:
-            show_error(str(error))
-            return
-        self._bench.models_changed.emit()
-        self.run.tell_how_it_ended()
-        show_info(f"{model.name} is in the lists of models now.")
+
+        def end(complete: bool) -> None:
+            if complete:
+                self._bench.models_changed.emit()
+                self.run.tell_how_it_ended()
+                show_info(f"{name} is in the lists of models now.")
+
+        # The file is checked, which takes PyTorch; its import alone takes seconds.
+        self._bench.run(Job(f"Checking {name}", lambda _cancelled: [job.promote(name)]), end)
 
     def keep_as_draft(self) -> None:
         """Keep the model with its run: out of the lists of models, or taken back from them."""

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 from napari_microaunet.distillation.jobs import FinetuneRequest, spare_threads
 from napari_microaunet.distillation.recipe import finetuning_recipe
 from napari_microaunet.networks.library import list_models
-from napari_microaunet.widgets.prelabel_section import device_choices, model_choices
+from napari_microaunet.widgets.prelabel_section import device_choices, keep_choice, model_choices
 from napari_microaunet.widgets.section import Foldable, as_wide_as_the_dock, hint
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ class FinetuneSettings(QWidget):
             )
         )
         self._add_hints()
-        bench.models_changed.connect(self.model.reset_choices)
-        bench.models_changed.connect(self.teacher.reset_choices)
+        bench.models_changed.connect(self._on_models)
 
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -142,6 +141,10 @@ class FinetuneSettings(QWidget):
             for name, one in self.advanced.items()
             if one.value != self._defaults[name]
         }
+
+    def _on_models(self) -> None:
+        keep_choice(self.model)
+        self.teacher.reset_choices()
 
     def _add_hints(self) -> None:
         hint(self.model.native, "The model that is taught further.")
