@@ -26,8 +26,9 @@ demo: $(INSTALLED)
 		$(if $(SCREEN),--screenshot "$(OUT)/window.png")
 	@echo "Masks, overlays and confidences: $(OUT)/$(if $(SCREEN), - without a display the window is a picture: $(OUT)/window.png)"
 
+# Two at a time, a file's tests in one process: files share what is slow to make.
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
