@@ -72,9 +72,9 @@ def validation_sets(data: Path) -> list[ValidationSet]:
     ]
 
 
-def listed(sequence: FrameSequence, name: str) -> list[int]:
+def listed(sequence: FrameSequence, name: str, split: str = "validation") -> list[int]:
     """Return the indices of frames that a frozen list names, or whose folder it names."""
-    names = set((HERE / "splits" / f"{name}-validation.txt").read_text(encoding="utf-8").split())
+    names = set((HERE / "splits" / f"{name}-{split}.txt").read_text(encoding="utf-8").split())
     return [
         index
         for index, frame in enumerate(sequence.frames)

@@ -5,9 +5,11 @@ it (``recipes/shifted-student.toml`` and ``shifted-expert.toml``). Each seed dra
 until they hold 100 frames, which are the user's; all other sequences judge. What is forgotten is
 seen on Kvasir-SEG's validation frames and on PolypGen's frames without a polyp.
 
-``python training/domain_shift.py run DATA [--only VARIANT] [--seeds 1 2 3] [--minutes 10]`` trains
-what is not finished in ``training/runs/shift/``, ``python training/domain_shift.py table`` writes
-``training/logs/domain-shift.json`` and ``domain-shift.md``.
+``python training/domain_shift.py bases DATA`` writes both to ``training/weights/`` when they are
+trained. ``python training/domain_shift.py run DATA [--only VARIANT] [--seeds 1 2 3]`` trains what
+is not finished in ``training/runs/shift/``; it counts minutes, so that nothing else should keep the
+machine busy. ``python training/domain_shift.py table`` writes ``training/logs/domain-shift.json``
+and ``domain-shift.md``.
 """
 
 from __future__ import annotations
@@ -49,8 +51,9 @@ HERE = Path(__file__).parent
 RUNS = HERE / "runs"
 SHIFT = RUNS / "shift"
 LOGS = HERE / "logs"
-STUDENT = RUNS / "shifted-student" / "model.safetensors"
-EXPERT = RUNS / "shifted-expert" / "model.safetensors"
+WEIGHTS = HERE / "weights"
+STUDENT = WEIGHTS / "shifted-student.safetensors"
+EXPERT = WEIGHTS / "shifted-expert.safetensors"
 USERS_FRAMES = 100
 VALIDATION_FRAMES = 20  # of them: about a fifth, in sequences of their own
 
@@ -63,39 +66,48 @@ class Variant:
     ----------
     title : str
         What the table calls it.
+    minutes : float
+        Time in the training loop.
     teacher : bool
         Whether the expert teaches.
-    adapt_teacher : bool
-        Whether it learns from the frames first.
+    replays : str
+        Set whose training split is replayed, as the base learned from it; rendered frames if
+        empty.
     changes : dict of str to value
         What differs from the package's recipe.
     """
 
     title: str
+    minutes: float
     teacher: bool = True
-    adapt_teacher: bool = False
+    replays: str = ""
     changes: dict[str, Value] = field(default_factory=dict)
 
 
+_NO_REPLAY: dict[str, Value] = {"replay.share": 0.0}
+# What the package would do where few steps fit, and what it then would not: its `WAYS`.
+_ALL_LAYERS: dict[str, Value] = {"size.first_share": 0.0, "optimiser.encoder_factor": 0.5}
+
 VARIANTS = {
-    "labels": Variant("labels alone", teacher=False),
-    "expert": Variant("labels and the expert"),
-    "adapted-expert": Variant("labels and the expert, which learned first", adapt_teacher=True),
-    "decoder": Variant(
-        "labels alone, encoder kept", teacher=False, changes={"optimiser.encoder_factor": 0.0}
+    "default": Variant("as the package does: labels, expert, rendered frames replayed", 10),
+    "labels": Variant("labels alone", 3, teacher=False, changes=_NO_REPLAY),
+    "replay": Variant("labels, rendered frames replayed", 3, teacher=False),
+    "own-replay": Variant(
+        "labels, frames of Kvasir-SEG replayed", 3, teacher=False, replays="kvasir-seg"
     ),
+    "expert": Variant("labels and the expert", 3, changes=_NO_REPLAY),
+    "full": Variant("all layers, full size", 1, teacher=False, changes=_ALL_LAYERS),
     "small-first": Variant(
-        "labels alone, 160 pixels for half the time",
+        "all layers, small frames for half of the time",
+        1,
         teacher=False,
-        changes={"size.first_share": 0.5},
+        changes=_ALL_LAYERS | {"size.first_share": 0.5},
     ),
-    "echo": Variant(
-        "labels alone, views used three times", teacher=False, changes={"batch.echo": 3}
-    ),
-    "fast": Variant(
-        "labels alone, four times the learning rate",
+    "decoder": Variant(
+        "encoder kept, small frames for half of the time",
+        1,
         teacher=False,
-        changes={"optimiser.learning_rate": 2e-3},
+        changes={"size.first_share": 0.5, "optimiser.encoder_factor": 0.0},
     ),
 }
 
@@ -192,43 +204,55 @@ def users_frames(data: Path, seed: int) -> Path:
 # --- training -----------------------------------------------------------------------------
 
 
-def student(data: Path) -> Path:
-    """Give the student its threshold and least peak, chosen as those of the bundled one.
+def write_bases(data: Path) -> None:
+    """Keep what the two trainings without the hospital came to, as ``training/weights/``.
 
-    On the reference frames: the hospital's have no say in it.
+    The student gets its threshold and least peak as the bundled one does, on the reference
+    frames: the hospital's have no say in it.
     """
-    file = SHIFT / "student.safetensors"
-    if not file.is_file():
-        reference = open_dataset(reference_frames(data))
-        scorer = Scorer("cpu", lambda _: None, lambda: False)
-        indices = range(len(reference.frames))
-        found = scorer.score(
-            find_model(str(STUDENT)), reference, indices, MaskSettings(), CANDIDATES
-        )
-        point = choose_operating_point([found.curve], MOST_FLAGGED["student"])
-        network, card = load_checkpoint(STUDENT)
-        settings = {"threshold": point.threshold, "least_peak": point.least_peak}
-        save_checkpoint(file, network, card.model_copy(update=settings))
-    return file
+    WEIGHTS.mkdir(exist_ok=True)
+    network, card = load_checkpoint(RUNS / EXPERT.stem / "model.safetensors")
+    save_checkpoint(EXPERT, network, card, half=True)
+    trained = RUNS / STUDENT.stem / "model.safetensors"
+    reference = open_dataset(reference_frames(data))
+    scorer = Scorer("cpu", lambda _: None, lambda: False)
+    indices = range(len(reference.frames))
+    found = scorer.score(find_model(str(trained)), reference, indices, MaskSettings(), CANDIDATES)
+    point = choose_operating_point([found.curve], MOST_FLAGGED["student"])
+    network, card = load_checkpoint(trained)
+    settings = {"threshold": point.threshold, "least_peak": point.least_peak}
+    save_checkpoint(STUDENT, network, card.model_copy(update=settings))
 
 
-def run_one(data: Path, name: str, seed: int, budget: Budget, device: str) -> None:
+def replayed_frames(data: Path, source: str) -> Path:
+    """Write what is replayed of a set: its training split, as it was frozen."""
+    folder = SHIFT / f"replayed-{source}"
+    if not (folder / "manifest.json").is_file():
+        dataset = open_dataset(data / source)
+        known = listed(dataset.sequence, source, "training")
+        write_frames(folder, source, [(dataset, dict.fromkeys(known, "training"))])
+    return folder
+
+
+def run_one(data: Path, name: str, seed: int, device: str) -> None:
     """Fine-tune by one variant with one seed, or go on with it, unless it is finished."""
     out = SHIFT / f"{name}-{seed}"
     if (out / "report.json").is_file():
         return
     variant = VARIANTS[name]
+    changes = variant.changes
+    if variant.replays:
+        changes = changes | {"replay.data": str(replayed_frames(data, variant.replays))}
     print(f"{out.name}: training", flush=True)
     report = finetune(
         users_frames(data, seed),
         out,
-        budget,
-        start=str(student(data)),
+        Budget(minutes=variant.minutes),
+        start=str(STUDENT),
         teacher=str(EXPERT) if variant.teacher else None,
-        adapt_teacher=variant.adapt_teacher,
         reference=reference_frames(data),
         seed=seed,
-        changes=variant.changes,
+        changes=changes,
         device=device,
     )
     if report is not None:
@@ -296,13 +320,15 @@ def row_of(name: str) -> dict[str, Any] | None:
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Show the rows as a table."""
     head = (
-        "fine-tuned by | seeds | steps | Dice on other sequences of the hospital, before | after | "
+        "fine-tuned by | minutes | seeds | steps | "
+        "Dice on other sequences of the hospital, before | after | "
         "change (95 % interval over sequences) | Kvasir-SEG Dice, before | after | "
         "change (95 % interval) | PolypGen negatives flagged, before | after"
     )
     lines = [f"| {head} |", "|---" * (head.count("|") + 1) + "|"]
     for row in rows:
-        cells = [VARIANTS[row["variant"]].title, str(len(row["seeds"]))]
+        variant = VARIANTS[row["variant"]]
+        cells = [variant.title, f"{variant.minutes:g}", str(len(row["seeds"]))]
         cells.append(" / ".join(str(steps) for steps in row["steps"]))
         for part in PARTS:
             cells += [_over_seeds(row[f"{part} dice {when}"]) for when in ("before", "after")]
@@ -337,22 +363,21 @@ def main() -> None:
     run.add_argument("data", type=Path)
     run.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     run.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    run.add_argument("--minutes", type=float, default=10.0)
-    run.add_argument("--steps", type=int, help="instead of minutes, on a busy machine")
     run.add_argument("--threads", type=int, default=2, help="processor cores")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    commands.add_parser("bases").add_argument("data", type=Path)
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "table":
         write_table()
         return
+    if options.command == "bases":
+        write_bases(options.data)
+        return
     torch.set_num_threads(options.threads)
-    budget = (
-        Budget(minutes=options.minutes) if options.steps is None else Budget(steps=options.steps)
-    )
     for seed in options.seeds:
         for name in options.only:
-            run_one(options.data, name, seed, budget, options.device)
+            run_one(options.data, name, seed, options.device)
 
 
 if __name__ == "__main__":

@@ -266,6 +266,8 @@ def _told(as_events: bool) -> Iterator[Callable[[Event], None]]:
             match event:
                 case {"event": "recipe", "recipe": recipe}:
                     console.print_json(data=recipe)
+                case {"event": "time box", "part": part, "steps": steps, "title": title}:
+                    console.print(f"{part}: about {steps} steps fit: {title}")
                 case {"event": "started", "problems": problems, "unused_frames": unused}:
                     for problem in problems.values():
                         console.print(f"left out: {problem}", markup=False)

@@ -12,7 +12,11 @@ import pytest
 from PIL import Image
 
 from napari_microaunet.curation import open_dataset, read_manifest
-from napari_microaunet.curation.incoming import incoming_frames, open_session
+from napari_microaunet.curation.incoming import (
+    frames_to_learn_from,
+    incoming_frames,
+    open_session,
+)
 from napari_microaunet.curation.placing import Shares
 from napari_microaunet.curation.session import KeptMap, MaskOrigin, Session
 from napari_microaunet.curation.writer import WriteOptions, write_dataset
@@ -54,6 +58,15 @@ def write(session, folder, **options):
     chosen = WriteOptions(**{"shares": HALVES, **options})
     append = folder.exists()
     return write_dataset(incoming_frames(session), folder, chosen, append=append)
+
+
+def test_a_model_learns_from_accepted_masks_alone(session, tmp_path):
+    write_dataset(frames_to_learn_from(session, 100), tmp_path / "set", WriteOptions(shares=HALVES))
+    frames = open_dataset(tmp_path / "set").frames
+    assert [frame.name for frame in frames] == [f"case 7/{number}" for number in (0, 1, 2, 3, 5)]
+    # Frame 3 was edited and not accepted: its mask may be half done.
+    assert [frame.labelled for frame in frames] == [True, True, True, False, False]
+    assert len(frames_to_learn_from(session, 1)) == 4
 
 
 def files(folder):

@@ -210,6 +210,22 @@ def test_the_split_is_read_without_unlabelled_validation_frames(tmp_path):
     assert validation.names == ("11",)
 
 
+def test_a_long_video_gives_no_more_unlabelled_frames_than_asked_for(tmp_path):
+    for number in range(14):
+        write(tmp_path, f"{number:02}", polyp(), seed=number)
+    for number in range(14, 40):
+        write(tmp_path, f"{number:02}", seed=number)
+    manifest = open_dataset(tmp_path).manifest
+    frames = tuple(
+        frame.model_copy(update={"split": "validation" if i < 2 else "training"})
+        for i, frame in enumerate(manifest.frames)
+    )
+    write_manifest(tmp_path / "manifest.json", manifest.model_copy(update={"frames": frames}))
+    training, _ = load_split(open_dataset(tmp_path), 16, most_unlabelled=3)
+    assert Counter(training.kinds) == {"polyp": 12, "unlabelled": 3}
+    assert [name[-2:] for name in training.names[-3:]] == ["14", "26", "39"]
+
+
 def test_too_few_polyps_are_refused_with_their_number(tmp_path):
     with pytest.raises(InputError, match=r"has 9 training frames .* and 10 are needed"):
         load_split(write_split(tmp_path, 9, 3), 16)

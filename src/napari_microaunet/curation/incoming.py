@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,7 @@ from napari_microaunet.curation.session.places import SUFFIX
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
+from napari_microaunet.frames.sequence import spread
 
 if TYPE_CHECKING:
     import re
@@ -167,6 +168,35 @@ def incoming_frames(
     if isinstance(source, Session):
         return _of_session(source, include, pattern)
     return _of_dataset(source, pattern)
+
+
+def frames_to_learn_from(session: Session, most_unlabelled: int) -> list[IncomingFrame]:
+    """List what a model can learn from while a session is under way.
+
+    Parameters
+    ----------
+    session : Session
+        With accepted frames.
+    most_unlabelled : int
+        So many of the others come along at most, spread evenly.
+
+    Returns
+    -------
+    list of IncomingFrame
+        In the order of the session. Only accepted frames have their masks: an edited one may be
+        half done.
+    """
+    frames = incoming_frames(session, "all")
+    accepted = {
+        number
+        for number, frame in enumerate(frames)
+        if frame.annotation is not None and frame.annotation.state == "accepted"
+    }
+    others = sorted(set(range(len(frames))) - accepted)
+    return [
+        frames[number] if number in accepted else replace(frames[number], read_mask=lambda: None)
+        for number in sorted(accepted.union(spread(others, most_unlabelled)))
+    ]
 
 
 def _of_session(

@@ -28,7 +28,8 @@ from napari_microaunet.distillation.recipe import (
     changed,
     finetuning_recipe,
 )
-from napari_microaunet.distillation.run_folder import RunFolder
+from napari_microaunet.distillation.run_folder import RunFolder, kept_recipe
+from napari_microaunet.distillation.time_box import as_fitted, fit_to_time
 from napari_microaunet.distillation.trainer import Outcome, train
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.sample_data import sample_data_folder
@@ -37,7 +38,7 @@ from napari_microaunet.prelabel.backends import torch_device
 from napari_microaunet.prelabel.masks import MaskSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from napari_microaunet.distillation.evaluation import Evaluation, Summary
@@ -118,7 +119,8 @@ def finetune(
     out : Path
         Folder of the runs, the model and the report.
     budget : Budget
-        Of the whole; where the teacher is adapted first it gets two fifths.
+        Of the whole; where the teacher is adapted first it gets two fifths. A recipe is fitted to
+        its minutes (see `fit_to_time`), but for what `changes` says.
     start : str
         Model to start from: a name in the library, or a file.
     teacher : str or None
@@ -162,6 +164,9 @@ def finetune(
     taught_by = None if teacher is None else find_model(teacher)
     recipes = _recipes(data, out, budget, old, taught_by, adapt_teacher, seed)
     recipes["student"] = changed(recipes["student"], changes)
+    for part, recipe in recipes.items():
+        fixed = changes if part == "student" else ()
+        recipes[part] = _in_time(recipe, out / part, device, fixed, _with_part(report, part))
     runs = {part: RunFolder(out / part, recipe) for part, recipe in recipes.items()}
     dataset = open_dataset(data, next(iter(runs.values())).manifest())
     scorer = Scorer(device, report, cancelled)
@@ -252,6 +257,24 @@ def _recipe(data: Path, start: Model, teacher: Teacher | None, budget: Budget, s
         ),
         {"size.side": height},
     )
+
+
+def _in_time(
+    recipe: Recipe,
+    folder: Path,
+    device: str,
+    fixed: Collection[str],
+    report: Callable[[Event], None],
+) -> Recipe:
+    """Fit a recipe to its minutes, or as it was fitted when its run began."""
+    kept = kept_recipe(folder)
+    if kept is not None:
+        return as_fitted(recipe, kept)
+    if recipe.budget.minutes is None:
+        return recipe
+    box = fit_to_time(recipe, device, fixed)
+    report({"event": "time box", "steps": box.steps, "title": box.title})
+    return box.recipe
 
 
 def _share(budget: Budget, share: float) -> Budget:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _FINETUNING = Path(__file__).parent / "recipes" / "finetune.toml"
 
+_HEADROOM = 1.25
+
 Value = bool | int | float | str
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=100)]
@@ -48,6 +50,9 @@ class BatchSettings(_Section):
         Share of negative frames, in [0, 1].
     unlabelled : float
         Share of frames without a mask; used only where there is a teacher.
+    most_unlabelled : int
+        Frames without a mask that are read at most, spread evenly over them: a long video has
+        more than the teacher can label and the memory can hold.
     source_weights : dict of str to float
         How often a frame of a source is drawn, relative to the others (1).
     """
@@ -57,7 +62,24 @@ class BatchSettings(_Section):
     echo: Annotated[int, Field(ge=1, le=16)] = 1
     negatives: Share = 0.3
     unlabelled: Share = 0.15
+    most_unlabelled: Annotated[int, Field(ge=0)] = 1000
     source_weights: dict[str, Weight] = {}
+
+
+class Replay(_Section):
+    """Frames that the model knew before, shown again so that it forgets less.
+
+    Attributes
+    ----------
+    share : float
+        Of the frames in every batch, in [0, 1).
+    data : Path, optional
+        A curated dataset, or another folder with masks, whose training split is replayed, relative
+        to the recipe's file; rendered frames that come with the package by default.
+    """
+
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    data: Path | None = None
 
 
 class SizeSettings(_Section):
@@ -81,6 +103,11 @@ class SizeSettings(_Section):
     kept: Annotated[int, Field(ge=32, le=4096)] | None = None
     first: Annotated[int, Field(ge=32, le=2048)] = 160
     first_share: Share = 0.5
+
+    @property
+    def read_at(self) -> int:
+        """Height and width of the frames in memory."""
+        return self.kept or round(self.side * _HEADROOM)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -266,6 +293,7 @@ class Recipe(_Section):
     seed: Annotated[int, Field(ge=0)] = 1
     budget: Budget
     batch: BatchSettings = BatchSettings()
+    replay: Replay = Replay()
     size: SizeSettings = SizeSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
@@ -308,6 +336,8 @@ def read_recipe(path: Path) -> Recipe:
         "data": folder / recipe.data,
         "start": _beside(folder, recipe.start),
     }
+    if recipe.replay.data is not None:
+        changed["replay"] = recipe.replay.model_copy(update={"data": folder / recipe.replay.data})
     if recipe.teacher is not None:
         model = _beside(folder, recipe.teacher.model)
         changed["teacher"] = recipe.teacher.model_copy(update={"model": model})

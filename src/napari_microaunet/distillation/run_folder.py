@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from napari_microaunet.curation.manifest import Manifest
 
 _FACTS = "facts"
+_RECIPE = "recipe.json"
 
 
 class RunFolder:
@@ -62,7 +63,7 @@ class RunFolder:
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path = path
         self._recipe = recipe
-        self.recipe_file = path / "recipe.json"
+        self.recipe_file = path / _RECIPE
         self.manifest_file = path / "manifest.json"
         self.metrics_file = path / "metrics.jsonl"
         self.state_file = path / "state.safetensors"
@@ -77,8 +78,9 @@ class RunFolder:
         # Listed first: another process of the same training may be writing the recipe right now.
         files = path.iterdir() if path.is_dir() else ()
         others = [file for file in files if not file.name.startswith(".")]
-        if self.recipe_file.is_file():
-            self._compare(_read_recipe(self.recipe_file))
+        kept = kept_recipe(path)
+        if kept is not None:
+            self._compare(kept)
         elif others:
             raise InputError(
                 f"{path} holds other files, such as {others[0].name}; choose an empty folder for "
@@ -185,7 +187,17 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is damaged ({error}); delete it and try again.") from error
 
 
-def _read_recipe(path: Path) -> Recipe:
+def kept_recipe(folder: Path) -> Recipe | None:
+    """Read the recipe of a run that has begun; None where none has.
+
+    Raises
+    ------
+    InputError
+        If it is damaged or from another version.
+    """
+    path = folder / _RECIPE
+    if not path.is_file():
+        return None
     try:
         return Recipe.model_validate_json(path.read_bytes())
     except ValidationError as error:

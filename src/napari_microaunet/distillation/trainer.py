@@ -30,6 +30,7 @@ from napari_microaunet.distillation.learner import (
 )
 from napari_microaunet.distillation.objective import stage_at, weighted_losses
 from napari_microaunet.distillation.processes import count_chunks, start_fabric
+from napari_microaunet.distillation.replay import load_replayed
 from napari_microaunet.distillation.soft_labels import soft_labels
 from napari_microaunet.distillation.training_frames import Batches, load_split
 from napari_microaunet.distillation.training_state import Facts, load_state, save_state
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.run_folder import RunFolder
     from napari_microaunet.networks.segmentation_network import SegmentationNetwork
 
-_HEADROOM = 1.25
 _SAVE_EVERY = 60.0  # seconds
 _TELL_EVERY = 1.0  # seconds
 _METRICS_LINES = 200  # lines about steps in the course of a budget
@@ -182,10 +182,17 @@ class _Training:
         torch.manual_seed(recipe.seed)
         self.parent, network = load_start(recipe)
         taught_by = load_teacher(recipe)
-        kept = recipe.size.kept or round(recipe.size.side * _HEADROOM)
         self.frames, held_out = load_split(
-            dataset, kept, progress=self._tell_of("reading"), cancelled=cancelled
+            dataset,
+            recipe.size.read_at,
+            progress=self._tell_of("reading"),
+            cancelled=cancelled,
+            most_unlabelled=recipe.batch.most_unlabelled if recipe.teacher else 0,
         )
+        self.own_frames = len(self.frames)
+        if recipe.replay.share > 0:
+            replayed = load_replayed(recipe.replay, dataset, recipe.size.read_at, cancelled)
+            self.frames = self.frames.joined(replayed)
         self.held_out = held_out.spread(recipe.validation.frames)
         self.watched = WatchedFrames(held_out, self.parent, recipe.size.side)
         # Their video or folder is held out, for which they lack a mask.
@@ -199,6 +206,7 @@ class _Training:
             recipe.seed,
             negatives=batch.negatives,
             unlabelled=batch.unlabelled if recipe.teacher else 0.0,
+            replayed=recipe.replay.share,
             source_weights=batch.source_weights,
         )
         self.teacher, soft = self._prepare_teacher(taught_by)
@@ -296,7 +304,8 @@ class _Training:
             {
                 "event": "started",
                 "step": self.step,
-                "training_frames": len(self.frames),
+                "training_frames": self.own_frames,
+                "replayed_frames": len(self.frames) - self.own_frames,
                 "validation_frames": len(self.held_out),
                 "unused_frames": self.unused,
                 "problems": self.frames.problems | self.held_out.problems,
@@ -326,7 +335,7 @@ class _Training:
         if budget.steps is not None:
             return self.step / budget.steps
         if budget.epochs is not None:
-            return self.step * self.recipe.batch.size / (budget.epochs * len(self.frames))
+            return self.step * self.recipe.batch.size / (budget.epochs * self.own_frames)
         assert budget.minutes is not None  # noqa: S101 - one of the three is set
         return float(self.fabric.broadcast(self._seconds() / (budget.minutes * 60)))
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.frames import FieldOfView
 
-Kind = Literal["polyp", "negative", "unlabelled"]
-_KINDS: tuple[Kind, ...] = ("polyp", "negative", "unlabelled")
+Kind = Literal["polyp", "negative", "unlabelled", "replayed"]
+_KINDS: tuple[Kind, ...] = ("polyp", "negative", "unlabelled", "replayed")
 
 # Three channels and the labels, a byte per pixel each: 410 kB for a frame of 320 x 320.
 _BYTES_PER_PIXEL = 4
@@ -54,9 +54,10 @@ class TrainingFrames:
         0 background, 1 polyp, 255 ignore. A frame without a mask is 255 everywhere.
     names, groups, sources : tuple of str
         Of each frame, as in its `FrameRecord`.
-    kinds : tuple of {"polyp", "negative", "unlabelled"}
+    kinds : tuple of {"polyp", "negative", "unlabelled", "replayed"}
         Whether a frame's mask shows a polyp, or none, or says nothing: it is missing, ignores
-        every pixel, or shows a polyp that is too small to be seen at this size.
+        every pixel, or shows a polyp that is too small to be seen at this size. Replayed frames
+        are those of another dataset, which the model knew before.
     problems : dict of str to str
         Frames that could not be read and are left out, by name, and why.
     """
@@ -158,6 +159,19 @@ class TrainingFrames:
             problems=problems,
         )
 
+    def joined(self, others: TrainingFrames) -> Self:
+        """Return these frames and then others of the same size."""
+        return replace(
+            self,
+            images=torch.cat([self.images, others.images]),
+            labels=torch.cat([self.labels, others.labels]),
+            names=self.names + others.names,
+            groups=self.groups + others.groups,
+            sources=self.sources + others.sources,
+            kinds=self.kinds + others.kinds,
+            problems=self.problems | others.problems,
+        )
+
     def spread(self, most: int) -> Self:
         """Choose frames evenly, from the first to the last of each kind.
 
@@ -189,6 +203,8 @@ def load_split(
     side: int,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    *,
+    most_unlabelled: int = 1000,
 ) -> tuple[TrainingFrames, TrainingFrames]:
     """Read the training frames, and the validation frames that are labelled.
 
@@ -196,6 +212,8 @@ def load_split(
     ----------
     dataset, side, progress, cancelled
         As for `TrainingFrames.load`.
+    most_unlabelled : int
+        So many of the training frames without a mask are read at most, spread evenly.
 
     Returns
     -------
@@ -209,7 +227,9 @@ def load_split(
     CancelledError
         If `cancelled` says so.
     """
-    training = dataset.indices("training")
+    labelled = dataset.indices("training", labelled=True)
+    unlabelled = sorted(set(dataset.indices("training")).difference(labelled))
+    training = sorted(labelled + spread(unlabelled, most_unlabelled))
     validation = dataset.indices("validation", labelled=True)
     total = len(training) + len(validation)
     # Masks are counted before frames are read, which can take minutes, and polyps after it.
@@ -236,9 +256,9 @@ def load_split(
 class Batches:
     """Which frames each step of a training looks at: endless, and a function of seed and step.
 
-    Each kind of frame (polyp, negative, unlabelled) has its share of the batches, and is drawn in
-    shuffled epochs of its own: every frame once before any comes again. A share that is no
-    whole number of frames is kept over several steps.
+    Each kind of frame (polyp, negative, unlabelled, replayed) has its share of the batches, and is
+    drawn in shuffled epochs of its own: every frame once before any comes again. A share that is
+    no whole number of frames is kept over several steps.
 
     Parameters
     ----------
@@ -248,8 +268,8 @@ class Batches:
         Frames in a batch.
     seed : int
         Of the order, at least 0.
-    negatives, unlabelled : float
-        Shares of the two kinds in [0, 1]; the rest shows polyps. A kind that there are
+    negatives, unlabelled, replayed : float
+        Shares of these kinds in [0, 1]; the rest shows polyps. A kind that there are
         no frames of leaves its share to the others, in proportion.
     source_weights : mapping of str to float, optional
         How often a frame of a source is drawn compared with the others of its kind, which have
@@ -269,15 +289,18 @@ class Batches:
         *,
         negatives: float = 0.3,
         unlabelled: float = 0.2,
+        replayed: float = 0.0,
         source_weights: Mapping[str, float] | None = None,
     ) -> None:
-        if negatives + unlabelled >= 1:
+        others = negatives + unlabelled + replayed
+        if others >= 1:
             raise InputError(
-                f"Shares of {negatives:g} negative and {unlabelled:g} unlabelled frames leave "
-                "no room for polyps in a batch; choose shares that add up to less than 1."
+                f"Shares of {negatives:g} negative, {unlabelled:g} unlabelled and {replayed:g} "
+                "replayed frames leave no room for polyps in a batch; choose shares that add up to "
+                "less than 1."
             )
         self.size = size
-        asked = (1 - negatives - unlabelled, negatives, unlabelled)
+        asked = (1 - others, negatives, unlabelled, replayed)
         weights = np.array([(source_weights or {}).get(source, 1.0) for source in frames.sources])
         kinds = np.array(frames.kinds)
         self._streams: list[_Stream] = []
@@ -303,8 +326,8 @@ class Batches:
         Returns
         -------
         int64 tensor, shape (size,)
-            Numbers of frames, those with polyps first, then negative, then unlabelled ones: any
-            regular part of it (every second, say) has about the same share of each.
+            Numbers of frames, those with polyps first, then negative, unlabelled and replayed ones:
+            any regular part of it (every second, say) has about the same share of each.
         """
         start, stop = self._drawn(step), self._drawn(step + 1)
         parts = [

@@ -49,6 +49,7 @@ class FinetuneRun(QWidget):
         self._graphics = ""
         self.runs = ComboBox(label="Run", choices=_run_choices)
         self.status = QLabel(wordWrap=True)
+        self.plan = QLabel(objectName="quiet", wordWrap=True)
         self.load = QLabel(objectName="quiet")
         self.bar = QProgressBar(textVisible=False, maximum=1000)
         self.bar.setFixedHeight(8)
@@ -60,6 +61,11 @@ class FinetuneRun(QWidget):
         as_wide_as_the_dock(self.runs.native)
         hint(self.runs.native, "Runs on this machine, the latest first.")
         hint(self.stop_button, "Stop after the step at hand; it can go on later.")
+        hint(
+            self.plan,
+            "How the run makes do with its minutes. Where few steps fit, it begins with small\n"
+            "frames or keeps the encoder as it is; what you set under Advanced stays.",
+        )
         hint(self.load, "What the run takes of this machine, measured now.")
         hint(
             self.curves,
@@ -74,7 +80,7 @@ class FinetuneRun(QWidget):
         layout.setVerticalSpacing(5)
         layout.addRow(self.runs.label, self.runs.native)
         layout.addRow(progress)
-        for row in (self.status, self.load, self.strip, self.curves):
+        for row in (self.status, self.plan, self.load, self.strip, self.curves):
             layout.addRow(row)
         self._timer = QTimer(self, interval=_LOOK_MS)
         self._timer.timeout.connect(self._look)
@@ -104,6 +110,7 @@ class FinetuneRun(QWidget):
         self._position, self.state, self._graphics = 0, None, ""
         self.curves.clear()
         self.strip.clear()
+        self.plan.hide()
         try:
             self.job = None if name is None else FinetuneJob(jobs_folder() / name)
         except InputError as error:
@@ -145,6 +152,9 @@ class FinetuneRun(QWidget):
     def _tell(self, events: list[Event]) -> None:
         """Say how far the run is, by the last event that tells."""
         for event in events:
+            if event["event"] == "time box":
+                self.plan.setText(f"About {event['steps']} steps fit: {event['title']}")
+                self.plan.show()
             if event["event"] == "out of memory" and self.state is JobState.RUNNING:
                 show_info(
                     "The graphics card's memory is full: going on with "

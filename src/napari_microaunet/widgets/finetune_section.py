@@ -12,11 +12,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QMessageBox, QWidget
 
 from napari_microaunet.curation.dataset import open_dataset
-from napari_microaunet.curation.incoming import incoming_frames
+from napari_microaunet.curation.incoming import frames_to_learn_from
 from napari_microaunet.curation.session import ReviewState
 from napari_microaunet.curation.writer import write_dataset
 from napari_microaunet.distillation.advice import look_at
 from napari_microaunet.distillation.jobs import FinetuneJob, JobState
+from napari_microaunet.distillation.recipe import finetuning_recipe
 from napari_microaunet.errors import InputError
 from napari_microaunet.widgets.finetune_result import FinetuneResult
 from napari_microaunet.widgets.finetune_run import FinetuneRun, suggested_name
@@ -140,7 +141,8 @@ class FinetuneSection(QWidget):
         job = FinetuneJob.new(request)
 
         def write() -> Path:
-            write_dataset(incoming_frames(session, "all"), job.dataset)
+            most = finetuning_recipe().batch.most_unlabelled if request.teacher else 0
+            write_dataset(frames_to_learn_from(session, most), job.dataset)
             return job.dataset
 
         self._advise(write, lambda found: self._begin(job, found))

@@ -59,6 +59,7 @@ class FinetuneSettings(QWidget):
             "optimiser.encoder_factor": ComboBox(
                 label="Layers",
                 choices=[
+                    ("as the time allows", None),
                     ("all", recipe.optimiser.encoder_factor),
                     ("all but the encoder", 0.0),
                 ],
@@ -73,6 +74,7 @@ class FinetuneSettings(QWidget):
             "batch.size": SpinBox(label="Batch", min=2, max=256, value=recipe.batch.size),
             "batch.negatives": _share("Negatives", recipe.batch.negatives),
             "batch.unlabelled": _share("Not labelled", recipe.batch.unlabelled),
+            "replay.share": _share("Replayed", recipe.replay.share),
             "imitation.share": _share("Imitation", recipe.imitation.share, least=0.05),
             "imitation.divergence": _weight("Teacher counts", recipe.imitation.divergence),
             "imitation.boundary": _weight("Outline counts", recipe.imitation.boundary),
@@ -196,6 +198,8 @@ _ADVANCED_HINTS = {
     "alarms, and more polyps overlooked.",
     "batch.unlabelled": "Share of frames that nobody has reviewed, which the teacher labels. More\n"
     "help where you have accepted few frames and the teacher is good.",
+    "replay.share": "Share of frames that the model knew before, rendered ones that come with the\n"
+    "plugin: more of them, less is forgotten and less is learned.",
     "imitation.share": "Share of the time in which the model imitates the teacher; in the rest it\n"
     "learns to prefer polyps to what looks like them. 1 leaves the second stage out.",
     "imitation.divergence": "How much the teacher counts beside your masks, which count 1.",
