@@ -13,14 +13,16 @@ from napari_microaunet.distillation.time_box import ENOUGH_STEPS, WAYS, as_fitte
 RECIPE = finetuning_recipe()
 
 
-def fitted(seconds, minutes=10, fixed=()):
+def fitted(seconds, minutes=10, fixed=(), side=256):
     """Fit to a machine where a step takes so long, by pixels and by layers."""
 
     def step_time(recipe, side, _device):
         kept = 0.5 if recipe.optimiser.encoder_factor == 0 else 1
         return seconds * kept * (side / recipe.size.side) ** 2
 
-    recipe = RECIPE.model_copy(update={"budget": Budget(minutes=minutes)})
+    recipe = changed(RECIPE, {"size.side": side}).model_copy(
+        update={"budget": Budget(minutes=minutes)}
+    )
     return fit_to_time(recipe, "cpu", fixed, step_time)
 
 
@@ -51,9 +53,11 @@ def test_what_a_user_has_set_stays_so():
     assert fitted(100, fixed={"size.first_share"}).recipe == RECIPE
 
 
-@given(st.floats(0.01, 100), st.floats(0.1, 600))
-def test_there_is_always_a_step_to_take(seconds, minutes):
-    assert fitted(seconds, minutes).steps >= 1
+@given(st.floats(0.01, 100), st.floats(0.1, 600), st.sampled_from([32, 64, 128, 256, 384]))
+def test_every_machine_and_size_gets_a_recipe(seconds, minutes, side):
+    box = fitted(seconds, minutes, side=side)
+    assert box.steps >= 1
+    assert box.recipe.size.first_share == 0 or box.recipe.size.first <= side
 
 
 def test_a_run_that_goes_on_makes_do_as_before():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -22,7 +21,7 @@ from napari_microaunet.distillation.training_frames import Batches, TrainingFram
 from napari_microaunet.distillation.views import Views
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection
 
     from napari_microaunet.distillation.recipe import Recipe, Value
     from napari_microaunet.distillation.training_frames import Kind
@@ -41,24 +40,34 @@ class Way(NamedTuple):
     ----------
     title : str
         In words.
-    changes : mapping of str to value
-        What differs in the recipe.
+    small_first : bool
+        Whether frames are small for half of the time.
+    keep_encoder : bool
+        Whether the encoder stays as it is.
     """
 
     title: str
-    changes: Mapping[str, Value]
+    small_first: bool = False
+    keep_encoder: bool = False
+
+    def changes(self, side: int) -> dict[str, Value]:
+        """Return what differs in a recipe for frames of some height and width."""
+        small: dict[str, Value] = {"size.first": _smaller(side), "size.first_share": 0.5}
+        kept: dict[str, Value] = {"optimiser.encoder_factor": 0.0}
+        return (small if self.small_first else {}) | (kept if self.keep_encoder else {})
 
 
-_SMALL_FIRST = {"size.first_share": 0.5}
 # In the order in which they are tried.
 WAYS = (
-    Way("all layers, full size", MappingProxyType({})),
-    Way("all layers, small frames for half of the time", MappingProxyType(_SMALL_FIRST)),
-    Way(
-        "encoder kept, small frames for half of the time",
-        MappingProxyType(_SMALL_FIRST | {"optimiser.encoder_factor": 0.0}),
-    ),
+    Way("all layers, full size"),
+    Way("all layers, small frames for half of the time", small_first=True),
+    Way("encoder kept, small frames for half of the time", small_first=True, keep_encoder=True),
 )
+
+
+def _smaller(side: int) -> int:
+    """Return five eighths of a side, which takes two fifths of the time, as networks can halve."""
+    return max(32, side * 5 // 8 // 32 * 32)
 
 
 @dataclass(frozen=True)
@@ -108,9 +117,10 @@ def fit_to_time(
     assert minutes is not None  # noqa: S101 - asked for by contract
     step_time = measure if seconds_per_step is None else seconds_per_step
     for way in WAYS:
-        if way.changes.keys() & set(fixed):
+        changes = way.changes(recipe.size.side)
+        if changes.keys() & set(fixed):
             continue
-        tried = changed(recipe, way.changes)
+        tried = changed(recipe, changes)
         size = tried.size
         # Steps per second, over the two parts of the time.
         rate = sum(
@@ -126,7 +136,7 @@ def fit_to_time(
 
 def as_fitted(recipe: Recipe, like: Recipe) -> Recipe:
     """Return a recipe that makes do with the time as another one, which was fitted before."""
-    fields = {name for way in WAYS for name in way.changes}
+    fields = {name for way in WAYS for name in way.changes(like.size.side)}
     return changed(recipe, {name: _value(like, name) for name in fields})
 
 
