@@ -9,13 +9,15 @@ and its ONNX graph to ``src/napari_microaunet/weights/``, and the run's recipe a
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.groups import find_groups
 from napari_microaunet.distillation.evaluation import Evaluation, evaluate
@@ -100,9 +102,23 @@ def score(
     )
 
 
+def recipe_of(run: Path) -> dict[str, Any]:
+    """Read the recipe of a run; paths in it are told from ``training/`` on."""
+
+    def passed_on(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: passed_on(of) for key, of in value.items()}
+        if isinstance(value, str) and Path(value).is_absolute():
+            return os.path.relpath(value, HERE)
+        return value
+
+    recipe: dict[str, Any] = passed_on(json.loads((run / "recipe.json").read_bytes()))
+    return recipe
+
+
 def describe(run: Path) -> str:
     """Say in two sentences how a run was trained."""
-    recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    recipe = recipe_of(run)
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     teacher = recipe["teacher"]
     taught = (
@@ -153,6 +169,7 @@ def main(data: Path, chosen: Sequence[str]) -> None:
                         "training"
                     )
                 },
+                "recipe": recipe_of(run),
                 "licence": LICENCE,
                 "created": datetime.now(UTC).date().isoformat(),
             }
@@ -162,8 +179,10 @@ def main(data: Path, chosen: Sequence[str]) -> None:
         save_checkpoint(path, network, card, half=name == "expert")
         model = find_model(str(path))
         export_onnx(network, BUNDLED / onnx_name(model))
-        for file in ("recipe.json", "metrics.jsonl", "curves.png"):
-            shutil.copy(run / file, HERE / "logs" / f"{name}-{file}")
+        for kept in ("metrics.jsonl", "curves.png"):
+            shutil.copy(run / kept, HERE / "logs" / f"{name}-{kept}")
+        with replacing(HERE / "logs" / f"{name}-recipe.json") as file:
+            file.write(json.dumps(recipe_of(run), indent=1).encode())
         print(model.card.model_dump_json(indent=1))
 
 
