@@ -1,9 +1,10 @@
 """What fine-tuning gains at a hospital that the student has never seen.
 
 CVC-ClinicDB plays that hospital: the student, and the expert that teaches it, were trained without
-it (``recipes/shifted-student.toml`` and ``shifted-expert.toml``). Each seed draws other sequences
-until they hold 100 frames, which are the user's; all other sequences judge. What is forgotten is
-seen on Kvasir-SEG's validation frames and on PolypGen's frames without a polyp.
+it (``recipes/shifted-student.toml`` and ``shifted-expert.toml``). Each seed draws 11 of its 23
+sequences and 100 frames spread over them, which the user has labelled; where a teacher takes part
+it gives the other frames of these sequences soft labels. The other 12 sequences judge. What is
+forgotten is seen on Kvasir-SEG's validation frames and PolypGen's frames without a polyp.
 
 ``python training/domain_shift.py bases DATA`` writes both to ``training/weights/`` when they are
 trained. ``python training/domain_shift.py run DATA [--only VARIANT] [--seeds 1 2 3]`` trains what
@@ -30,17 +31,19 @@ from bundle import MOST_FLAGGED, listed
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation import FrameRecord, Manifest, open_dataset, write_manifest
+from napari_microaunet.distillation.augmentation.settings import AugmentationSettings
 from napari_microaunet.distillation.bootstrap import bootstrap_interval
 from napari_microaunet.distillation.finetune import finetune
 from napari_microaunet.distillation.model_file import Scorer
 from napari_microaunet.distillation.recipe import Budget
 from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
+from napari_microaunet.frames.sequence import spread
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import find_model
 from napari_microaunet.prelabel.masks import MaskSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.curation.manifest import Split
@@ -54,8 +57,10 @@ LOGS = HERE / "logs"
 WEIGHTS = HERE / "weights"
 STUDENT = WEIGHTS / "shifted-student.safetensors"
 EXPERT = WEIGHTS / "shifted-expert.safetensors"
+# A user with 100 frames of some videos; about a fifth of them, in videos of their own, validate.
 USERS_FRAMES = 100
-VALIDATION_FRAMES = 20  # of them: about a fifth, in sequences of their own
+USERS_SEQUENCES = 11
+VALIDATION_SEQUENCES = 2
 
 
 @dataclass(frozen=True)
@@ -84,30 +89,43 @@ class Variant:
     changes: dict[str, Value] = field(default_factory=dict)
 
 
-_NO_REPLAY: dict[str, Value] = {"replay.share": 0.0}
-# What the package would do where few steps fit, and what it then would not: its `WAYS`.
-_ALL_LAYERS: dict[str, Value] = {"size.first_share": 0.0, "optimiser.encoder_factor": 0.5}
+_FULL: dict[str, Value] = {"size.first_share": 0.0, "optimiser.encoder_factor": 1.0}
+_LABELS = _FULL | {"replay.share": 0.0}
+_SMALL_FIRST: dict[str, Value] = {"size.first_share": 0.5}
 
 VARIANTS = {
     "default": Variant("as the package does: labels, expert, rendered frames replayed", 10),
-    "labels": Variant("labels alone", 3, teacher=False, changes=_NO_REPLAY),
-    "replay": Variant("labels, rendered frames replayed", 3, teacher=False),
+    "labels": Variant("labels alone", 4, teacher=False, changes=_LABELS),
+    "expert": Variant("labels and the expert", 4, changes=_LABELS),
+    "replay": Variant("labels, rendered frames replayed", 4, teacher=False, changes=_FULL),
     "own-replay": Variant(
-        "labels, frames of Kvasir-SEG replayed", 3, teacher=False, replays="kvasir-seg"
+        "labels, frames of Kvasir-SEG replayed", 4, teacher=False, replays="kvasir-seg"
     ),
-    "expert": Variant("labels and the expert", 3, changes=_NO_REPLAY),
-    "full": Variant("all layers, full size", 1, teacher=False, changes=_ALL_LAYERS),
+    "strong": Variant(
+        "labels alone, augmented as when trained from scratch",
+        4,
+        teacher=False,
+        changes=_LABELS | {f"augmentation.{name}": value for name, value in AugmentationSettings()},
+    ),
+    # What the package does where few steps fit, see `time_box.WAYS`.
+    "full": Variant("all layers, full size", 1, teacher=False, changes=_FULL),
     "small-first": Variant(
         "all layers, small frames for half of the time",
         1,
         teacher=False,
-        changes=_ALL_LAYERS | {"size.first_share": 0.5},
+        changes=_FULL | _SMALL_FIRST,
     ),
     "decoder": Variant(
+        "encoder kept, full size",
+        1,
+        teacher=False,
+        changes=_FULL | {"optimiser.encoder_factor": 0.0},
+    ),
+    "small-decoder": Variant(
         "encoder kept, small frames for half of the time",
         1,
         teacher=False,
-        changes={"size.first_share": 0.5, "optimiser.encoder_factor": 0.0},
+        changes=_SMALL_FIRST | {"optimiser.encoder_factor": 0.0},
     ),
 }
 
@@ -116,7 +134,10 @@ VARIANTS = {
 
 
 def write_frames(
-    folder: Path, name: str, parts: Iterable[tuple[CuratedDataset, dict[int, Split]]]
+    folder: Path,
+    name: str,
+    parts: Iterable[tuple[CuratedDataset, dict[int, Split]]],
+    unlabelled: Collection[str] = (),
 ) -> Path:
     """Gather frames of several datasets under one manifest, as hard links: nothing is copied.
 
@@ -128,6 +149,8 @@ def write_frames(
         Of the new dataset.
     parts : iterable of (CuratedDataset, dict of int to Split)
         Datasets, and which of their frames go into which split.
+    unlabelled : collection of str
+        Frames whose masks stay behind, by their names in the datasets.
     """
     shutil.rmtree(folder, ignore_errors=True)
     records = []
@@ -135,7 +158,8 @@ def write_frames(
         for index, split in splits.items():
             record = dataset.frames[index]
             files = {}
-            for kind in ("image", "mask"):
+            labelled = record.name not in unlabelled
+            for kind in ("image", "mask") if labelled else ("image",):
                 file = getattr(record, kind)
                 if file is not None:
                     target = folder / dataset.name / file
@@ -146,15 +170,17 @@ def write_frames(
                 "name": f"{dataset.name}/{record.name}",
                 "group": f"{dataset.name}/{record.group}",
                 "split": split,
-                "negative": record.negative or record.mask is None,
+                "negative": labelled and (record.negative or record.mask is None),
             }
-            records.append(FrameRecord(**record.model_dump(exclude={*update}) | update))
+            of_mask = {"mask", "mask_sha256", "polyp_pixels", "ignored_pixels"}
+            left_out = {*update} if labelled else {*update} | of_mask
+            records.append(FrameRecord(**record.model_dump(exclude=left_out) | update))
     write_manifest(folder / "manifest.json", Manifest(name=name, frames=tuple(records)))
     return folder
 
 
 def users_split(groups: Sequence[str], seed: int) -> dict[int, Split]:
-    """Draw the sequences of the user's frames; the others are the test.
+    """Draw the sequences of the user's frames, and frames spread over them; the rest is the test.
 
     Parameters
     ----------
@@ -164,16 +190,16 @@ def users_split(groups: Sequence[str], seed: int) -> dict[int, Split]:
         Of the order in which sequences are drawn.
     """
     order = np.random.default_rng(seed).permutation(sorted(set(groups))).tolist()
-    splits: dict[int, Split] = {}
-    for group in order:
-        members = [index for index, of in enumerate(groups) if of == group]
-        users = sum(split != "test" for split in splits.values())
-        split: Split = "validation" if users < VALIDATION_FRAMES else "training"
-        if users >= USERS_FRAMES:
-            split = "test"
-        elif users + len(members) > USERS_FRAMES:  # the rest of the sequence is left out
-            members = members[: USERS_FRAMES - users]
-        splits |= dict.fromkeys(members, split)
+    members = {of: [index for index, group in enumerate(groups) if group == of] for of in order}
+    users, others = order[:USERS_SEQUENCES], order[USERS_SEQUENCES:]
+    splits: dict[int, Split] = {index: "test" for of in others for index in members[of]}
+    left = USERS_FRAMES
+    # The shortest first, so that the longer ones make up for what they lack.
+    for number, of in enumerate(sorted(users, key=lambda group: len(members[group]))):
+        chosen = spread(members[of], round(left / (len(users) - number)))
+        left -= len(chosen)
+        split: Split = "validation" if of in users[:VALIDATION_SEQUENCES] else "training"
+        splits |= dict.fromkeys(chosen, split)
     return splits
 
 
@@ -192,12 +218,23 @@ def reference_frames(data: Path) -> Path:
 
 
 def users_frames(data: Path, seed: int) -> Path:
-    """Write the frames of the hospital for one seed, once."""
+    """Write the frames of the hospital for one seed, once.
+
+    Other frames of the sequences that the user labelled some of come along without a mask.
+    """
     folder = SHIFT / f"frames-{seed}"
     if not (folder / "manifest.json").is_file():
         hospital = open_dataset(data / "cvc-clinicdb")
         groups = [frame.group for frame in hospital.frames]
-        write_frames(folder, f"hospital {seed}", [(hospital, users_split(groups, seed))])
+        splits = users_split(groups, seed)
+        teaching = {groups[index] for index, split in splits.items() if split == "training"}
+        others = [i for i, group in enumerate(groups) if group in teaching and i not in splits]
+        write_frames(
+            folder,
+            f"hospital {seed}",
+            [(hospital, splits | dict.fromkeys(others, "training"))],
+            unlabelled={hospital.frames[index].name for index in others},
+        )
     return folder
 
 

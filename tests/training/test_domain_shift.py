@@ -29,7 +29,7 @@ def shift(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         yield module
 
 
-@given(st.lists(st.integers(4, 25), min_size=14, max_size=25), st.integers(0, 50))
+@given(st.lists(st.integers(6, 25), min_size=18, max_size=25), st.integers(0, 50))
 def test_the_user_has_a_hundred_frames_in_sequences_of_their_own(
     shift: ModuleType, lengths: list[int], seed: int
 ) -> None:
@@ -37,7 +37,11 @@ def test_the_user_has_a_hundred_frames_in_sequences_of_their_own(
     splits = shift.users_split(groups, seed)
     assert splits == shift.users_split(groups, seed)
     count = Counter(splits.values())
-    assert count["training"] + count["validation"] == min(shift.USERS_FRAMES, len(groups))
+    of_users = {groups[index] for index, split in splits.items() if split != "test"}
+    assert len(of_users) == shift.USERS_SEQUENCES
+    there = sum(group in of_users for group in groups)
+    assert count["training"] + count["validation"] == min(shift.USERS_FRAMES, there)
+    assert count["test"] == len(groups) - there
     of_group: dict[str, set[str]] = {}
     for index, split in splits.items():
         of_group.setdefault(groups[index], set()).add(split)
