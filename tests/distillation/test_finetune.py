@@ -17,7 +17,7 @@ from small_frames import write_frames
 from typer.testing import CliRunner
 
 from napari_microaunet.cli import app, main
-from napari_microaunet.distillation import trainer
+from napari_microaunet.distillation import time_box, trainer
 from napari_microaunet.distillation.finetune import finetune
 from napari_microaunet.distillation.recipe import Budget, finetuning_recipe
 from napari_microaunet.networks import build
@@ -147,6 +147,36 @@ def test_the_same_command_again_changes_nothing(done, folder: Path) -> None:
     assert read_card(out / "model.safetensors").sha256 == weights
     assert "Dice per frame" in result.stdout
     assert "left out: Frame unlabelled/broken" in result.stderr
+
+
+def test_a_recipe_is_fitted_to_its_minutes_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(step_time: float, stop_at: str) -> list[dict]:
+        monkeypatch.setattr(time_box, "measure", lambda *_: step_time)
+        events: list[dict] = []
+        finetune(
+            folder / "frames",
+            tmp_path / "out",
+            Budget(minutes=10),
+            start=str(folder / "student.safetensors"),
+            teacher=None,
+            device="cpu",
+            report=events.append,
+            cancelled=lambda: events[-1]["event"] == stop_at,
+        )
+        return events
+
+    slow = run(step_time=100.0, stop_at="step")
+    box = next(event for event in slow if event["event"] == "time box")
+    assert box["part"] == "student"
+    assert box["title"].startswith("encoder kept")
+    # However quick the machine is when it goes on: the run stays what it was.
+    again = run(step_time=1e-6, stop_at="started")
+    assert "time box" not in [event["event"] for event in again]
+    recipes = [e["recipe"] for e in (*slow, *again) if e["event"] == "recipe"]
+    assert recipes[0] == recipes[1]
+    assert recipes[0]["optimiser"]["encoder_factor"] == 0
 
 
 def test_it_can_be_stopped_while_it_scores(done, folder: Path) -> None:

@@ -44,8 +44,13 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.evaluation import Evaluation, Summary
     from napari_microaunet.distillation.recipe import Value
     from napari_microaunet.distillation.trainer import Event
+    from napari_microaunet.networks import Network
 
 _TEACHER_SHARE = 0.4  # of the budget, where the teacher is adapted first
+# An encoder that knows ImageNet is changed with care, as when the expert was trained.
+_OF_NETWORK: dict[Network, dict[str, Value]] = {
+    "expert": {"optimiser.learning_rate": 5e-4, "optimiser.encoder_factor": 0.5}
+}
 
 
 @dataclass(frozen=True)
@@ -255,7 +260,7 @@ def _recipe(data: Path, start: Model, teacher: Teacher | None, budget: Budget, s
                 "seed": seed,
             }
         ),
-        {"size.side": height},
+        {"size.side": height} | _OF_NETWORK.get(start.card.network, {}),
     )
 
 

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 from napari_microaunet.distillation.jobs import FinetuneRequest, spare_threads
 from napari_microaunet.distillation.recipe import finetuning_recipe
 from napari_microaunet.networks.library import list_models
-from napari_microaunet.widgets.prelabel_section import device_choices, keep_choice, model_choices
+from napari_microaunet.widgets.choices import device_choices, keep_choice, model_choices
 from napari_microaunet.widgets.section import Foldable, as_wide_as_the_dock, hint
 
 if TYPE_CHECKING:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from contextlib import ExitStack
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -15,8 +13,8 @@ from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QLabel, QWidget
 
 from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.errors import InputError
-from napari_microaunet.networks.library import Model, list_models
 from napari_microaunet.prelabel.masks import MaskSettings
+from napari_microaunet.widgets.choices import device_choices, keep_choice, model_choices
 from napari_microaunet.widgets.overlay import Overlay, OverlayStyle
 from napari_microaunet.widgets.prelabel_jobs import Predictors, prelabel, prelabel_shown
 from napari_microaunet.widgets.section import hint, may_replace, primary_button
@@ -404,44 +402,6 @@ def _has_mask(work: Work, index: int) -> bool:
         or work.masks.is_users(index)
         or work.prelabels.waits(index)
     )
-
-
-def model_choices(_widget: object) -> list[tuple[str, Model]]:
-    """List the models of the library."""
-    return [(model.name, model) for model in list_models()]
-
-
-def keep_choice(models: ComboBox) -> bool:
-    """Offer the library as it is now; a model that was chosen stays so, under a new name, too.
-
-    Parameters
-    ----------
-    models : ComboBox
-        A list of models; nobody is told of its change.
-
-    Returns
-    -------
-    bool
-        Whether the same model is chosen; one that is gone gives way to the first.
-    """
-    before = models.value
-    with models.changed.blocked():
-        models.reset_choices()
-        if before is not None and before not in models.choices:
-            same = (model for model in models.choices if model.card == before.card)
-            models.value = next(same, models.value)
-    after = models.value
-    return before is not None and after is not None and after.card == before.card
-
-
-def device_choices() -> list[tuple[str, str]]:
-    """List devices that this machine may have, without importing PyTorch, which takes seconds."""
-    choices = [("automatic", "auto"), ("processor (CPU)", "cpu")]
-    if shutil.which("nvidia-smi"):
-        choices.append(("NVIDIA graphics card (CUDA)", "cuda"))
-    if sys.platform == "darwin":
-        choices.append(("Apple graphics (MPS)", "mps"))
-    return choices
 
 
 def _switch(box: CheckBox) -> None:

@@ -14,8 +14,8 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 from napari_microaunet.networks.library import Model, list_models
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.probability import ProbabilityMap
+from napari_microaunet.widgets.choices import keep_choice
 from napari_microaunet.widgets.prelabel_jobs import Predictors
-from napari_microaunet.widgets.prelabel_section import keep_choice
 from napari_microaunet.widgets.review_canvas import Comparison
 from napari_microaunet.widgets.review_jobs import compare_shown
 from napari_microaunet.widgets.section import hint
