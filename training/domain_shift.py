@@ -63,6 +63,11 @@ USERS_FRAMES = 100
 USERS_SEQUENCES = 11
 VALIDATION_SEQUENCES = 2
 _QUIET = "quiet.json"
+_QUIET_SETTINGS = tuple(
+    MaskSettings(threshold, least_peak=peak)
+    for threshold in (0.3, 0.5, 0.7, 0.9)
+    for peak in (0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997)
+)
 
 
 @dataclass(frozen=True)
@@ -311,7 +316,7 @@ def score_quiet(data: Path, name: str, seed: int) -> None:
     model = find_model(str(out / "model.safetensors"))
     reference = open_dataset(reference_frames(data))
     indices = range(len(reference.frames))
-    curve = scorer.score(model, reference, indices, MaskSettings(), CANDIDATES).curve
+    curve = scorer.score(model, reference, indices, MaskSettings(), _QUIET_SETTINGS).curve
     point = choose_operating_point([curve], before["negatives_flagged"]["mean"])
     settings = MaskSettings(point.threshold, least_peak=point.least_peak)
     dataset = open_dataset(users_frames(data, seed))
