@@ -56,6 +56,8 @@ def test_the_whole_round(use, qtbot, tmp_path, yes, errors):
     used.go_to(3)  # the annotator goes on working
     qtbot.waitUntil(lambda: "left" in run.status.text(), timeout=120_000)
     assert "cores busy" in run.load.text()
+    assert "steps fit" in run.plan.text()
+    assert run.plan.isVisibleTo(tune)
     pictures = run.strip.pictures
     assert pictures.count() > 0
     before = pictures.item(0).icon().pixmap(96, 96).toImage()
