@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.trainer import Event
 
 PROCESS_MODULE = "napari_microaunet.distillation.job_process"
-# A seventieth of the window's share where both want a core.
-_NICENESS = 19
+# A tenth of the window's share where both want a core.
+_NICENESS = 10
 # How the lines begin that tell where a job stands.
 _TURNS = (b'{"event": "queued"', b'{"event": "began"', b'{"event": "ended"')
 # How long a job may take to stop by itself; a step on a slow machine takes a second or two.
