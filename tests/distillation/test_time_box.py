@@ -67,6 +67,13 @@ def test_a_run_that_goes_on_makes_do_as_before():
     assert again == changed(box.recipe, {"seed": 5, "budget.minutes": 10})
 
 
+def test_what_a_user_sets_anew_is_not_overruled_by_the_run_that_began():
+    box = fitted(seconds=100, minutes=1)
+    asked = changed(RECIPE, {"optimiser.encoder_factor": 0.3})
+    again = as_fitted(asked, box.recipe, {"optimiser.encoder_factor"})
+    assert again.optimiser.encoder_factor == pytest.approx(0.3)  # the run's folder refuses it
+
+
 def test_a_step_is_measured_on_this_machine(tmp_path):
     recipe = RECIPE.model_copy(update={"network": "microaunet"})
     recipe = changed(recipe, {"size.side": 128})

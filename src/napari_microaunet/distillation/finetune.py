@@ -272,11 +272,11 @@ def _in_time(
     report: Callable[[Event], None],
 ) -> Recipe:
     """Fit a recipe to its minutes, or as it was fitted when its run began."""
-    kept = kept_recipe(folder)
-    if kept is not None:
-        return as_fitted(recipe, kept)
     if recipe.budget.minutes is None:
         return recipe
+    kept = kept_recipe(folder)
+    if kept is not None:
+        return as_fitted(recipe, kept, fixed)
     box = fit_to_time(recipe, device, fixed)
     report({"event": "time box", "steps": box.steps, "title": box.title})
     return box.recipe

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.recipe import Recipe, Value
     from napari_microaunet.distillation.training_frames import Kind
 
-# Fewer steps of 16 frames than this are too few, see training/README.md.
+# What 160 frames are seen 20 times in. A guess: training/README.md has what was measured.
 ENOUGH_STEPS = 200
 # A step is measured on fewer frames than it has: its time goes by their number.
 _FRAMES = 4
@@ -134,9 +134,17 @@ def fit_to_time(
     return best
 
 
-def as_fitted(recipe: Recipe, like: Recipe) -> Recipe:
-    """Return a recipe that makes do with the time as another one, which was fitted before."""
-    fields = {name for way in WAYS for name in way.changes(like.size.side)}
+def as_fitted(recipe: Recipe, like: Recipe, fixed: Collection[str] = ()) -> Recipe:
+    """Return a recipe that makes do with the time as another one, which was fitted before.
+
+    Parameters
+    ----------
+    recipe, like : Recipe
+        What is asked now, and what was fitted.
+    fixed : collection of str
+        Fields that stay as they are asked now.
+    """
+    fields = {name for way in WAYS for name in way.changes(like.size.side)} - set(fixed)
     return changed(recipe, {name: _value(like, name) for name in fields})
 
 
