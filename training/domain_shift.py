@@ -105,6 +105,12 @@ VARIANTS = {
     "labels": Variant("labels alone", 4, teacher=False, changes=_LABELS),
     "expert": Variant("labels and the expert", 4, changes=_LABELS),
     "replay": Variant("labels, rendered frames replayed", 4, teacher=False, changes=_FULL),
+    "both": Variant("labels, expert, rendered frames replayed", 4, changes=_FULL),
+    "crops": Variant(
+        "the same, 30 % of the frames cropped to a part without a polyp",
+        4,
+        changes=_FULL | {"augmentation.polyp_free_crop": 0.3},
+    ),
     "own-replay": Variant(
         "labels, frames of Kvasir-SEG replayed", 4, teacher=False, replays="kvasir-seg"
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,14 +18,14 @@ RECIPE = finetuning_recipe()
 def fitted(seconds, minutes=10, fixed=(), side=256):
     """Fit to a machine where a step takes so long, by pixels and by layers."""
 
-    def step_time(recipe, side, _device):
+    def step_time(recipe, side, _device, _cancelled):
         kept = 0.5 if recipe.optimiser.encoder_factor == 0 else 1
         return seconds * kept * (side / recipe.size.side) ** 2
 
     recipe = changed(RECIPE, {"size.side": side}).model_copy(
         update={"budget": Budget(minutes=minutes)}
     )
-    return fit_to_time(recipe, "cpu", fixed, step_time)
+    return fit_to_time(recipe, "cpu", fixed, seconds_per_step=step_time)
 
 
 def test_nothing_is_given_up_where_enough_steps_fit():
@@ -79,3 +81,11 @@ def test_a_step_is_measured_on_this_machine(tmp_path):
     recipe = changed(recipe, {"size.side": 128})
     full, small = (time_box.measure(recipe, side, "cpu") for side in (128, 32))
     assert 0 < small < full
+
+
+def test_measuring_ends_when_told():
+    recipe = RECIPE.model_copy(update={"network": "microaunet", "budget": Budget(minutes=1)})
+    asked = []
+    with pytest.raises(CancelledError):
+        fit_to_time(recipe, "cpu", cancelled=lambda: asked.append(1) or len(asked) > 1)
+    assert len(asked) == 2

@@ -138,6 +138,19 @@ def test_a_stopped_run_ends_with_the_same_numbers(data: Path, whole: Path, tmp_p
     assert_same(tmp_path / "run", whole)
 
 
+def test_it_stops_in_the_middle_of_things_and_ends_with_the_same_numbers(
+    data: Path, whole: Path, tmp_path: Path
+) -> None:
+    recipe, folder = small_recipe(data), tmp_path / "run"
+    for patience in itertools.count(1):  # every start is stopped one question later than the last
+        asked = itertools.count(1)
+        if run(recipe, folder, lambda asked=asked, last=patience: next(asked) >= last).finished:
+            break
+        assert next(asked) == patience + 1  # it stopped as soon as it was told
+    assert patience > 20
+    assert_same(folder, whole)
+
+
 def test_a_finished_run_is_not_trained_further(data: Path, whole: Path) -> None:
     before = (whole / "best.safetensors").read_bytes()
     assert run(small_recipe(data), whole).steps == 6

@@ -169,29 +169,24 @@ def finetune(
     taught_by = None if teacher is None else find_model(teacher)
     recipes = _recipes(data, out, budget, old, taught_by, adapt_teacher, seed)
     recipes["student"] = changed(recipes["student"], changes)
-    for part, recipe in recipes.items():
-        fixed = changes if part == "student" else ()
-        recipes[part] = _in_time(recipe, out / part, device, fixed, _with_part(report, part))
-    runs = {part: RunFolder(out / part, recipe) for part, recipe in recipes.items()}
-    dataset = open_dataset(data, next(iter(runs.values())).manifest())
-    scorer = Scorer(device, report, cancelled)
-    for part, run in runs.items():
-        recipe = recipes[part]
-        report({"event": "recipe", "part": part, "recipe": json.loads(recipe.model_dump_json())})
-        outcome = train(
-            recipe,
-            dataset,
-            run,
-            device=device,
-            report=_with_part(report, part),
-            cancelled=cancelled,
-        )
-        if not outcome.finished:
-            return None
-
     model = out / "model.safetensors"
     settings = MaskSettings.of(old.card)
+    scorer = Scorer(device, report, cancelled)
     try:
+        for part, recipe in recipes.items():
+            fixed = changes if part == "student" else ()
+            tell = _with_part(report, part)
+            recipes[part] = _in_time(recipe, out / part, device, fixed, tell, cancelled)
+        runs = {part: RunFolder(out / part, recipe) for part, recipe in recipes.items()}
+        dataset = open_dataset(data, next(iter(runs.values())).manifest())
+        for part, run in runs.items():
+            tell = _with_part(report, part)
+            tell({"event": "recipe", "recipe": json.loads(recipes[part].model_dump_json())})
+            outcome = train(
+                recipes[part], dataset, run, device=device, report=tell, cancelled=cancelled
+            )
+            if not outcome.finished:
+                return None
         after = write_model(model, run, dataset, outcome, scorer, settings)
         before = scorer.score(old, dataset, held_out_indices(dataset), settings)
         remembered, known = (
@@ -270,6 +265,7 @@ def _in_time(
     device: str,
     fixed: Collection[str],
     report: Callable[[Event], None],
+    cancelled: Callable[[], bool],
 ) -> Recipe:
     """Fit a recipe to its minutes, or as it was fitted when its run began."""
     if recipe.budget.minutes is None:
@@ -277,7 +273,7 @@ def _in_time(
     kept = kept_recipe(folder)
     if kept is not None:
         return as_fitted(recipe, kept, fixed)
-    box = fit_to_time(recipe, device, fixed)
+    box = fit_to_time(recipe, device, fixed, cancelled)
     report({"event": "time box", "steps": box.steps, "title": box.title})
     return box.recipe
 

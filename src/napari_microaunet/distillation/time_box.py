@@ -8,6 +8,7 @@ stages go by the share of the time that is over.
 from __future__ import annotations
 
 import time
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -93,7 +94,8 @@ def fit_to_time(
     recipe: Recipe,
     device: str,
     fixed: Collection[str] = (),
-    seconds_per_step: Callable[[Recipe, int, str], float] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+    seconds_per_step: Callable[[Recipe, int, str, Callable[[], bool]], float] | None = None,
 ) -> TimeBox:
     """Choose the first way in which enough steps fit, or else the last one.
 
@@ -105,11 +107,15 @@ def fit_to_time(
         Where the training is to run.
     fixed : collection of str
         Fields that stay as they are, such as "optimiser.encoder_factor".
+    cancelled : callable, optional
+        Asked now and then.
     seconds_per_step : callable, optional
         `measure` by default.
 
     Raises
     ------
+    CancelledError
+        If `cancelled` says so.
     InputError
         If the weights that the recipe starts from cannot be used.
     """
@@ -124,7 +130,7 @@ def fit_to_time(
         size = tried.size
         # Steps per second, over the two parts of the time.
         rate = sum(
-            share / step_time(tried, side, device)
+            share / step_time(tried, side, device, cancelled)
             for share, side in ((size.first_share, size.first), (1 - size.first_share, size.side))
             if share > 0
         )
@@ -154,7 +160,9 @@ def _value(recipe: Recipe, name: str) -> Value:
     return value
 
 
-def measure(recipe: Recipe, side: int, device: str) -> float:
+def measure(
+    recipe: Recipe, side: int, device: str, cancelled: Callable[[], bool] = lambda: False
+) -> float:
     """Measure how long a step takes here, in seconds.
 
     Parameters
@@ -165,6 +173,13 @@ def measure(recipe: Recipe, side: int, device: str) -> float:
         Height and width of the views, in pixels.
     device : str
         Where.
+    cancelled : callable, optional
+        Asked now and then.
+
+    Raises
+    ------
+    CancelledError
+        If `cancelled` says so.
     """
     card, network = load_start(recipe)
     keep_encoder = recipe.optimiser.encoder_factor == 0
@@ -192,6 +207,8 @@ def measure(recipe: Recipe, side: int, device: str) -> float:
     )
     times = []
     for number in range(_REPEATS):
+        if cancelled():
+            raise CancelledError
         started = time.perf_counter()
         batch = views.at(number, 0, side)
         outputs = learner(batch.frames, embed=False, adapt=False)

@@ -110,7 +110,8 @@ def train(
     report : callable, optional
         Called with events, at most one about steps a second.
     cancelled : callable, optional
-        Asked before every step; True saves the state and ends.
+        Asked before every step, and by a single process in the course of it, too; True saves
+        the state of the last complete step and ends.
 
     Raises
     ------
@@ -311,16 +312,20 @@ class _Training:
                 "problems": self.frames.problems | self.held_out.problems,
             }
         )
-        while True:
+        finished = False
+        while not finished:
             progress = self._progress()
-            self._validate_if_due(progress)
-            finished = progress >= 1 or self.since_best >= self.recipe.validation.patience
-            if finished or self.fabric.broadcast(self.cancelled()):
+            try:
+                self._validate_if_due(progress)
+                finished = progress >= 1 or self.since_best >= self.recipe.validation.patience
+                if finished or self.fabric.broadcast(self.cancelled()):
+                    break
+                # Never between a step and its validation, which a resumed run would repeat.
+                if time.monotonic() - self.saved > _SAVE_EVERY:
+                    self._save()
+                self._take_step(progress)
+            except CancelledError:
                 break
-            # Never between a step and its validation, which a resumed run would repeat.
-            if time.monotonic() - self.saved > _SAVE_EVERY:
-                self._save()
-            self._take_step(progress)
         self._save()
         outcome = Outcome(finished, self.step, self._seconds() / 60, self.best)
         self.report({"event": "finished" if finished else "cancelled", "step": self.step})
@@ -347,14 +352,22 @@ class _Training:
         size = self.recipe.size
         side = size.first if progress < size.first_share else size.side
         mine = range(self.fabric.global_rank, self.chunks, self.fabric.world_size)
+        losses: list[tuple[str, float]] = []
+        running = [buffer.clone() for buffer in self.learner.buffers()]  # of batch norms
         for number in mine:
+            if self._at_once():
+                for buffer, former in zip(self.learner.buffers(), running, strict=True):
+                    buffer.copy_(former)
+                raise CancelledError
             waits = number != mine[-1]
             with self.fabric.no_backward_sync(self.learner, enabled=waits):
                 terms = self._losses(progress, number, side)
                 loss = torch.stack(list(terms.values())).sum()
                 self.fabric.backward(loss / len(mine))
-            for name, term in (terms | {"loss": loss}).items():
-                self.losses[name].append(float(term.detach()))
+            losses += [(name, float(term.detach())) for name, term in terms.items()]
+            losses.append(("loss", float(loss.detach())))
+        for name, value in losses:
+            self.losses[name].append(value)
         norm = self.fabric.clip_gradients(
             self.learner, self.optimiser, max_norm=settings.clip, error_if_nonfinite=False
         )
@@ -369,6 +382,10 @@ class _Training:
         self.averaged.update_parameters(self.learner.module.normalised)
         self.step += 1
         self._tell(progress, side)
+
+    def _at_once(self) -> bool:
+        """Whether to end in the middle of things, which several processes cannot agree on."""
+        return self.fabric.world_size == 1 and self.cancelled()
 
     def _losses(self, progress: float, number: int, side: int) -> dict[str, Tensor]:
         """Make one part of the step's batch and return its losses."""
@@ -430,14 +447,14 @@ class _Training:
         due = min(1.0, progress) * self.recipe.validation.times
         if int(due) <= self.validated:
             return
-        self.validated = int(due)
         # One process judges for all, so that all of them end at the same step.
         mine = (
-            validate(self._kept, self.held_out, self.recipe.size.side)
+            validate(self._kept, self.held_out, self.recipe.size.side, self._at_once)
             if self.fabric.is_global_zero
             else None
         )
         found = cast("Validation", self.fabric.broadcast(mine))
+        self.validated = int(due)
         self.since_best += 1
         if self.best is None or found.score > self.best.score:
             self.best, self.since_best = found, 0

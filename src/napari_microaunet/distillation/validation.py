@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.prelabel.masks import MaskSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_microaunet.distillation.learner import Normalised
     from napari_microaunet.distillation.training_frames import TrainingFrames
 
-_AT_ONCE = 16
+_AT_ONCE = 4
 _DICE_COUNTS = 3  # times as much as false alarms
 
 
@@ -44,7 +47,12 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(network: Normalised, held_out: TrainingFrames, side: int) -> Validation:
+def validate(
+    network: Normalised,
+    held_out: TrainingFrames,
+    side: int,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Validation:
     """Look at every frame once.
 
     Parameters
@@ -55,6 +63,13 @@ def validate(network: Normalised, held_out: TrainingFrames, side: int) -> Valida
         With at least one positive frame; frames without a mask are left out.
     side : int
         Height and width that the network is used at, in pixels.
+    cancelled : callable, optional
+        Asked now and then.
+
+    Raises
+    ------
+    CancelledError
+        If `cancelled` says so.
     """
     network.eval()
     device = network.mean.device
@@ -63,6 +78,8 @@ def validate(network: Normalised, held_out: TrainingFrames, side: int) -> Valida
     found: list[bool] = []
     flagged: list[bool] = []
     for start in range(0, len(held_out), _AT_ONCE):
+        if cancelled():
+            raise CancelledError
         part = slice(start, start + _AT_ONCE)
         frames = held_out.images[part].to(device).float() / 255
         frames = F.interpolate(frames, (side, side), mode="bilinear", antialias=True)
