@@ -64,6 +64,34 @@ def test_a_folder_without_masks_is_refused_by_name(dataset, tmp_path):
         load_replayed(Replay(share=0.2, data=tmp_path / "bare"), dataset, 64, never)
 
 
+def test_damaged_frames_are_left_out_and_named(dataset, tmp_path):
+    folder = write_frames(tmp_path / "older")
+    older = open_dataset(folder)
+    training = older.indices("training", labelled=True)
+    (folder / older.frames[training[0]].image).write_bytes(b"no picture")
+    (folder / older.frames[training[1]].mask).write_bytes(b"")
+    frames = load_replayed(Replay(share=0.2, data=folder), dataset, 64, never)
+    damaged = {older.frames[index].name for index in training[:2]}
+    assert frames.problems.keys() == damaged
+    assert len(frames) > 0
+    assert damaged.isdisjoint(frames.names)
+    for index in training:
+        (folder / older.frames[index].image).write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"older holds no labelled training frame"):
+        load_replayed(Replay(share=0.2, data=folder), dataset, 64, never)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "a file"])
+def test_what_is_no_dataset_is_refused_by_name(dataset, tmp_path, kind):
+    path = tmp_path / "older"
+    if kind == "empty":
+        path.mkdir()
+    if kind == "a file":
+        path.write_bytes(b"{}")
+    with pytest.raises(InputError, match="older"):
+        load_replayed(Replay(share=0.2, data=path), dataset, 64, never)
+
+
 def test_every_batch_has_its_share_of_them(dataset):
     training, _ = load_split(dataset, 64)
     joined = training.joined(load_replayed(Replay(share=0.25), dataset, 64, never))
