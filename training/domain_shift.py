@@ -80,8 +80,12 @@ class Variant:
         What the table calls it.
     budget : Budget
         Minutes where they are what is measured, else steps, which a busy machine does not change.
+    start : Path
+        What is fine-tuned.
     teacher : bool
         Whether the expert teaches.
+    adapt_teacher : bool
+        Whether the expert is fine-tuned first.
     replays : str
         Set whose training split is replayed, as the base learned from it; rendered frames if
         empty.
@@ -91,7 +95,9 @@ class Variant:
 
     title: str
     budget: Budget
+    start: Path = STUDENT
     teacher: bool = True
+    adapt_teacher: bool = False
     replays: str = ""
     changes: dict[str, Value] = field(default_factory=dict)
 
@@ -105,6 +111,12 @@ _FEW_STEPS = Budget(steps=200)  # four minutes on two cores that do nothing else
 VARIANTS = {
     "default": Variant(
         "as the package does: labels, expert, rendered frames replayed", Budget(minutes=10)
+    ),
+    "adapted": Variant(
+        "the same, the expert fine-tuned first", Budget(minutes=10), adapt_teacher=True
+    ),
+    "the-expert": Variant(
+        "the expert itself, labels alone", Budget(minutes=10), start=EXPERT, teacher=False
     ),
     "labels": Variant("labels alone", _FEW_STEPS, teacher=False, changes=_LABELS),
     "expert": Variant("labels and the expert", _FEW_STEPS, changes=_LABELS),
@@ -302,8 +314,9 @@ def run_one(data: Path, name: str, seed: int, device: str) -> None:
         users_frames(data, seed),
         out,
         variant.budget,
-        start=str(STUDENT),
+        start=str(variant.start),
         teacher=str(EXPERT) if variant.teacher else None,
+        adapt_teacher=variant.adapt_teacher,
         reference=reference_frames(data),
         seed=seed,
         changes=changes,
