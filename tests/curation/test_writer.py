@@ -220,6 +220,27 @@ def test_nothing_is_written_through_a_link_out_of_the_dataset(session, tmp_path,
     assert not list((tmp_path / "outside").iterdir())
 
 
+def test_two_programs_never_append_at_once(session, tmp_path):
+    write(session, tmp_path / "set")
+    before = files(tmp_path / "set")
+    session.accept([3])
+    refused = []
+
+    def append_too(*_):
+        with pytest.raises(InputError, match="set is being appended to by another program"):
+            write_dataset(incoming_frames(session), tmp_path / "set", append=True)
+        refused.append(True)
+
+    result = write_dataset(
+        incoming_frames(session), tmp_path / "set", append=True, progress=append_too
+    )
+    assert refused
+    assert len(result.added) == 1
+    after = files(tmp_path / "set")
+    assert set(after) - set(before) == {"images/case 7/3.png", "masks/case 7/3.png"}
+    assert open_dataset(tmp_path / "set").mask(3) is not None
+
+
 def test_cancelled_it_leaves_everything_as_it_was(session, tmp_path):
     write(session, tmp_path / "set")
     before = files(tmp_path / "set")

@@ -13,13 +13,14 @@ import itertools
 import os
 import shutil
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 from pydantic import ValidationError
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 # Inside a dataset, hidden from whatever opens the folder as plain images.
 _STAGE = ".incoming"
+_LOCK = ".lock"
 # Of PNG: files are 10 % larger than at the default, and written in a third of the time.
 _COMPRESSION = 1
 
@@ -139,8 +141,8 @@ def write_dataset(
     Raises
     ------
     InputError
-        If the folder is in the way or no dataset, nothing is there to write, or two sources have
-        different labels for one frame.
+        If the folder is in the way or no dataset, another program is appending to it, nothing is
+        there to write, or two sources have different labels for one frame.
     CancelledError
         If `cancelled` says so; the dataset is as it was.
     """
@@ -148,16 +150,15 @@ def write_dataset(
     if not frames:
         raise InputError(f"There is no frame to write to {folder}: accept some first.")
     if append:
-        old = read_manifest(folder / MANIFEST_NAME)
-        check_files(folder, old)
+        check_files(folder, read_manifest(folder / MANIFEST_NAME))
     elif folder.exists():
         raise InputError(f"{folder} exists; append to it, or choose another place.")
-    else:
-        old = None
-    before = () if old is None else old.frames
     left_out: dict[str, str] = {}
-    named = _named(frames, before, left_out)
-    with _stage(folder, is_new=old is None) as stage:
+    with (_stage_inside if append else _stage_beside)(folder) as stage:
+        # Not before: another program may have appended until now.
+        old = read_manifest(folder / MANIFEST_NAME) if append else None
+        before = () if old is None else old.frames
+        named = _named(frames, before, left_out)
         staged = _stage_all(stage, named, options, left_out, progress, cancelled)
         new = [record for one, record in staged if one.before is None]
         placed = _placed(stage, folder, before, named, new, options, left_out)
@@ -248,19 +249,46 @@ def _content(path: Path) -> bytes:
 
 
 @contextmanager
-def _stage(folder: Path, *, is_new: bool) -> Iterator[Path]:
+def _stage_beside(folder: Path) -> Iterator[Path]:
     """Give a folder on the same drive that is gone when the block is left."""
-    stage = folder / _STAGE
-    if is_new:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = folder.with_name(f".{folder.name}.{uuid4().hex}.part")
-    else:
-        shutil.rmtree(stage, ignore_errors=True)  # of a run that was killed
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    stage = folder.with_name(f".{folder.name}.{uuid4().hex}.part")
     stage.mkdir()
     try:
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _stage_inside(folder: Path) -> Iterator[Path]:
+    """Give a folder in a dataset that no other program has, and that is gone after the block."""
+    stage = folder / _STAGE
+    stage.mkdir(exist_ok=True)
+    try:
+        with FileLock(stage / _LOCK, timeout=0):
+            _clear(stage)  # of a run that was killed
+            try:
+                yield stage
+            finally:
+                _clear(stage)
+                with suppress(OSError):  # some systems remove no file that is open
+                    (stage / _LOCK).unlink()
+    except Timeout as error:
+        raise InputError(
+            f"{folder} is being appended to by another program; wait for it to end."
+        ) from error
+    finally:
+        with suppress(OSError):  # it is another program's by now
+            stage.rmdir()
+
+
+def _clear(stage: Path) -> None:
+    for path in stage.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _LOCK:
+            path.unlink()
 
 
 def _stage_all(
