@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -120,13 +120,28 @@ class CuratedDataset:
             return np.zeros((frame.height, frame.width), np.uint8)
         return None
 
-    def changed_frames(self) -> list[str]:
+    def digests(self, index: int) -> set[str]:
+        """Return what a frame is recognised by elsewhere: hashes of its file and its original."""
+        frame = self.frames[index]
+        return {digest for digest in (frame.image_sha256, frame.original_sha256) if digest}
+
+    def changed_frames(self, cancelled: Callable[[], bool] | None = None) -> list[str]:
         """List frames whose image or mask file is not what the manifest says it was.
+
+        Parameters
+        ----------
+        cancelled : callable, optional
+            Asked after every file.
 
         Returns
         -------
         list of str
             Their names, in the order of the manifest. Files without a hash in it are passed over.
+
+        Raises
+        ------
+        CancelledError
+            If `cancelled` says so.
         """
         root = root_of(self.path)
         expected = {
@@ -138,7 +153,7 @@ class CuratedDataset:
             )
             if file is not None and sha256 is not None
         }
-        hashes = _hash_files([file for _, file in expected])
+        hashes = _hash_files([file for _, file in expected], cancelled)
         changed = (name for (name, file), sha256 in expected.items() if hashes[file] != sha256)
         return list(dict.fromkeys(changed))
 
@@ -310,10 +325,14 @@ def _work_out(sequence: FrameSequence, cancelled: Callable[[], bool] | None) -> 
         ) from error
 
 
-def _hash_files(paths: Sequence[Path]) -> dict[Path, str | None]:
+def _hash_files(
+    paths: Sequence[Path], cancelled: Callable[[], bool] | None = None
+) -> dict[Path, str | None]:
     """Hash files by their content, in hexadecimal; None for one that cannot be read."""
 
     def hash_file(path: Path) -> str | None:
+        if cancelled is not None and cancelled():
+            raise CancelledError
         try:
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()

@@ -68,12 +68,15 @@ class WriteOptions:
         What the splits get of the frames that bring none.
     seed : int
         Of the splits.
+    name : str
+        Of a new dataset; that of its folder by default.
     """
 
     link: bool = False
     deidentifier: Deidentifier | None = None
     shares: Shares = field(default_factory=Shares)
     seed: int = 1
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ def write_dataset(
         kept = [changed.get(record.name, record) for record in before]
         try:
             manifest = Manifest(
-                name=folder.name if old is None else old.name, frames=(*kept, *placed)
+                name=options.name or folder.name if old is None else old.name,
+                frames=(*kept, *placed),
             )
         except ValidationError as error:
             reason = left_out and f"the first of {len(left_out)} frames: {min(left_out.values())}"

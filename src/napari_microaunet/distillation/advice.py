@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,9 @@ class DatasetAdvice:
 
 
 def look_at(
-    dataset: CuratedDataset, progress: Callable[[int, int], None] = lambda _done, _total: None
+    dataset: CuratedDataset,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> DatasetAdvice:
     """Count a dataset's frames by their masks, and say what is missing.
 
@@ -59,6 +62,8 @@ def look_at(
         What is to be trained with.
     progress : callable, optional
         Told how many frames were looked at, and all.
+    cancelled : callable, optional
+        Asked before every frame.
 
     Returns
     -------
@@ -68,12 +73,16 @@ def look_at(
     ------
     InputError
         If a mask cannot be read.
+    CancelledError
+        If `cancelled` says so.
     """
     polyps: Counter[Split] = Counter()
     negatives: Counter[Split] = Counter()
     unlabelled: Counter[Split] = Counter()
     with_polyps: set[str] = set()
     for index, record in enumerate(dataset.frames):
+        if cancelled():
+            raise CancelledError
         mask = dataset.mask(index)
         if mask is None:
             unlabelled[record.split] += 1
@@ -111,17 +120,6 @@ def look_at(
             "No training frame is without a polyp, so the new model may see polyps everywhere: "
             "accept some negative frames."
         )
-    divided = [
-        group
-        for group, splits in sorted(_splits_by_group(dataset).items())
-        if "training" in splits and len(splits) > 1
-    ]
-    if divided:
-        warnings.append(
-            f"Frames of {divided[0]} are in training and held out at once (such groups: "
-            f"{len(divided)}), so the scores will flatter the new model: divide the dataset by "
-            "video."
-        )
     return DatasetAdvice(
         dict(polyps),
         dict(negatives),
@@ -130,10 +128,3 @@ def look_at(
         tuple(obstacles),
         tuple(warnings),
     )
-
-
-def _splits_by_group(dataset: CuratedDataset) -> dict[str, set[Split]]:
-    splits: dict[str, set[Split]] = {}
-    for record in dataset.frames:
-        splits.setdefault(record.group, set()).add(record.split)
-    return splits

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.scores import FrameScore
 
 
+# With five, the two-sided signed-rank test cannot fall below p = 2 / 2**5, which is above 0.05,
+# however alike the differences are; with six it is 0.03.
+FEWEST_GROUPS = 6
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The first model minus the second, frame by frame.
@@ -42,6 +47,9 @@ class Comparison:
     negatives_flagged : Interval or None
         Difference of the shares of negative frames flagged, below 0 where the
         first model is better. None when there is no negative frame.
+    groups, negative_groups : int
+        How many groups the positive and the negative frames are of. Below `FEWEST_GROUPS` no
+        interval says anything.
     """
 
     positives: int
@@ -49,6 +57,8 @@ class Comparison:
     dice: Interval | None
     dice_p_value: float | None
     negatives_flagged: Interval | None
+    groups: int
+    negative_groups: int
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,8 @@ def compare(first: Sequence[FrameScore], second: Sequence[FrameScore]) -> Compar
         negatives_flagged=bootstrap_interval(
             _differences("flagged", negatives), [one.group for one, _ in negatives]
         ),
+        groups=len(set(groups)),
+        negative_groups=len({one.group for one, _ in negatives}),
     )
 
 

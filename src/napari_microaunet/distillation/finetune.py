@@ -28,6 +28,7 @@ from napari_microaunet.distillation.recipe import (
     changed,
     finetuning_recipe,
 )
+from napari_microaunet.distillation.replay import replayed_dataset
 from napari_microaunet.distillation.run_folder import RunFolder, kept_recipe
 from napari_microaunet.distillation.time_box import as_fitted, fit_to_time
 from napari_microaunet.distillation.trainer import Outcome, train
@@ -41,16 +42,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
+    from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.distillation.evaluation import Evaluation, Summary
-    from napari_microaunet.distillation.recipe import Value
+    from napari_microaunet.distillation.recipe import Replay, Value
     from napari_microaunet.distillation.trainer import Event
-    from napari_microaunet.networks import Network
 
 _TEACHER_SHARE = 0.4  # of the budget, where the teacher is adapted first
-# An encoder that knows ImageNet is changed with care, as when the expert was trained.
-_OF_NETWORK: dict[Network, dict[str, Value]] = {
-    "expert": {"optimiser.learning_rate": 5e-4, "optimiser.encoder_factor": 0.5}
-}
 
 
 @dataclass(frozen=True)
@@ -134,6 +131,7 @@ def finetune(
         Whether the teacher is fine-tuned first, on the labels.
     reference : Path, optional
         Frames with masks that show what is forgotten; the package's sample frames by default.
+        Those among them that teach or are replayed are left out.
     seed : int
         Of everything drawn.
     changes : mapping of str to value
@@ -157,15 +155,6 @@ def finetune(
     """
     device = torch_device(device)
     old = find_model(start)
-    reference_frames = open_dataset(
-        sample_data_folder() / "frames" if reference is None else reference
-    )
-    reference_indices = [i for i, frame in enumerate(reference_frames.frames) if frame.labelled]
-    if not reference_indices:
-        raise InputError(
-            f"{reference} holds no frames with masks, so nothing could be scored on them; choose "
-            "other reference frames."
-        )
     taught_by = None if teacher is None else find_model(teacher)
     recipes = _recipes(data, out, budget, old, taught_by, adapt_teacher, seed)
     recipes["student"] = changed(recipes["student"], changes)
@@ -178,7 +167,12 @@ def finetune(
             tell = _with_part(report, part)
             recipes[part] = _in_time(recipe, out / part, device, fixed, tell, cancelled)
         runs = {part: RunFolder(out / part, recipe) for part, recipe in recipes.items()}
-        dataset = open_dataset(data, next(iter(runs.values())).manifest())
+        manifest = next(iter(runs.values())).manifest()
+        dataset = open_dataset(data, manifest, cancelled=cancelled)
+        reference_frames = open_dataset(
+            sample_data_folder() / "frames" if reference is None else reference, cancelled=cancelled
+        )
+        reference_indices = _not_taught(reference_frames, dataset, recipes["student"].replay)
         for part, run in runs.items():
             tell = _with_part(report, part)
             tell({"event": "recipe", "recipe": json.loads(recipes[part].model_dump_json())})
@@ -244,19 +238,37 @@ def _recipe(data: Path, start: Model, teacher: Teacher | None, budget: Budget, s
             "ones can be fine-tuned; choose another model."
         )
     return changed(
-        finetuning_recipe().model_copy(
+        finetuning_recipe(start.card.network).model_copy(
             update={
                 "title": f"{start.card.name}, fine-tuned"[:100],
                 "data": data.absolute(),
-                "network": start.card.network,
                 "start": str(start.path),
                 "teacher": teacher,
                 "budget": budget,
                 "seed": seed,
             }
         ),
-        {"size.side": height} | _OF_NETWORK.get(start.card.network, {}),
+        {"size.side": height},
     )
+
+
+def _not_taught(reference: CuratedDataset, dataset: CuratedDataset, replay: Replay) -> list[int]:
+    """Choose the labelled frames that no weights are made from."""
+    teaching = {digest for i in dataset.indices("training") for digest in dataset.digests(i)}
+    if replay.share > 0:
+        known = replayed_dataset(replay)
+        teaching |= {digest for i in known.indices("training") for digest in known.digests(i)}
+    indices = [
+        index
+        for index, frame in enumerate(reference.frames)
+        if frame.labelled and teaching.isdisjoint(reference.digests(index))
+    ]
+    if not indices:
+        raise InputError(
+            f"{reference.path} holds no frames with masks but those that teach, so nothing could "
+            "be scored on it; choose other reference frames."
+        )
+    return indices
 
 
 def _in_time(

@@ -59,7 +59,6 @@ def _in_turn(
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        tell({"event": "queued"})
         while not lock.is_locked:
             if job.stop_file.exists():
                 return JobState.STOPPED, "Stopped while it waited for another job."

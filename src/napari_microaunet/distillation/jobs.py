@@ -10,11 +10,13 @@
         ├── events.jsonl       what happened, a JSON object a line
         ├── errors.txt         what the process wrote to stderr
         ├── stop               there while the job is asked to stop
+        ├── models/            the user's own models that it needs, as they were
         ├── dataset/           frames to learn from that were written for this job
         └── run/               the folder of `finetune`
 
-The last event of a job that came to an end is ``{"event": "ended", "how": ..., "sentence": ...}``.
-A process that is gone without it was killed. Either way the same job can go on.
+Who starts a job adds ``{"event": "queued"}``; the process adds ``{"event": "began"}`` when its turn
+has come, and ``{"event": "ended", "how": ..., "sentence": ...}`` in the end. One that is gone
+without that was killed. Either way the same job can go on.
 """
 
 from __future__ import annotations
@@ -41,7 +43,13 @@ from napari_microaunet.atomic import replacing
 from napari_microaunet.distillation.recipe import Value
 from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.networks.checkpoint import read_card
-from napari_microaunet.networks.library import Model, add_model, delete_model, list_models
+from napari_microaunet.networks.library import (
+    Model,
+    add_model,
+    delete_model,
+    find_model,
+    list_models,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +96,8 @@ class FinetuneRequest(BaseModel):
         Time to train.
     reference : Path or None
         Frames that show what is forgotten; the package's sample frames by default.
+    session : Path or None
+        The session whose frames were written to ``dataset/``.
     device : str
         "auto", "cpu", "cuda", "cuda:1" or "mps".
     threads : int
@@ -107,6 +117,7 @@ class FinetuneRequest(BaseModel):
     adapt_teacher: bool = False
     minutes: Annotated[float, Field(gt=0)] = 10.0
     reference: Path | None = None
+    session: Path | None = None
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0)] = 1
@@ -182,16 +193,30 @@ class FinetuneJob:
     def new(cls, request: FinetuneRequest, jobs: Path | None = None) -> FinetuneJob:
         """Make the folder of a job; `start` starts it.
 
+        Models of the user's own are copied there: the job still has them where they are renamed or
+        deleted before it ends.
+
         Parameters
         ----------
         request : FinetuneRequest
             What is asked.
         jobs : Path, optional
             Where its folder is made; `jobs_folder` by default.
+
+        Raises
+        ------
+        InputError
+            If there is no such model.
+        OSError
+            If the folder cannot be written.
         """
         now = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
         folder = (jobs_folder() if jobs is None else jobs) / f"{now}-{uuid.uuid4().hex[:6]}"
+        models = [find_model(name) for name in (request.start, request.teacher) if name is not None]
         folder.mkdir(parents=True)
+        kept = [str(_kept(model, folder / "models")) for model in models]
+        teacher = None if request.teacher is None else kept[1]
+        request = request.model_copy(update={"start": kept[0], "teacher": teacher})
         with replacing(folder / "request.json") as file:
             file.write(request.model_dump_json(indent=1).encode())
         return cls(folder)
@@ -201,6 +226,8 @@ class FinetuneJob:
         if self.state in (JobState.RUNNING, JobState.QUEUED):
             return
         self.stop_file.unlink(missing_ok=True)
+        with self.events_file.open("a", encoding="utf-8") as events:
+            events.write(json.dumps({"event": "queued"}) + "\n")
         # In a session of its own: neither Ctrl-C nor a closed terminal reaches it.
         with self.errors_file.open("ab") as errors:
             self._started = subprocess.Popen(  # noqa: S603 - our own module, and a path
@@ -213,18 +240,17 @@ class FinetuneJob:
         process = psutil.Process(self._started.pid)
         _yield_to_others(process)
         with replacing(self._process_file) as file:
-            content = {"number": process.pid, "started": process.create_time()}
-            file.write(json.dumps(content).encode())
+            file.write(json.dumps({"number": process.pid}).encode())
 
     @property
     def state(self) -> JobState:
         """Where it stands, as its files and its process say."""
         last = self._last_turn()
-        if self._process() is not None:
-            waits = last is None or last["event"] != "began"
-            return JobState.QUEUED if waits else JobState.RUNNING
         if last is not None and last["event"] == "ended":
             return JobState(last["how"])
+        if self._process() is not None:
+            waits = last is None or last["event"] == "queued"
+            return JobState.QUEUED if waits else JobState.RUNNING
         return JobState.KILLED if self._process_file.is_file() else JobState.STOPPED
 
     @property
@@ -325,7 +351,8 @@ class FinetuneJob:
 
     def ask_to_stop(self) -> None:
         """Ask the job to stop after the step at hand; it can go on later."""
-        self.stop_file.touch()
+        with suppress(FileNotFoundError):  # another window has discarded it
+            self.stop_file.touch()
 
     def kill(self, grace_s: float = _GRACE_S) -> None:
         """Stop the job, its whole tree of processes, by force where asking does not help.
@@ -354,17 +381,30 @@ class FinetuneJob:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _process(self) -> psutil.Process | None:
-        """Return the process that is at it; None where it is gone, or another has its number."""
+        """Return the process that is at it; None where it is gone, or another has its number.
+
+        It is known by the job's folder on its command line: its age changes with the clock.
+        """
         if self._started is not None:
             self._started.poll()  # else one that has ended stays a zombie
         try:
             kept = json.loads(self._process_file.read_bytes())
             process = psutil.Process(kept["number"])
-            same = abs(process.create_time() - kept["started"]) < 1
+            same = process.cmdline()[-1:] == [str(self.folder)]
             alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+        except (OSError, ValueError, KeyError, psutil.Error):
             return None
         return process if same and alive else None
+
+
+def _kept(model: Model, folder: Path) -> Path:
+    """Return the file of a model, of one that the user may change a copy."""
+    if model.bundled:
+        return model.path
+    folder.mkdir(exist_ok=True)
+    with replacing(folder / model.path.name) as file:
+        file.write(model.path.read_bytes())
+    return folder / model.path.name
 
 
 def list_jobs(jobs: Path | None = None) -> list[FinetuneJob]:

@@ -190,8 +190,10 @@ def card_metrics(title: str, summary: Summary) -> dict[str, float]:
 
 
 def held_out_indices(dataset: CuratedDataset) -> list[int]:
-    """Return the labelled frames of the test split, of the validation split if it has none."""
-    return dataset.indices("test", labelled=True) or dataset.indices("validation", labelled=True)
+    """Return the labelled frames of the test split, of the validation split if it has no polyps."""
+    test = dataset.indices("test", labelled=True)
+    shows_polyps = any(not dataset.frames[index].negative for index in test)
+    return test if shows_polyps else dataset.indices("validation", labelled=True)
 
 
 def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:

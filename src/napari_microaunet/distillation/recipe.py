@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FINETUNING = Path(__file__).parent / "recipes" / "finetune.toml"
+# An encoder that knows ImageNet is changed with care, as when the expert was trained.
+_OF_NETWORK: dict[Network, dict[str, Value]] = {
+    "expert": {"optimiser.learning_rate": 5e-4, "optimiser.encoder_factor": 0.5}
+}
 
 _HEADROOM = 1.25
 
@@ -344,11 +348,18 @@ def read_recipe(path: Path) -> Recipe:
     return recipe.model_copy(update=changed)
 
 
-def finetuning_recipe() -> Recipe:
-    """Return the package's recipe for fine-tuning, without data, model, seed and budget."""
+def finetuning_recipe(network: Network = "microaunet") -> Recipe:
+    """Return the package's recipe for fine-tuning, without data, model, seed and budget.
+
+    Parameters
+    ----------
+    network : {"microaunet", "malunet", "expert"}
+        What is to be fine-tuned.
+    """
     content = tomllib.loads(_FINETUNING.read_text(encoding="utf-8"))
     whose = {"title": "fine-tuned", "data": Path(), "budget": Budget(minutes=10)}
-    return Recipe.model_validate(content | whose)
+    recipe = Recipe.model_validate(content | whose | {"network": network})
+    return changed(recipe, _OF_NETWORK.get(network, {}))
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:

@@ -63,17 +63,17 @@ def load_replayed(
     CancelledError
         If `cancelled` says so.
     """
-    known = open_dataset(replay.data or sample_data_folder() / "replay")
+    known = replayed_dataset(replay)
     held_out = {
-        of_file
-        for frame in dataset.frames
+        digest
+        for index, frame in enumerate(dataset.frames)
         if frame.split != "training"
-        for of_file in (frame.image_sha256, frame.original_sha256)
+        for digest in dataset.digests(index)
     }
     indices = [
         index
         for index in known.indices("training", labelled=True)
-        if held_out.isdisjoint(_hashes(known, index))
+        if held_out.isdisjoint(known.digests(index))
     ]
     frames = TrainingFrames.load(known, indices, side, cancelled=cancelled)
     if len(frames) == 0:
@@ -85,9 +85,15 @@ def load_replayed(
     return replace(frames, kinds=(kind,) * len(frames))
 
 
-def _hashes(dataset: CuratedDataset, index: int) -> set[str]:
-    frame = dataset.frames[index]
-    return {of_file for of_file in (frame.image_sha256, frame.original_sha256) if of_file}
+def replayed_dataset(replay: Replay) -> CuratedDataset:
+    """Open the dataset whose training frames are replayed.
+
+    Raises
+    ------
+    InputError
+        If it cannot be opened.
+    """
+    return open_dataset(replay.data or sample_data_folder() / "replay")
 
 
 def write_rendered_frames(folder: Path) -> None:

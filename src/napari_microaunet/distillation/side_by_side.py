@@ -114,8 +114,8 @@ def side_by_side(
 
 def _frames_to_score(first: Model, second: Model, dataset: CuratedDataset) -> tuple[list[int], str]:
     """Choose frames, and say in a word which they are."""
-    known = {*first.card.training_data.values(), *second.card.training_data.values()}
-    learned_from = dataset.content_hash("training") in known
+    known = first.card.training_data | second.card.training_data
+    learned_from = dataset.name in known or dataset.content_hash("training") in known.values()
     if learned_from or (dataset.path / MANIFEST_NAME).is_file():
         indices, kind = held_out_indices(dataset), "held-out"
     else:

@@ -126,7 +126,7 @@ def train(
     try:
         with run.locked() if fabric.is_global_zero else nullcontext():
             if run.state_file.is_file():
-                _check_unchanged(dataset)
+                _check_unchanged(dataset, cancelled)
             while True:
                 try:
                     return _Training(recipe, dataset, run, fabric, report, cancelled).run_to_end()
@@ -139,9 +139,9 @@ def train(
         return Outcome(False, 0, 0.0, None)
 
 
-def _check_unchanged(dataset: CuratedDataset) -> None:
+def _check_unchanged(dataset: CuratedDataset, cancelled: Callable[[], bool]) -> None:
     """Refuse to go on with other frames than those that the training began with."""
-    changed = dataset.changed_frames()
+    changed = dataset.changed_frames(cancelled)
     if changed:
         raise InputError(
             f"{len(changed)} frames of {dataset.path} have changed or are gone since the training "
