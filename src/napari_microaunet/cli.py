@@ -42,7 +42,9 @@ app = typer.Typer(
 
 ModelName = Annotated[
     str,
-    typer.Option("--model", help="student, teacher, the name of a model of yours, or its file."),
+    typer.Option(
+        "--model", help="student, expert, teacher, the name of a model of yours, or its file."
+    ),
 ]
 Backend = Annotated[str, typer.Option(help="What runs the network: auto, onnx or torch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
