@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_microaunet.curation import open_dataset, read_manifest
+from napari_microaunet.curation import open_dataset, read_manifest, writer
 from napari_microaunet.curation.incoming import (
-    frames_to_learn_from,
     incoming_frames,
     open_session,
 )
@@ -58,15 +57,6 @@ def write(session, folder, **options):
     chosen = WriteOptions(**{"shares": HALVES, **options})
     append = folder.exists()
     return write_dataset(incoming_frames(session), folder, chosen, append=append)
-
-
-def test_a_model_learns_from_accepted_masks_alone(session, tmp_path):
-    write_dataset(frames_to_learn_from(session, 100), tmp_path / "set", WriteOptions(shares=HALVES))
-    frames = open_dataset(tmp_path / "set").frames
-    assert [frame.name for frame in frames] == [f"case 7/{number}" for number in (0, 1, 2, 3, 5)]
-    # Frame 3 was edited and not accepted: its mask may be half done.
-    assert [frame.labelled for frame in frames] == [True, True, True, False, False]
-    assert len(frames_to_learn_from(session, 1)) == 4
 
 
 def files(folder):
@@ -128,6 +118,18 @@ def test_more_than_accepted_frames_on_request(session, tmp_path, include, taken)
     if include == "all":
         assert states[4] == "unseen"
         assert not result.manifest.frames[4].labelled
+
+
+def test_a_mask_that_changes_before_it_is_read_does_not_pass_for_the_accepted_one(
+    session, tmp_path
+):
+    frames = incoming_frames(session)
+    session.put_mask(1, np.full((24, 32), 3, np.uint8), MaskOrigin.HAND)
+    result = write_dataset(frames, tmp_path / "set", WriteOptions(shares=HALVES))
+    assert result.added == ("case 7/0", "case 7/2")
+    assert list(result.left_out) == ["case 7/1"]
+    assert "frame 1 in" in result.left_out["case 7/1"]
+    assert "has changed" in result.left_out["case 7/1"]
 
 
 def test_a_frame_that_comes_again_is_updated_and_stays_in_its_split(session, tmp_path):
@@ -262,6 +264,28 @@ def test_cancelled_it_leaves_everything_as_it_was(session, tmp_path):
         session.folder.name,
         "set",
     ]
+
+
+@pytest.mark.parametrize("busy", ["_original", "thumbnails_of"])
+def test_it_is_cancelled_while_frames_are_compared_with_those_that_are_there(
+    session, tmp_path, monkeypatch, busy
+):
+    write(session, tmp_path / "set")
+    before = files(tmp_path / "set")
+    session.accept([3])
+    function, told = getattr(writer, busy), []
+
+    def notice(*arguments):
+        told.append(arguments)
+        return function(*arguments)
+
+    monkeypatch.setattr(writer, busy, notice)
+    with pytest.raises(CancelledError):
+        write_dataset(
+            incoming_frames(session), tmp_path / "set", append=True, cancelled=lambda: bool(told)
+        )
+    assert len(told) == 1
+    assert files(tmp_path / "set") == before
 
 
 def test_a_pattern_finds_the_patient_in_the_name(tmp_path, write_set):

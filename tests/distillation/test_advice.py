@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from small_frames import write_frames
@@ -41,20 +40,3 @@ def test_one_video_is_not_enough(tmp_path: Path) -> None:
     lines = [f"{number}.png,a" for number in range(24)]
     (folder / "sequences.csv").write_text("\n".join(["frame,sequence", *lines]))
     assert "one video or folder" in sentences(folder)
-
-
-def test_a_leak_is_named(tmp_path: Path) -> None:
-    dataset = open_dataset(write_frames(tmp_path / "leak"))
-    frames = tuple(
-        frame.model_copy(update={"group": "video 7"}) if number in (0, 1) else frame
-        for number, frame in enumerate(dataset.frames)
-    )
-    frames = tuple(
-        frame.model_copy(update={"split": ("training", "validation")[number]})
-        if number < 2
-        else frame
-        for number, frame in enumerate(frames)
-    )
-    manifest = dataset.manifest.model_copy(update={"frames": frames})
-    advice = look_at(replace(dataset, manifest=manifest))
-    assert any("video 7" in warning for warning in advice.warnings)

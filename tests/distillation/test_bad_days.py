@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,12 +15,12 @@ from test_jobs import happened, request, wait
 
 from napari_microaunet.distillation import job_process, trainer
 from napari_microaunet.distillation.jobs import FinetuneJob, JobState
+from napari_microaunet.errors import InputError
 from napari_microaunet.networks import build
 from napari_microaunet.networks.checkpoint import load_checkpoint, read_card, save_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,8 +44,8 @@ def stopped(frames: Path) -> FinetuneJob:
     job = FinetuneJob.new(request(frames, minutes=60), frames / "jobs")
     job.start()
     wait(lambda: happened(job, "step"))
-    job.kill()
-    assert job.state is JobState.STOPPED
+    job.ask_to_stop()
+    wait(lambda: job.state is JobState.STOPPED)
     return job
 
 
@@ -138,14 +140,16 @@ def test_a_model_to_start_from_that_is_of_another_architecture(
     frames: Path, spoil: Callable[[Path], None]
 ) -> None:
     model = frames / "student.safetensors"
-    spoil(model)
     job = FinetuneJob.new(request(frames), frames / "jobs")
-    said = goes_on_wrongly(job)
-    assert said.startswith(str(model))
+    spoil(Path(job.request.start))
+    assert goes_on_wrongly(job).startswith(job.request.start)
+    no_checkpoint(model)
+    with pytest.raises(InputError, match=f"^{re.escape(str(model))}"):
+        FinetuneJob.new(request(frames), frames / "jobs")
 
 
-def test_weights_of_another_network_under_a_stopped_run(stopped: FinetuneJob, frames: Path) -> None:
-    save_model(frames / "student.safetensors", "malunet", (64, 64))
+def test_weights_of_another_network_under_a_stopped_run(stopped: FinetuneJob) -> None:
+    save_model(Path(stopped.request.start), "malunet", (64, 64))
     said = goes_on_wrongly(stopped)
     assert "differs in network" in said
     assert "choose another folder" in said

@@ -81,11 +81,21 @@ def test_frames_of_three_clips_are_three_observations():
     assert by_clip.dice_p_value > 0.05
 
 
+def test_it_tells_how_many_observations_there_are():
+    groups = [f"clip {number // 2}" for number in range(6)]
+    result = compare(model([0.5] * 6, groups, [1, 0]), model([0.4] * 6, groups, [1, 1]))
+    assert (result.groups, result.negative_groups) == (3, 2)
+    # Of five that all agree, the exact test still says that chance may have done it.
+    assert compare(model([0.5] * 5), model([0.4] * 5)).dice_p_value > 0.05
+    assert compare(model([0.5] * 6), model([0.4] * 6)).dice_p_value < 0.05
+
+
 def test_of_a_single_clip_the_frames_are_the_observations():
     better, worse = [0.6, 0.7, 0.8, 0.9, 1.0, 0.75], [0.5] * 6
-    assert compare(model(better, ["clip"] * 6), model(worse)) == compare(
-        model(better), model(worse)
-    )
+    one_clip = compare(model(better, ["clip"] * 6), model(worse))
+    frames = compare(model(better), model(worse))
+    assert (one_clip.dice, one_clip.dice_p_value) == (frames.dice, frames.dice_p_value)
+    assert (one_clip.groups, frames.groups) == (1, 6)  # but they prove nothing
 
 
 def test_frames_are_matched_by_name():

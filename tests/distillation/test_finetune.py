@@ -163,7 +163,7 @@ def test_a_recipe_is_fitted_to_its_minutes_once(
             teacher=None,
             device="cpu",
             report=events.append,
-            cancelled=lambda: events[-1]["event"] == stop_at,
+            cancelled=lambda: bool(events) and events[-1]["event"] == stop_at,
         )
         return events
 
@@ -193,7 +193,7 @@ def test_it_can_be_stopped_while_it_scores(done, folder: Path) -> None:
         adapt_teacher=True,
         device="cpu",
         report=events.append,
-        cancelled=lambda: events[-1]["event"] == "scoring",
+        cancelled=lambda: bool(events) and events[-1]["event"] == "scoring",
     )
     assert result is None
     assert not (out / "report.json").exists()

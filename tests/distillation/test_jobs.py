@@ -16,6 +16,12 @@ from test_finetune import save_model
 from napari_microaunet.distillation import job_process, jobs
 from napari_microaunet.distillation.jobs import FinetuneJob, FinetuneRequest, JobState, list_jobs
 from napari_microaunet.errors import InputError
+from napari_microaunet.networks.library import (
+    add_model,
+    delete_model,
+    find_model,
+    rename_model,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,8 +77,8 @@ def test_a_job_is_stopped_found_again_and_goes_on_while_another_waits(
     found = {job.folder: job for job in list_jobs(tmp_path)}[first.folder]
     assert found.state is JobState.RUNNING
     assert found.request == first.request
-    found.kill()
-    assert found.state is JobState.STOPPED
+    found.ask_to_stop()
+    wait(lambda: found.state is JobState.STOPPED)
     assert "can go on" in found.sentence
     assert not found.model_file.exists()
     wait(lambda: second.state is JobState.FAILED)
@@ -109,7 +115,44 @@ def test_a_job_that_ends_leaves_a_model_and_a_report(frames: Path, tmp_path: Pat
     assert job.model_file.is_file()
     report = job.report()
     assert report is not None
-    assert report["reference"]["before"]["positives"] == 24
+    # Of the 24 frames with a polyp, which are the reference as well, the others teach.
+    assert report["reference"]["before"]["positives"] == 2
+
+
+def test_a_job_keeps_the_models_that_it_needs(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "napari_microaunet.networks.library.user_data_path", lambda *_, **__: tmp_path
+    )
+    mine = add_model(frames / "student.safetensors", "ward 3")
+    job = FinetuneJob.new(
+        request(frames, start=str(mine.path), teacher="ward 3"), tmp_path / "jobs"
+    )
+    rename_model(mine, "ward 4")
+    delete_model(find_model("ward 4"))
+    kept = find_model(FinetuneJob(job.folder).request.start)
+    assert kept.card == mine.card
+    assert job.request.teacher == job.request.start
+    assert FinetuneJob.new(request(frames, start="student"), tmp_path).request.start == str(
+        find_model("student").path
+    )
+    with pytest.raises(InputError, match="no model named 'ward 4'"):
+        FinetuneJob.new(request(frames, start="ward 4"), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_job_that_has_ended_is_not_taken_for_one_that_waits(frames: Path, tmp_path: Path) -> None:
+    job = FinetuneJob.new(request(frames, dataset=tmp_path / "nowhere"), tmp_path)
+    job.start()
+    states = set()
+    wait(lambda: states.add(job.state) or JobState.FAILED in states)
+    end = time.monotonic() + 2  # in which its process ends, too
+    while time.monotonic() < end:
+        states.add(job.state)
+        assert job.state is JobState.FAILED
+        time.sleep(0.02)
+    assert states <= {JobState.QUEUED, JobState.RUNNING, JobState.FAILED}
 
 
 def test_what_goes_wrong_is_said_in_a_sentence(

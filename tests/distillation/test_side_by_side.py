@@ -58,6 +58,12 @@ def test_frames_that_a_model_has_learned_from_are_left_out(frames, model, shy):
     assert result.first.positives + result.first.negatives == len(held_out) < 24
 
 
+def test_a_dataset_that_has_grown_since_is_known_by_its_name(frames, model, shy):
+    learned = {"ward": "of fewer frames"}
+    taught = Model("t", model.path, model.card.model_copy(update={"training_data": learned}))
+    assert "held-out frames of ward" in side_by_side(shy, taught, open_dataset(frames)).frames
+
+
 def test_of_a_curated_dataset_the_held_out_frames_are_taken(tmp_path, model, shy):
     folder = write_frames(tmp_path / "curated", polyps=20)
     manifest = open_dataset(folder).manifest

@@ -10,10 +10,19 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
 from small_frames import write_frames
 
-from napari_microaunet.distillation.jobs import JobState, jobs_folder, list_jobs
+from napari_microaunet.curation.incoming import name_in_dataset
+from napari_microaunet.distillation.jobs import (
+    FinetuneJob,
+    FinetuneRequest,
+    JobState,
+    jobs_folder,
+    list_jobs,
+)
+from napari_microaunet.distillation.recipe import finetuning_recipe
 from napari_microaunet.exchange.formats import find_format
 from napari_microaunet.frames.masks import read_mask_file
 from napari_microaunet.networks.library import find_model, list_models
+from napari_microaunet.widgets import finetune_section
 from napari_microaunet.widgets.prelabel_section import Which
 
 
@@ -124,8 +133,75 @@ def test_a_run_is_stopped_goes_on_and_is_found_again(use, qtbot, tmp_path, yes):
     again = type(used)(used.viewer, qtbot).dock.sections["Fine-tune"]
     assert again.run.job.folder == run.job.folder
     qtbot.waitUntil(lambda: "left" in again.run.status.text(), timeout=120_000)
-    again.discard()
+    again.run.discard_button.click()
     assert list_jobs() == []
+    assert again.run.job is None
+
+
+def test_a_run_that_does_not_listen_is_ended_and_can_go_on(use, qtbot, tmp_path):
+    used = use()
+    tune = used.dock.sections["Fine-tune"]
+    tune.run._patience.setInterval(100)
+    request = FinetuneRequest(
+        title="deaf", dataset=write_frames(tmp_path / "frames"), teacher=None, minutes=30
+    )
+    job = FinetuneJob.new(request)
+    job.start()
+    tune.run.refresh(job.folder.name)
+    qtbot.waitUntil(lambda: tune.run.state is JobState.RUNNING, timeout=60_000)
+    tune.run.job.stop_file = tmp_path / "where nobody looks"
+    tune.run.stop_button.click()
+    qtbot.waitUntil(lambda: tune.run.state is JobState.KILLED, timeout=30_000)
+    assert "by force; it can go on" in tune.run.status.text()
+    assert tune.run.stop_button.text() == "Go on"
+
+
+def test_runs_with_the_same_settings_are_told_apart(use, tmp_path):
+    frames = write_frames(tmp_path / "frames")
+    jobs = [FinetuneJob.new(FinetuneRequest(title="student, 10 min", dataset=frames))]
+    tune = use().dock.sections["Fine-tune"]
+    jobs.append(FinetuneJob.new(FinetuneRequest(title="student, 10 min", dataset=frames)))
+    for job in jobs:
+        tune.run.refresh(job.folder.name)
+        assert tune.run.job.folder == job.folder
+    assert tune.run.runs.native.count() == 2
+
+
+def test_a_frame_of_a_session_is_shown_there_and_never_in_the_copy(use, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(finetune_section, "show_info", told.append)
+    frames = write_frames(tmp_path / "ward", polyps=3, negatives=0, unlabelled=0)
+    used = use()
+    used.open(frames / "images")
+    tune = used.dock.sections["Fine-tune"]
+    session = used.work.session
+    job = FinetuneJob.new(FinetuneRequest(title="of a session", session=session.folder))
+    tune.run.refresh(job.folder.name)
+    name = name_in_dataset(used.work.sequence.name, used.work.sequence.frames[2].name)
+    tune.run.frame_wanted.emit(name)
+    assert used.bench.shown == 2
+    other = job.request.model_copy(update={"session": tmp_path / "elsewhere.microaunet"})
+    job = FinetuneJob.new(other)
+    tune.run.refresh(job.folder.name)
+    used.go_to(0)
+    tune.run.frame_wanted.emit(name)
+    assert used.bench.shown == 0
+    assert "elsewhere.microaunet" in told[-1]
+
+
+def test_settings_are_those_of_the_chosen_model(use):
+    settings = use().dock.sections["Fine-tune"].settings
+    rate = settings.advanced["optimiser.learning_rate"]
+    layers = settings.advanced["optimiser.encoder_factor"]
+    layers.value = layers.choices[1]
+    assert rate.value == finetuning_recipe().optimiser.learning_rate
+    settings.model.value = find_model("expert")
+    of_expert = finetuning_recipe("expert").optimiser
+    assert (rate.value, layers.value) == (of_expert.learning_rate, of_expert.encoder_factor)
+    assert "optimiser.learning_rate" not in settings.changes()
+    rate.value = 1e-3
+    settings.model.value = find_model("student")
+    assert settings.changes()["optimiser.learning_rate"] == 1e-3  # the user's own stays
 
 
 def test_a_run_that_is_not_to_go_on_stops_with_the_window(use, qtbot, tmp_path, yes):

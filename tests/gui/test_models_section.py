@@ -226,7 +226,7 @@ def test_two_models_are_compared_on_a_dataset(use, shared, answers, tmp_path, er
     assert not errors()
 
 
-def found(dice, alarms=None, problems=()):
+def found(dice, alarms=None, problems=(), groups=9):
     """Make what a comparison comes to, from the ends of its intervals."""
     differences = [
         None if ends is None else {"low": ends[0], "mean": sum(ends) / 2, "high": ends[1]}
@@ -234,7 +234,8 @@ def found(dice, alarms=None, problems=()):
     ]
     return {
         "frames": "9 labelled frames of ward",
-        "difference": dict(zip(("dice", "negatives_flagged"), differences, strict=True)),
+        "difference": dict(zip(("dice", "negatives_flagged"), differences, strict=True))
+        | {"groups": groups, "negative_groups": groups},
         "problems": dict.fromkeys(problems, "cannot be read"),
     }
 
@@ -248,6 +249,7 @@ def found(dice, alarms=None, problems=()):
         (found(None, (0.1, 0.3)), "none shows a polyp"),
         (found((-0.01, 0.03), (0.1, 0.3)), "new marks 20 % more of the frames without a polyp"),
         (found((-0.01, 0.03), (-0.3, -0.1)), "old marks 20 % more of the frames without a polyp"),
+        (found((0.01, 0.03), (0.1, 0.3), groups=5), "5 videos or scenes, and fewer than 6 prove"),
         (found((0.01, 0.03), problems=("a", "b")), "2 frames could not be scored"),
     ],
 )

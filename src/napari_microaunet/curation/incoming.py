@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +15,7 @@ from napari_microaunet.curation.session.places import SUFFIX
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
-from napari_microaunet.frames.sequence import spread
+from napari_microaunet.frames.mask_chunks import chunk_digest
 
 if TYPE_CHECKING:
     import re
@@ -170,35 +170,6 @@ def incoming_frames(
     return _of_dataset(source, pattern)
 
 
-def frames_to_learn_from(session: Session, most_unlabelled: int) -> list[IncomingFrame]:
-    """List what a model can learn from while a session is under way.
-
-    Parameters
-    ----------
-    session : Session
-        With accepted frames.
-    most_unlabelled : int
-        So many of the others come along at most, spread evenly.
-
-    Returns
-    -------
-    list of IncomingFrame
-        In the order of the session. Only accepted frames have their masks: an edited one may be
-        half done.
-    """
-    frames = incoming_frames(session, "all")
-    accepted = {
-        number
-        for number, frame in enumerate(frames)
-        if frame.annotation is not None and frame.annotation.state == "accepted"
-    }
-    others = sorted(set(range(len(frames))) - accepted)
-    return [
-        frames[number] if number in accepted else replace(frames[number], read_mask=lambda: None)
-        for number in sorted(accepted.union(spread(others, most_unlabelled)))
-    ]
-
-
 def _of_session(
     session: Session, include: Include, pattern: re.Pattern[str] | None
 ) -> list[IncomingFrame]:
@@ -209,14 +180,24 @@ def _of_session(
     def mask_reader(status: FrameStatus) -> Callable[[], NDArray[np.uint8] | None]:
         if status.state not in _REVIEWED:
             return lambda: None
-        return lambda: session.chunks.mask(status.index)
+
+        def read_mask() -> NDArray[np.uint8]:
+            chunk = session.chunks[status.index]
+            if chunk_digest(chunk) != status.digest:
+                raise InputError(
+                    f"The mask of frame {status.name} in {session.folder} has changed meanwhile; "
+                    "review it, and write it again."
+                )
+            return session.chunks.decode(status.index, chunk)
+
+        return read_mask
 
     accepted = {cost.name: cost.accepted for cost in session.edit_costs()}
     frames = []
     for status in session.statuses:
         if status.state not in _INCLUDED[include]:
             continue
-        name = _prefixed(sequence.name, status.name)
+        name = name_in_dataset(sequence.name, status.name)
         annotation = Annotation(
             state=status.state.value,  # type: ignore[arg-type]  # excluded ones are left out
             origin=status.origin.value if status.state in _REVIEWED else MaskOrigin.NONE.value,
@@ -263,7 +244,7 @@ def _of_dataset(dataset: CuratedDataset, pattern: re.Pattern[str] | None) -> lis
     curated = (dataset.path / MANIFEST_NAME).is_file()
     frames = []
     for index, record in enumerate(dataset.frames):
-        name = _prefixed(record.source, record.name)
+        name = name_in_dataset(record.source, record.name)
         frames.append(
             IncomingFrame(
                 name,
@@ -281,13 +262,14 @@ def _of_dataset(dataset: CuratedDataset, pattern: re.Pattern[str] | None) -> lis
     return frames
 
 
-def _prefixed(source: str, name: str) -> str:
+def name_in_dataset(source: str, name: str) -> str:
+    """Name a frame as it is called in a dataset: after its source, then itself."""
     return name if name.startswith(f"{source}/") else f"{source}/{name}"
 
 
 def _group(name: str, stated: str, source: str, pattern: re.Pattern[str] | None) -> str:
     if pattern is None:
-        return stated if stated == source else _prefixed(source, stated)
+        return stated if stated == source else name_in_dataset(source, stated)
     found = pattern.search(name)
     if found is None or not (text := found.group(1 if pattern.groups else 0)):
         raise InputError(

@@ -61,8 +61,8 @@ PROCESS_MODULE = "napari_microaunet.distillation.job_process"
 _NICENESS = 10
 # How the lines begin that tell where a job stands.
 _TURNS = (b'{"event": "queued"', b'{"event": "began"', b'{"event": "ended"')
-# How long a job may take to stop by itself; a step on a slow machine takes a second or two.
-_GRACE_S = 5.0
+# How long a process that was killed may take to be gone.
+_GONE_S = 5.0
 
 
 class JobState(StrEnum):
@@ -243,6 +243,11 @@ class FinetuneJob:
             file.write(json.dumps({"number": process.pid}).encode())
 
     @property
+    def made(self) -> datetime:
+        """When it was asked for, in local time."""
+        return datetime.fromtimestamp((self.folder / "request.json").stat().st_mtime).astimezone()
+
+    @property
     def state(self) -> JobState:
         """Where it stands, as its files and its process say."""
         last = self._last_turn()
@@ -354,30 +359,21 @@ class FinetuneJob:
         with suppress(FileNotFoundError):  # another window has discarded it
             self.stop_file.touch()
 
-    def kill(self, grace_s: float = _GRACE_S) -> None:
-        """Stop the job, its whole tree of processes, by force where asking does not help.
-
-        What it has saved stays: it goes on from its last checkpoint.
-
-        Parameters
-        ----------
-        grace_s : float
-            How long it may take to stop by itself, in seconds.
-        """
+    def kill(self) -> None:
+        """End the job's whole tree of processes; it can go on from its last checkpoint."""
         process = self._process()
         if process is None:
             return
         self.ask_to_stop()
         family = [process, *process.children(recursive=True)]
-        _, alive = psutil.wait_procs(family, timeout=grace_s)
-        for one in alive:
+        for one in family:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
-        psutil.wait_procs(alive, timeout=_GRACE_S)
+        psutil.wait_procs(family, timeout=_GONE_S)
 
     def discard(self) -> None:
         """Stop the job and delete its folder."""
-        self.kill(grace_s=0)
+        self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _process(self) -> psutil.Process | None:

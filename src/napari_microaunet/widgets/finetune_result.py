@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_microaunet.widgets.score_table import ScoreTable, clear_sign, score_rows
+from napari_microaunet.widgets.score_table import ScoreTable, clear_sign, in_doubt, score_rows
 from napari_microaunet.widgets.section import hint
 
 if TYPE_CHECKING:
@@ -35,15 +35,12 @@ class FinetuneResult(QWidget):
         The model is to be used under this name.
     kept : Signal()
         The model is to stay, or to become again, a draft that is in no list of models.
-    discarded : Signal()
-        The job is to be deleted.
     frame_wanted : Signal(str)
         This frame of the dataset is to be shown.
     """
 
     promoted = Signal(str)
     kept = Signal()
-    discarded = Signal()
     frame_wanted = Signal(str)
 
     def __init__(self) -> None:
@@ -72,9 +69,6 @@ class FinetuneResult(QWidget):
         self.name.returnPressed.connect(self._promote)
         self.draft_button = QPushButton()
         self.draft_button.clicked.connect(self.kept)
-        self.discard_button = QPushButton("Discard")
-        hint(self.discard_button, "Delete the run and its model. Models in use stay.")
-        self.discard_button.clicked.connect(self.discarded)
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -82,7 +76,7 @@ class FinetuneResult(QWidget):
             layout.addWidget(widget)
         layout.addWidget(self.name)
         row_of_buttons = QHBoxLayout()
-        for widget in (self.promote_button, self.draft_button, self.discard_button):
+        for widget in (self.promote_button, self.draft_button):
             row_of_buttons.addWidget(widget)
         layout.addLayout(row_of_buttons)
 
@@ -146,23 +140,22 @@ def verdict(held_out: Part, reference: Part) -> str:
     held_out, reference : dict
         Of a report: before, after and difference.
     """
-    change = held_out["difference"]["dice"]
+    difference = held_out["difference"]
+    change = difference["dice"]
+    sign = clear_sign(change, difference["groups"])
     if change is None:
         said = "There were no held-out frames with a polyp: nobody can say whether it is better."
-    elif clear_sign(change) > 0:
+    elif sign > 0:
         said = f"Better on held-out frames: Dice {change['mean']:+.3f}."
-    elif clear_sign(change) < 0:
+    elif sign < 0:
         said = f"NOT better: Dice fell by {-change['mean']:.3f} on held-out frames."
     else:
-        said = (
-            f"Not clearly better: Dice {change['mean']:+.3f}, anything from {change['low']:+.3f} "
-            f"to {change['high']:+.3f} is possible."
-        )
-    alarms = held_out["difference"]["negatives_flagged"]
-    if clear_sign(alarms) > 0:
+        said = f"Not clearly better: Dice {change['mean']:+.3f}, {in_doubt(difference)}"
+    alarms = difference["negatives_flagged"]
+    if clear_sign(alarms, difference["negative_groups"]) > 0:
         said += f" It marks {100 * alarms['mean']:.0f} % more of the frames without a polyp."
     lost = reference["difference"]["dice"]
-    if clear_sign(lost) < 0:
+    if clear_sign(lost, reference["difference"]["groups"]) < 0:
         said += f" It has forgotten: Dice {lost['mean']:+.3f} on the reference frames."
     return said
 

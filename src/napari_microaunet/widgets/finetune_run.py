@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections import Counter
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QProgressBar, QPush
 
 from napari_microaunet.distillation.jobs import FinetuneJob, JobState, jobs_folder, list_jobs
 from napari_microaunet.errors import InputError
+from napari_microaunet.networks.library import list_models
 from napari_microaunet.widgets.finetune_curves import FinetuneCurves
 from napari_microaunet.widgets.finetune_strip import FinetuneStrip
 from napari_microaunet.widgets.progress_row import duration
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.trainer import Event
 
 _LOOK_MS, _CATCH_UP_MS = 500, 20
+# How long a run may take to stop by itself; a step on a slow machine takes a second or two.
+_PATIENCE_MS = 5000
 # Taken in at once: a night's events would stop the window for a second.
 _MOST_EVENTS = 500
 _ALIVE = (JobState.RUNNING, JobState.QUEUED)
@@ -36,10 +40,13 @@ class FinetuneRun(QWidget):
         Another run is shown, or the one on show has come to another state.
     frame_wanted : Signal(str)
         This frame of the dataset is to be shown.
+    discarded : Signal()
+        The run on show is to be deleted.
     """
 
     changed = Signal()
     frame_wanted = Signal(str)
+    discarded = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +54,8 @@ class FinetuneRun(QWidget):
         self.state: JobState | None = None
         self._position = 0
         self._graphics = ""
+        self._patience = QTimer(self, interval=_PATIENCE_MS, singleShot=True)
+        self._patience.timeout.connect(self._stop_by_force)
         self.runs = ComboBox(label="Run", choices=_run_choices)
         self.status = QLabel(wordWrap=True)
         self.plan = QLabel(objectName="quiet", wordWrap=True)
@@ -55,12 +64,23 @@ class FinetuneRun(QWidget):
         self.bar.setFixedHeight(8)
         self.stop_button = QPushButton("Stop")
         self.stop_button.clicked.connect(self._stop_or_go_on)
+        self.discard_button = QPushButton("Discard")
+        self.discard_button.clicked.connect(self.discarded)
         self.curves = FinetuneCurves()
         self.strip = FinetuneStrip()
         self.strip.frame_wanted.connect(self.frame_wanted)
         as_wide_as_the_dock(self.runs.native)
         hint(self.runs.native, "Runs on this machine, the latest first.")
-        hint(self.stop_button, "Stop after the step at hand; it can go on later.")
+        hint(
+            self.stop_button,
+            "Stop at once; it can go on later. Where the run does not listen for five seconds its\n"
+            "process is ended, and at most the last minute is trained again.",
+        )
+        hint(
+            self.discard_button,
+            "Delete the run, its draft and the frames written for it, also while it trains.\n"
+            "Models in use stay.",
+        )
         hint(
             self.plan,
             "How the run makes do with its minutes. Where few steps fit, it begins with small\n"
@@ -75,6 +95,7 @@ class FinetuneRun(QWidget):
         progress = QHBoxLayout()
         progress.addWidget(self.bar, 1)
         progress.addWidget(self.stop_button)
+        progress.addWidget(self.discard_button)
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(5)
@@ -108,6 +129,7 @@ class FinetuneRun(QWidget):
             Of its folder; None for none.
         """
         self._position, self.state, self._graphics = 0, None, ""
+        self._patience.stop()
         self.curves.clear()
         self.strip.clear()
         self.plan.hide()
@@ -124,9 +146,10 @@ class FinetuneRun(QWidget):
         self._timer.start(_CATCH_UP_MS)
         self._look()
 
-    def close_for_good(self) -> None:
-        """Look no more."""
+    def look_no_more(self) -> None:
+        """Stop watching: the window closes."""
         self._timer.stop()
+        self._patience.stop()
 
     def _look(self) -> None:
         """Take in what the run has told since the last look."""
@@ -206,30 +229,53 @@ class FinetuneRun(QWidget):
             return
         if job.state in _ALIVE:
             self.stop_button.setEnabled(False)
-            self.status.setText("Stopping after the step at hand")
+            self.status.setText("Stopping")
             job.ask_to_stop()
+            self._patience.start()
         else:
-            job.start()
+            try:
+                job.start()
+            except OSError as error:
+                show_error(f"{job.folder} cannot be used ({error.strerror}): free some space.")
+                return
             self.state = None
         self._timer.start(_LOOK_MS)
+
+    def _stop_by_force(self) -> None:
+        """End a process that was asked to stop and is too busy to listen."""
+        if self.job is not None and self.job.stop_file.exists():
+            self.job.kill()
 
 
 def _run_choices(_widget: object = None) -> list[tuple[str, str | None]]:
     runs = list_jobs()
     if not runs:
         return [("none yet", None)]
-    return [(f"{run.folder.name[:10]} {run.request.title}", run.folder.name) for run in runs]
+    # Labels must differ: a list takes equal ones for one.
+    labels: Counter[str] = Counter()
+    choices: list[tuple[str, str | None]] = []
+    for run in runs:
+        label = f"{run.made:%d %b %H:%M} {run.request.title}"
+        labels[label] += 1
+        again = f" ({labels[label]})" if labels[label] > 1 else ""
+        choices.append((label + again, run.folder.name))
+    return choices
 
 
 def _ended(job: FinetuneJob, state: JobState) -> str:
     if state is JobState.FINISHED:
         used_as = job.used_as
         return "Finished: a draft." if used_as is None else f"Finished: in use as {used_as.name}."
+    if state is JobState.KILLED and job.stop_file.exists():
+        return "Stopped by force; it can go on from its last checkpoint."
     if state is JobState.KILLED:
         return f"The run was killed; it can go on. {job.errors_file} may say why."
     return job.sentence or "Not started."
 
 
 def suggested_name(job: FinetuneJob) -> str:
-    """Return a name for the model of a run: the model it came from, and the day."""
-    return f"{Path(job.request.start).stem} {job.folder.name[:10]}"
+    """Return a name for the model of a run that is free: the model it came from, and the day."""
+    name = f"{Path(job.request.start).stem} {job.made:%Y-%m-%d}"
+    taken = {model.name.casefold() for model in list_models()}
+    others = (f"{name} {number}" for number in count(2))
+    return next(one for one in chain([name], others) if one.casefold() not in taken)

@@ -12,9 +12,10 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QMessageBox, QWidget
 
 from napari_microaunet.curation.dataset import open_dataset
-from napari_microaunet.curation.incoming import frames_to_learn_from
+from napari_microaunet.curation.incoming import name_in_dataset
+from napari_microaunet.curation.learning import frames_to_learn_from, keep_splits
 from napari_microaunet.curation.session import ReviewState
-from napari_microaunet.curation.writer import write_dataset
+from napari_microaunet.curation.writer import WriteOptions, write_dataset
 from napari_microaunet.distillation.advice import look_at
 from napari_microaunet.distillation.jobs import FinetuneJob, JobState
 from napari_microaunet.distillation.recipe import finetuning_recipe
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.advice import DatasetAdvice
     from napari_microaunet.frames import FrameSequence
     from napari_microaunet.widgets.workbench import Workbench
+
+    Told = Callable[[int, int], None]
+    Cancelled = Callable[[], bool]
 
 _COUNT_MS = 500
 
@@ -52,6 +56,7 @@ class FinetuneSection(QWidget):
         super().__init__()
         self._bench = bench
         self._folder: Path | None = None
+        self._started_here: list[FinetuneJob] = []
         self.actions: dict[str, Callable[[], object]] = {}
 
         self.start_button = primary_button("Fine-tune")
@@ -62,10 +67,10 @@ class FinetuneSection(QWidget):
         self.run = FinetuneRun()
         self.run.changed.connect(self._on_run)
         self.run.frame_wanted.connect(self._show_frame)
+        self.run.discarded.connect(self.discard)
         self.result = FinetuneResult()
         self.result.promoted.connect(self.promote)
         self.result.kept.connect(self.keep_as_draft)
-        self.result.discarded.connect(self.discard)
         self.result.frame_wanted.connect(self._show_frame)
         as_wide_as_the_dock(self.source.native)
         hint(
@@ -119,7 +124,7 @@ class FinetuneSection(QWidget):
             if found:
                 self.data.setText(f"{folder.name}: {_told(found[0])}")
 
-        self._advise(lambda: folder, end)
+        self._advise(lambda *_: folder, end)
 
     def start(self) -> None:
         """Look at the frames, say what speaks against it, then start a run."""
@@ -127,25 +132,36 @@ class FinetuneSection(QWidget):
         request = self.settings.request(folder)
         if request is None or self._bench.job is not None:
             return
-        session = self._session
-        if self.source.value is Source.FOLDER:
-            if folder is None:
-                self._ask_for_folder()
-                return
-            job = FinetuneJob.new(request)
-            self._advise(lambda: folder, lambda found: self._begin(job, found))
+        session = self._session if folder is None else None
+        if self.source.value is Source.FOLDER and folder is None:
+            self._ask_for_folder()
             return
-        if session is None:
+        if folder is None and session is None:
             show_info("There is no session: open frames and accept some, or choose a dataset.")
             return
-        job = FinetuneJob.new(request)
+        if session is not None:
+            request = request.model_copy(update={"session": session.folder})
+        try:
+            job = FinetuneJob.new(request)
+        except (InputError, OSError) as error:
+            show_error(_sentence(error))
+            return
 
-        def write() -> Path:
+        def data(told: Told, cancelled: Cancelled) -> Path:
+            if session is None:
+                return job.dataset
             most = finetuning_recipe().batch.most_unlabelled if request.teacher else 0
-            write_dataset(frames_to_learn_from(session, most), job.dataset)
+            options = WriteOptions(name=session.sequence.name)
+            frames = frames_to_learn_from(session, most)
+            written = write_dataset(
+                frames, job.dataset, options, progress=told, cancelled=cancelled
+            )
+            keep_splits(session, written.manifest)
+            left_out.update(written.left_out)
             return job.dataset
 
-        self._advise(write, lambda found: self._begin(job, found))
+        left_out: dict[str, str] = {}
+        self._advise(data, lambda found: self._begin(job, found, left_out))
 
     @property
     def _session(self) -> Session | None:
@@ -153,23 +169,33 @@ class FinetuneSection(QWidget):
         return None if work is None else work.session
 
     def _advise(
-        self, folder: Callable[[], Path], ended: Callable[[list[DatasetAdvice]], None]
+        self,
+        folder: Callable[[Told, Cancelled], Path],
+        ended: Callable[[list[DatasetAdvice]], None],
     ) -> None:
         """Look at a dataset in the background; nothing is handed over where that fails."""
         found: list[DatasetAdvice] = []
 
-        def look(cancelled: Callable[[], bool]) -> Iterator[int]:
-            def run(told: Callable[[int, int], None]) -> None:
-                dataset = open_dataset(folder(), cancelled=cancelled)
-                job.total = len(dataset.frames)
-                found.append(look_at(dataset, told))
+        def look(cancelled: Cancelled) -> Iterator[int]:
+            def run(told: Told) -> None:
+                def tell(done: int, total: int) -> None:
+                    job.total = before + total
+                    told(before + done, before + total)
+
+                before = 0
+                path = folder(tell, cancelled)
+                before = job.total
+                dataset = open_dataset(path, cancelled=cancelled)
+                found.append(look_at(dataset, tell, cancelled))
 
             yield from with_progress(run)
 
         job = Job("Looking at the frames to learn from", look)
         self._bench.run(job, lambda complete: ended(found if complete else []))
 
-    def _begin(self, job: FinetuneJob, found: list[DatasetAdvice]) -> None:
+    def _begin(
+        self, job: FinetuneJob, found: list[DatasetAdvice], left_out: dict[str, str]
+    ) -> None:
         """Start a run, unless something speaks against it."""
         advice = found[0] if found else None
         if advice is None or advice.obstacles or not self._accepts(advice):
@@ -177,8 +203,17 @@ class FinetuneSection(QWidget):
             if advice is not None and advice.obstacles:
                 show_error(" ".join(advice.obstacles))
             return
-        self.data.setText(_told(advice))
-        job.start()
+        said = _told(advice)
+        if left_out:
+            name, why = next(iter(left_out.items()))
+            said += f" {len(left_out)} frames were left out, the first is {name}: {why}"
+        self.data.setText(said)
+        try:
+            job.start()
+        except OSError as error:
+            show_error(_sentence(error))
+            return
+        self._started_here.append(job)
         self.run.refresh(job.folder.name)
 
     def _accepts(self, advice: DatasetAdvice) -> bool:
@@ -228,10 +263,10 @@ class FinetuneSection(QWidget):
         self._update()
 
     def _close(self) -> None:
-        self.run.close_for_good()
-        job = self.run.job
-        if job is not None and not self.settings.goes_on.value:
-            job.ask_to_stop()
+        self.run.look_no_more()
+        if not self.settings.goes_on.value:
+            for job in self._started_here:
+                job.ask_to_stop()
 
     def promote(self, name: str) -> None:
         """Put the new model into every list of models.
@@ -285,6 +320,9 @@ class FinetuneSection(QWidget):
         if self.run.job is None or self._bench.job is not None:
             return
         folder = self.run.job.dataset
+        if self.run.job.request.dataset is None:
+            self._show_in_session(self.run.job, name)
+            return
 
         def look(_cancelled: Callable[[], bool]) -> list[tuple[FrameSequence, int]]:
             dataset = open_dataset(folder)
@@ -301,8 +339,25 @@ class FinetuneSection(QWidget):
         job.item.connect(found.append)
         self._bench.run(job, end)
 
+    def _show_in_session(self, run: FinetuneJob, name: str) -> None:
+        """Show a frame of the session that a run's frames were copied from, not the copy."""
+        session = self._session
+        if session is None or session.folder != run.request.session:
+            where = run.request.session or "the session that this run learned from"
+            show_info(f"Open {where} to see {name}: what you correct is to be kept there.")
+            return
+        names = [name_in_dataset(session.sequence.name, frame.name) for frame in session.statuses]
+        if name in names:
+            self._bench.show_frame(session.sequence, names.index(name))
+
     def _restyle(self) -> None:
         self.run.curves.restyle(self._bench.viewer.theme)
+
+
+def _sentence(error: InputError | OSError) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    return f"{error.filename} cannot be written ({error.strerror}): free some space, try again."
 
 
 def _counted(session: Session) -> str:

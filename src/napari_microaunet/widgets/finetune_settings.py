@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from magicgui.widgets.bases import ValueWidget
 
-    from napari_microaunet.distillation.recipe import Value
+    from napari_microaunet.distillation.recipe import Recipe, Value
     from napari_microaunet.widgets.workbench import Workbench
 
 _SIDES = (160, 192, 256, 320, 384)
@@ -46,7 +46,7 @@ class FinetuneSettings(QWidget):
         self.device = ComboBox(label="Device", choices=device_choices())
         self.goes_on = CheckBox(text="Goes on when the window is closed", value=True, label="")
 
-        recipe = finetuning_recipe()
+        recipe = self._recipe()
         self.threads = SpinBox(label="Cores", min=1, max=os.cpu_count() or 1, value=spare_threads())
         self.reference = FileEdit(label="Reference", mode="d", nullable=True)
         self.seed = SpinBox(label="Seed", min=0, max=2**31 - 1, value=recipe.seed)
@@ -58,9 +58,9 @@ class FinetuneSettings(QWidget):
             ),
             "optimiser.encoder_factor": ComboBox(
                 label="Layers",
-                choices=[
+                choices=lambda _: [
                     ("as the time allows", None),
-                    ("all", recipe.optimiser.encoder_factor),
+                    ("all", self._recipe().optimiser.encoder_factor),
                     ("all but the encoder", 0.0),
                 ],
             ),
@@ -92,6 +92,7 @@ class FinetuneSettings(QWidget):
             )
         )
         self._add_hints()
+        self.model.changed.connect(self._suit_model)
         bench.models_changed.connect(self._on_models)
 
         layout = QFormLayout(self)
@@ -144,9 +145,30 @@ class FinetuneSettings(QWidget):
             if one.value != self._defaults[name]
         }
 
+    def _recipe(self) -> Recipe:
+        model = self.model.value
+        return finetuning_recipe() if model is None else finetuning_recipe(model.card.network)
+
+    def _suit_model(self) -> None:
+        """Have what nobody has set be what the package does with this model."""
+        layers, rate = (
+            self.advanced[f"optimiser.{name}"] for name in ("encoder_factor", "learning_rate")
+        )
+        as_before = layers.value not in (None, 0.0)
+        layers.reset_choices()
+        if as_before:
+            layers.value = self._recipe().optimiser.encoder_factor
+        default = self._recipe().optimiser.learning_rate
+        if rate.value == self._defaults["optimiser.learning_rate"]:
+            rate.value = default
+        self._defaults["optimiser.learning_rate"] = default
+
     def _on_models(self) -> None:
-        keep_choice(self.model)
+        if not keep_choice(self.model):
+            self._suit_model()
+        before = self.teacher.value
         self.teacher.reset_choices()
+        self.teacher.value = before if before in self.teacher.choices else "expert"
 
     def _add_hints(self) -> None:
         hint(self.model.native, "The model that is taught further.")

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QPushButton, QWidge
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.side_by_side import side_by_side
 from napari_microaunet.widgets.jobs import Job, with_progress
-from napari_microaunet.widgets.score_table import ScoreTable, clear_sign, score_rows
+from napari_microaunet.widgets.score_table import ScoreTable, clear_sign, in_doubt, score_rows
 from napari_microaunet.widgets.section import as_wide_as_the_dock, hint
 
 if TYPE_CHECKING:
@@ -145,9 +145,10 @@ def comparison_verdict(first: str, second: str, found: dict[str, Any]) -> str:
     found : dict
         Of `SideBySide`.
     """
-    dice, alarms = found["difference"]["dice"], found["difference"]["negatives_flagged"]
+    difference = found["difference"]
+    dice, alarms = difference["dice"], difference["negatives_flagged"]
     said = f"{found['frames']}: "
-    sign = clear_sign(dice)
+    sign = clear_sign(dice, difference["groups"])
     if dice is None:
         said += "none shows a polyp, so nobody can say which model outlines them better."
     elif sign:
@@ -155,10 +156,10 @@ def comparison_verdict(first: str, second: str, found: dict[str, Any]) -> str:
         said += f"{better} is better than {worse}, Dice +{abs(dice['mean']):.3f}."
     else:
         said += (
-            f"neither is clearly better. {first} has {dice['mean']:+.3f} Dice, anything from "
-            f"{dice['low']:+.3f} to {dice['high']:+.3f} is possible."
+            f"neither is clearly better. {first} has {dice['mean']:+.3f} Dice, "
+            f"{in_doubt(difference)}"
         )
-    if clear_sign(alarms):
+    if clear_sign(alarms, difference["negative_groups"]):
         more, fewer = (first, second) if alarms["mean"] > 0 else (second, first)
         said += (
             f" {more} marks {100 * abs(alarms['mean']):.0f} % more of the frames without a polyp "

@@ -14,6 +14,8 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
 )
 
+from napari_microaunet.distillation.comparison import FEWEST_GROUPS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -126,8 +128,33 @@ def _by_size(summary: Part, size: str) -> Part | None:
     return None if of_size is None else of_size["dice"]
 
 
-def clear_sign(difference: Part | None) -> int:
-    """Tell what a difference comes to: 1 or -1 where its interval leaves no doubt, else 0."""
-    if difference is None:
+def in_doubt(difference: Part) -> str:
+    """Say how far a difference in Dice may be off.
+
+    Parameters
+    ----------
+    difference : dict
+        Of `Comparison`.
+    """
+    dice, groups = difference["dice"], difference["groups"]
+    if groups < FEWEST_GROUPS:
+        return (
+            f"the frames are of {groups} videos or scenes, and fewer than {FEWEST_GROUPS} prove "
+            "nothing."
+        )
+    return f"anything from {dice['low']:+.3f} to {dice['high']:+.3f} is possible."
+
+
+def clear_sign(difference: Part | None, groups: int) -> int:
+    """Tell what a difference comes to: 1 or -1 where its interval leaves no doubt, else 0.
+
+    Parameters
+    ----------
+    difference : dict or None
+        Of `Interval`.
+    groups : int
+        How many videos or scenes it is over; of fewer than `FEWEST_GROUPS` none leaves no doubt.
+    """
+    if difference is None or groups < FEWEST_GROUPS:
         return 0
     return int(difference["low"] > 0) - int(difference["high"] < 0)
