@@ -6,6 +6,7 @@ from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from napari_microaunet.curation import (
@@ -126,6 +127,12 @@ def test_a_single_video_is_one_group_on_one_side():
     assert {frame.image for frame in dataset.frames} == {"clip.mp4"}
     assert len({frame.split for frame in dataset.frames}) == 1
     assert dataset.mask(0) is None
+
+
+def test_a_single_video_trains_whatever_its_name(tmp_path):
+    # The hash of "video" alone would have it validate.
+    tifffile.imwrite(tmp_path / "video.tif", np.zeros((3, 20, 30, 3), np.uint8), photometric="rgb")
+    assert {frame.split for frame in open_dataset(tmp_path / "video.tif").frames} == {"training"}
 
 
 def test_images_opened_directly_keep_their_masks(tmp_path, write_set):

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageDraw
 
 from napari_microaunet.curation import open_dataset
@@ -71,6 +74,61 @@ def test_asked_for_later_it_is_done_in_place(named, tmp_path):
     )
     assert result.updated == ("stills/a",)
     assert [path.name for path in (tmp_path / "set" / "images" / "stills").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("again", [None, Deidentifier()])
+def test_what_was_blanked_stays_blanked_when_a_mask_is_updated(named, tmp_path, again):
+    frames = incoming_frames(open_dataset(named))
+    hidden = WriteOptions(deidentifier=Deidentifier(Box(200, 300, 230, 390)))
+    before = write_dataset(frames, tmp_path / "set", hidden).manifest.frames[0]
+    image = (tmp_path / "set" / before.image).read_bytes()
+    mask = np.zeros((240, 400), np.uint8)
+    mask[50:60, 150:170] = 1
+    corrected = [replace(frames[0], read_mask=lambda: mask)]
+    options = WriteOptions(deidentifier=again)
+    result = write_dataset(corrected, tmp_path / "set", options, append=True)
+    record = result.manifest.frames[0]
+    assert result.updated == ("stills/a",)
+    assert (record.blanked, record.image_sha256) == (before.blanked, before.image_sha256)
+    assert [path.name for path in (tmp_path / "set" / "images" / "stills").iterdir()] == ["a.png"]
+    assert (tmp_path / "set" / record.image).read_bytes() == image
+    np.testing.assert_array_equal(open_dataset(tmp_path / "set").mask(0), mask)
+
+
+def test_frames_as_they_were_recorded_do_not_join_de_identified_ones(named, tmp_path, make_frame):
+    hidden = WriteOptions(deidentifier=Deidentifier())
+    (tmp_path / "others").mkdir()
+    for seed in (1, 2):
+        Image.fromarray(make_frame(seed, 120, 160)).save(tmp_path / "others" / f"{seed}.png")
+    first, second = incoming_frames(open_dataset(tmp_path / "others"))
+    write_dataset(incoming_frames(open_dataset(named)), tmp_path / "set", hidden)
+    with pytest.raises(InputError, match=r"the first is others/1\): de-identify them, too"):
+        write_dataset([first], tmp_path / "set", append=True)
+    write_dataset([first], tmp_path / "set", hidden, append=True)
+    # Blanked elsewhere they are welcome, and among frames of both kinds all are.
+    write_dataset([second], tmp_path / "plain")
+    write_dataset(incoming_frames(open_dataset(tmp_path / "set")), tmp_path / "plain", append=True)
+    merged = tmp_path / "plain"
+    assert [bool(frame.blanked) for frame in open_dataset(merged).frames] == [False, True, True]
+    Image.fromarray(make_frame(3, 120, 160)).save(tmp_path / "others" / "3.png")
+    more = incoming_frames(open_dataset(tmp_path / "others"))
+    assert write_dataset(more, merged, append=True).added == ("others/3",)
+
+
+def test_every_video_has_an_outline_of_its_own(tmp_path):
+    shown = []
+    for name, left in (("one", 20), ("two", 100)):
+        frame = np.zeros((120, 200, 3), np.uint8)
+        frame[10:110, left : left + 80] = 180
+        stack = np.stack([frame] * 3)
+        tifffile.imwrite(tmp_path / f"{name}.tif", stack, photometric="rgb")
+        shown += incoming_frames(open_dataset(tmp_path / f"{name}.tif"))
+    write_dataset(shown, tmp_path / "set", WriteOptions(deidentifier=Deidentifier()))
+    dataset = open_dataset(tmp_path / "set")
+    for index in (0, 3):
+        picture = shown[index].sequence.read(0)
+        kept = (dataset.read(index) == picture)[20:100][picture[20:100] > 0]
+        assert kept.mean() > 0.9
 
 
 def test_the_text_of_rendered_frames_is_blanked(data_of_scopes):

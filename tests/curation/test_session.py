@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
+from PIL import Image
 from session_help import map_of, mask_of, write_frames
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session
@@ -211,6 +214,28 @@ def test_start_of_the_work_by_hand_is_kept(open_session):
     assert again.status(0).changed_pixels == 0
 
 
+def test_erasing_what_a_model_marked_is_work_by_hand(open_session):
+    session = open_session()
+    for index in range(4):
+        session.put_mask(index, mask_of(session, index), MaskOrigin.MODEL)
+    # As in the window: an eraser, a brush and then the eraser, an undo and then a brush.
+    session.chunks[0] = None
+    session.set_origin(0, MaskOrigin.HAND)
+    session.chunks.array[1, 0, 0] = 2
+    session.chunks[1] = None
+    session.set_origin(1, MaskOrigin.HAND)
+    session.chunks[2] = None
+    session.chunks.array[2, 0, 0:2] = 1
+    session.chunks[3] = None
+    session.put_mask(3, mask_of(session, 3), MaskOrigin.MODEL)
+    session.accept(range(4))
+    session.close()
+    again = open_session()
+    assert [cost.changed_pixels for cost in again.edit_costs()] == [12, 12, 2, 0]
+    np.testing.assert_array_equal(again.start(1), mask_of(again, 1))
+    assert again.start(2).max() == 0
+
+
 # Review
 
 
@@ -226,7 +251,6 @@ def test_bulk_decisions_are_one_step(session):
     assert session.undo_review() is None
     session.redo_review()
     assert states(session) == ["accepted"] * 4
-    assert session.redo_title == "Exclude"
     session.note([3], "odd")
     assert session.redo_review() is None
     session.undo_review()
@@ -242,7 +266,6 @@ def test_step_with_masks_is_taken_back_and_made_again(open_session):
             session.put_mask(index, None, MaskOrigin.HAND)
         session.accept(range(3))
     assert states(session) == ["accepted"] * 3 + ["unseen"]
-    assert session.undo_title == "Accept as negative"
     # Changed since: not to be overwritten.
     session.chunks.array[1, 5, 5] = 1
     painted = session.chunks[1]
@@ -359,6 +382,47 @@ def test_frame_of_another_size_is_another_frame(open_session, frames):
     write_frames(frames, ((20, 30),))
     session = open_session()
     np.testing.assert_array_equal(session.chunks.mask(0), mask_of(session, 0))
+
+
+def test_file_that_another_one_has_taken_the_place_of(open_session, frames):
+    session = open_session()
+    for index in (0, 1, 2):
+        session.put_mask(index, mask_of(session, index), MaskOrigin.HAND)
+    session.accept([0, 1])
+    session.close()
+    # Copied elsewhere and back, a file is as it was.
+    os.utime(frames / "0.png", (1, 1))
+    session = open_session()
+    assert session.remarks == []
+    session.close()
+    for name in ("1", "2", "3"):
+        with Image.open(frames / f"{name}.png") as image:
+            size = image.size
+        Image.effect_noise(size, 99).convert("RGB").save(frames / f"{name}.png")
+    # Nobody has seen to it the first time.
+    open_session().close()
+    session = open_session()
+    assert session.remarks == [
+        "Other files have taken the place of those that the masks of 2 frames were made for "
+        "(1, 2): see whether they fit, and accept again those that do."
+    ]
+    assert states(session) == ["accepted", "accepted", "edited", "unseen"]
+    session.accept([1])
+    session.chunks.array[2, 0, 0] = 2
+    session.close()
+    assert open_session().remarks == []
+
+
+def test_video_that_another_one_has_taken_the_place_of(tmp_path):
+    def opened(value):
+        pixels = np.full((3, 20, 30, 3), value, np.uint8)
+        tifffile.imwrite(tmp_path / "clip.tif", pixels, photometric="rgb")
+        return Session(open_frames(tmp_path / "clip.tif"))
+
+    with opened(90) as session:
+        session.accept([1, 2])
+    with opened(91) as session:
+        assert "masks of 2 frames" in session.remarks[0]
 
 
 def test_frame_that_is_damaged_keeps_its_mask(open_session, frames):

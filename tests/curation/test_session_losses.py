@@ -244,6 +244,26 @@ def test_program_that_just_ends_saves_first(frames):
         assert session.status(0).note == "last words"
 
 
+def test_program_that_just_ends_saves_the_masks_that_wait(tmp_path):
+    frames = write_frames(tmp_path / "many", [(20, 30)] * 40)
+    script = (
+        "from napari_microaunet.curation.session import Session, MaskOrigin\n"
+        "from napari_microaunet.frames import open_frames\n"
+        f"session = Session(open_frames({str(frames)!r}))\n"
+        "session.flush()\n"
+        "for index in range(40):\n"
+        "    mask = session.chunks.mask(index)\n"
+        "    mask[: index % 20 + 1] = 1\n"
+        "    session.put_mask(index, mask, MaskOrigin.HAND)\n"
+        "session.accept(range(40))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)  # noqa: S603
+    with Session(open_frames(frames)) as session:
+        for index in range(40):
+            assert session.chunks.mask(index).sum() == 30 * (index % 20 + 1)
+            assert session.status(index).state is ReviewState.ACCEPTED
+
+
 # Two windows on one session
 
 

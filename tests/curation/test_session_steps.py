@@ -305,7 +305,6 @@ class Work(RuleBasedStateMachine):
         assert self.session.remarks == []
         assert self.session.statuses == before
         assert self.session.shown == shown
-        assert self.session.undo_title is None
         self.forget()
 
     # What always holds

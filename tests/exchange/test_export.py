@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from labelled_help import NAMES, make_session, random_mask
 from PIL import Image
 
 from napari_microaunet.curation.dataset import open_dataset
-from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.curation.groups import find_groups
+from napari_microaunet.curation.session import MaskOrigin, Session
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.export import export
 from napari_microaunet.exchange.formats import FORMATS, find_format
@@ -20,6 +22,7 @@ from napari_microaunet.exchange.labelled import (
     labels_of_session,
     opened_labels,
 )
+from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.masks import read_mask_file
 
 
@@ -159,6 +162,29 @@ def test_a_mask_that_changes_meanwhile_is_not_exported(session, tmp_path):
     with pytest.raises(InputError, match="has changed"):
         export(labels, find_format("png"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_video_by_itself_is_for_training(tmp_path):
+    # By its name alone, "video" would validate.
+    tifffile.imwrite(tmp_path / "video.tif", np.zeros((3, 20, 30, 3), np.uint8), photometric="rgb")
+    with Session(open_frames(tmp_path / "video.tif")) as session:
+        session.put_mask(1, np.ones((20, 30), np.uint8), MaskOrigin.HAND)
+        session.accept([0, 1, 2])
+        labels = labels_of_session(session, divide=True)
+    assert {frame.split for frame in labels.frames} == {"training"}
+
+
+def test_a_mask_that_changes_while_frames_are_divided_is_not_exported(
+    session, tmp_path, monkeypatch
+):
+    def edit_meanwhile(sequence, cancelled):
+        session.put_mask(0, np.full_like(session.chunks.mask(0), 7), MaskOrigin.HAND)
+        return find_groups(sequence, cancelled)
+
+    monkeypatch.setattr("napari_microaunet.exchange.labelled.find_groups", edit_meanwhile)
+    labels = labels_of_session(session, divide=True)
+    with pytest.raises(InputError, match="has changed"):
+        export(labels, find_format("png"), tmp_path / "out")
 
 
 def test_nothing_is_written_among_frames_or_into_a_session(session, tmp_path):

@@ -75,6 +75,33 @@ def test_frames_that_are_not_named_keep_what_they_have(session, tmp_path):
     assert session.origin(2) is MaskOrigin.FILE
 
 
+@pytest.mark.parametrize(
+    ("origin", "decide", "kept"),
+    [
+        (MaskOrigin.HAND, lambda session: session.exclude([2], "blurred"), True),
+        (MaskOrigin.FILE, None, True),
+        (MaskOrigin.PROPAGATED, None, True),
+        (MaskOrigin.MODEL, lambda session: session.accept([2]), True),
+        (MaskOrigin.MODEL, None, False),
+    ],
+)
+def test_masks_that_are_the_users_are_replaced_only_when_asked(
+    session, tmp_path, origin, decide, kept
+):
+    mask = np.roll(BLOB, 5)
+    session.put_mask(2, mask, origin)
+    if decide is not None:
+        decide(session)
+    (tmp_path / "masks" / "case 3").mkdir(parents=True)
+    Image.fromarray(BLOB * 255).save(tmp_path / "masks" / "case 3" / "c.png")
+    if kept:
+        with pytest.raises(InputError, match="the first of case 3/c"):
+            take(session, "png", tmp_path / "masks")
+        np.testing.assert_array_equal(session.chunks.mask(2), mask)
+    import_labels(session, find_format("png"), tmp_path / "masks", overwrite=kept)
+    np.testing.assert_array_equal(session.chunks.mask(2), BLOB)
+
+
 def test_masks_of_frames_that_are_not_there_are_named(session, tmp_path):
     (tmp_path / "masks").mkdir()
     for name in ("a", "z1", "z2"):

@@ -8,9 +8,12 @@ import numpy as np
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.field_of_view import find_picture, find_position_marker
+from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.sequence import spread
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from napari_microaunet.curation.manifest import Blanked
@@ -44,7 +47,7 @@ class Deidentifier:
 
     def __init__(self, *boxes: Box) -> None:
         self._boxes = boxes
-        self._pictures: dict[int, NDArray[np.bool_]] = {}
+        self._pictures: dict[Path, NDArray[np.bool_]] = {}
 
     def blank(
         self, sequence: FrameSequence, index: int, image: NDArray[np.uint8]
@@ -83,14 +86,14 @@ class Deidentifier:
     def _picture(
         self, sequence: FrameSequence, index: int, image: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
-        source = sequence.frames[index].source
-        members = [i for i, frame in enumerate(sequence.frames) if frame.source == source]
-        if len(members) == 1:
+        if isinstance(sequence, ImageFiles) or len(sequence.frames) == 1:
             return find_picture([image])
-        if (first := members[0]) not in self._pictures:
+        source = sequence.frames[index].source
+        if source not in self._pictures:
+            members = [i for i, frame in enumerate(sequence.frames) if frame.source == source]
             shown = [sequence.read(i) for i in spread(members, _FRAMES_OF_A_VIDEO)]
-            self._pictures[first] = find_picture(shown)
-        return self._pictures[first]
+            self._pictures[source] = find_picture(shown)
+        return self._pictures[source]
 
 
 def parse_box(text: str) -> Box:

@@ -20,10 +20,11 @@ def split_groups(groups: Iterable[str], *needed: Collection[str]) -> dict[str, S
     """Choose a split for every group, by its name alone.
 
     A group validates if the hash of its name falls into the first fifth, so groups that come
-    later move no other. The exception keeps small datasets usable: of every collection in
-    ``needed`` with at least two groups, both splits get one. Where hashes alone would put all
-    on one side, the group whose hash is nearest to the other side changes over. (No rule
-    that looks at names alone could do that: of any three groups two share a side.)
+    later move no other. The exception keeps small datasets usable: of all groups, and of every
+    collection in ``needed``, one trains; of those with at least two groups, one validates as
+    well. Where hashes alone would put all on one side, the group whose hash is nearest to
+    the other side changes over. (No rule that looks at names alone could do that: of any three
+    groups two share a side.)
 
     Parameters
     ----------
@@ -42,13 +43,13 @@ def split_groups(groups: Iterable[str], *needed: Collection[str]) -> dict[str, S
         group: "validation" if _place(group) < VALIDATION_SHARE else "training" for group in groups
     }
     for members in needed:
-        if len(members) < 2:
-            continue
         on_one_side = {splits[group] for group in members}
-        if on_one_side == {"training"}:
-            splits[min(members, key=_place)] = "validation"
-        elif on_one_side == {"validation"}:
+        if on_one_side == {"validation"}:
             splits[max(members, key=_place)] = "training"
+        elif on_one_side == {"training"} and len(members) > 1:
+            splits[min(members, key=_place)] = "validation"
+    if splits and "training" not in splits.values():
+        splits[max(splits, key=_place)] = "training"
     return splits
 
 

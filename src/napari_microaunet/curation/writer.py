@@ -135,7 +135,7 @@ def write_dataset(
     progress : callable, optional
         Told ``(done, total)`` in the calling thread.
     cancelled : callable, optional
-        Asked after every frame.
+        Asked at every frame, also while what is there already is looked at.
 
     Returns
     -------
@@ -161,10 +161,12 @@ def write_dataset(
         # Not before: another program may have appended until now.
         old = read_manifest(folder / MANIFEST_NAME) if append else None
         before = () if old is None else old.frames
-        named = _named(frames, before, left_out)
+        named = _named(frames, before, left_out, cancelled)
+        if options.deidentifier is None:
+            _check_blanked(folder, before, named)
         staged = _stage_all(stage, named, options, left_out, progress, cancelled)
         new = [record for one, record in staged if one.before is None]
-        placed = _placed(stage, folder, before, named, new, options, left_out)
+        placed = _placed(stage, folder, before, named, new, options, left_out, cancelled)
         changed = {
             one.before.name: record
             for one, record in staged
@@ -196,12 +198,17 @@ def write_dataset(
 
 
 def _named(
-    frames: Sequence[IncomingFrame], before: Sequence[FrameRecord], left_out: dict[str, str]
+    frames: Sequence[IncomingFrame],
+    before: Sequence[FrameRecord],
+    left_out: dict[str, str],
+    cancelled: Callable[[], bool] | None,
 ) -> list[_Named]:
     """Tell which frames the dataset has already, and name the others."""
     known = {record.name.casefold(): record for record in before}
     chosen: dict[str, _Named] = {}
     for frame in frames:
+        if cancelled is not None and cancelled():
+            raise CancelledError
         if (problem := frame.sequence.problems.get(frame.index)) is not None:
             left_out[frame.name] = problem
             continue
@@ -219,6 +226,16 @@ def _named(
                 continue
             break
     return list(chosen.values())
+
+
+def _check_blanked(folder: Path, before: Sequence[FrameRecord], named: Sequence[_Named]) -> None:
+    """Refuse frames as they were recorded where all others are de-identified."""
+    recorded = [one.name for one in named if one.before is None and not one.frame.blanked]
+    if before and recorded and all(record.blanked for record in before):
+        raise InputError(
+            f"All frames of {folder} are de-identified, but not the new ones (the first is "
+            f"{recorded[0]}): de-identify them, too (--deidentify), or write another dataset."
+        )
 
 
 def _check_agree(one: IncomingFrame, other: IncomingFrame) -> None:
@@ -370,11 +387,12 @@ def _stage_image(
 ) -> tuple[str, str, str, tuple[Blanked, ...]]:
     """Copy, link or encode the picture; give its file, its hash, that of the original, blanks."""
     frame, file, before = named.frame, named.frame.file, named.before
-    if options.deidentifier is None and before is not None and before.blanked == frame.blanked:
-        # The dataset has it already.
-        digests = before.image_sha256, before.original_sha256
-        if digests[0] is not None and digests[1] is not None:
-            return before.image, digests[0], digests[1], before.blanked
+    there = None
+    if before is not None and before.image_sha256 and before.original_sha256:
+        there = before.image, before.image_sha256, before.original_sha256, before.blanked
+    # What the dataset has is not made again, and what was blanked in it stays blanked.
+    if options.deidentifier is None and there and not set(there[3]) < set(frame.blanked):
+        return there
     if options.deidentifier is None and file is not None:
         name = f"images/{named.name}{file.suffix.lower()}"
         target, content = _made(stage / name), _content(file)
@@ -391,6 +409,8 @@ def _stage_image(
     if options.deidentifier is not None:
         image, taken_out = options.deidentifier.blank(frame.sequence, frame.index, image)
         blanked = tuple(dict.fromkeys((*blanked, *taken_out)))
+        if there and not set(there[3]) <= set(blanked):
+            return there
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format="PNG", compress_level=_COMPRESSION)
     _write(_made(stage / name), encoded.getvalue())
@@ -433,6 +453,7 @@ def _placed(
     new: Sequence[FrameRecord],
     options: WriteOptions,
     left_out: dict[str, str],
+    cancelled: Callable[[], bool] | None,
 ) -> list[FrameRecord]:
     """Give new frames their splits; of those that fit nowhere, say why."""
     if not new:
@@ -444,7 +465,7 @@ def _placed(
         for index, record in enumerate(records)
     ]
     sequence = ImageFiles(folder, folder.name, files)
-    thumbnails = thumbnails_of(sequence)
+    thumbnails = thumbnails_of(sequence, cancelled)
     placement = place_frames(
         records,
         [record.split for record in before] + [brought[record.name] for record in new],

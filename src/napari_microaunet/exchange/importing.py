@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_microaunet.curation.session import MaskOrigin, ReviewState
+from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.places import flat_name
 
@@ -189,7 +189,7 @@ def import_labels(
     path : Path
         An export, or a file of it.
     overwrite : bool
-        Whether masks that were drawn, corrected or accepted may be replaced.
+        Whether masks may be replaced that are the user's (`FrameStatus.is_users`).
     progress : callable, optional
         Told the frames that are read and those of the session.
     cancelled : callable, optional
@@ -210,15 +210,12 @@ def import_labels(
         raise InputError(session.notice)
     found = read_for_session(session, format_, path, progress=progress, cancelled=cancelled)
     frames = session.sequence.frames
-    mine = [
-        frames[index].name
-        for index in found
-        if session.status(index).state in (ReviewState.EDITED, ReviewState.ACCEPTED)
-    ]
+    mine = [frames[index].name for index in found if session.status(index).is_users]
     if mine and not overwrite:
         raise InputError(
-            f"{path} would replace {len(mine)} masks in {session.folder} that were corrected or "
-            f"accepted, the first of {mine[0]}; say that they may be (--overwrite)."
+            f"{path} would replace {len(mine)} masks in {session.folder} that were made by hand, "
+            f"propagated, imported or decided on, the first of {mine[0]}; say that they may be "
+            "(--overwrite)."
         )
     with session.step("Import labels"):
         for index, chunk in found.items():

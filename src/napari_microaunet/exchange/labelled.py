@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.curation.manifest import Split
-    from napari_microaunet.curation.session import Session
+    from napari_microaunet.curation.session import FrameStatus, Session
     from napari_microaunet.frames import FrameSequence
 
     Mask = NDArray[np.uint8]
@@ -132,7 +132,7 @@ def labels_of_session(
     """
     sequence = session.sequence
     chosen = [
-        status.index
+        status
         for status in session.statuses
         if status.state in _STATES[include] and (names is None or status.name in names)
     ]
@@ -144,14 +144,15 @@ def labels_of_session(
     splits: list[Split] = ["training"] * len(sequence)
     if divide:
         groups = find_groups(sequence, cancelled)
-        areas = [status.area for status in session.statuses]
-        with_polyp = {groups[index] for index in chosen if areas[index] != 0}
-        rest = {groups[index] for index in chosen} - with_polyp
+        with_polyp = {groups[status.index] for status in chosen if status.area != 0}
+        rest = {groups[status.index] for status in chosen} - with_polyp
         by_group = split_groups(with_polyp | rest, with_polyp, rest)
         splits = [by_group.get(group, "training") for group in groups]
 
-    def labelled(index: int) -> LabelledFrame:
-        frame, digest = sequence.frames[index], session.chunks.digest(index)
+    def labelled(status: FrameStatus) -> LabelledFrame:
+        # Of the mask that was in this state: it may have been changed while groups were found.
+        index, digest = status.index, status.digest
+        frame = sequence.frames[index]
 
         def read_mask() -> Mask:
             chunk = session.chunks[index]
@@ -173,7 +174,7 @@ def labels_of_session(
             read_mask,
         )
 
-    return LabelSet(sequence.name, sequence.path, tuple(labelled(index) for index in chosen))
+    return LabelSet(sequence.name, sequence.path, tuple(labelled(status) for status in chosen))
 
 
 def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:

@@ -68,11 +68,8 @@ class EditCostSummary:
     annotator: str | None
     frames: int
     median_seconds: float
-    total_seconds: float
     median_strokes: float
-    total_strokes: int
     median_changed_pixels: float
-    total_changed_pixels: int
 
 
 def summarise(costs: Sequence[EditCost]) -> list[EditCostSummary]:
@@ -91,11 +88,8 @@ def summarise(costs: Sequence[EditCost]) -> list[EditCostSummary]:
                 annotator,
                 len(group),
                 median(seconds),
-                sum(seconds),
                 median(strokes),
-                sum(strokes),
                 median(pixels),
-                sum(pixels),
             )
         )
     return sorted(summaries, key=lambda summary: -summary.frames)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import shutil
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from napari_microaunet.curation.session.database import (
 )
 from napari_microaunet.curation.session.lock import SessionLock
 from napari_microaunet.curation.session.matching import differences, match_frames
+from napari_microaunet.curation.session.replaced_files import (
+    SeenFile,
+    replacements,
+    seen_files,
+)
 from napari_microaunet.curation.session.states import MaskOrigin
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.mask_chunks import (
@@ -29,7 +34,7 @@ from napari_microaunet.frames.mask_chunks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from zarr.core.buffer import Buffer
@@ -37,6 +42,8 @@ if TYPE_CHECKING:
     from napari_microaunet.curation.session.database import FrameRow, MapRow
     from napari_microaunet.curation.session.states import MapRole
     from napari_microaunet.frames import FrameSequence
+
+_Item = TypeVar("_Item")
 
 # Files that are written side by side; more did not help on a solid-state disk.
 _FILES_AT_ONCE = 8
@@ -150,10 +157,16 @@ class SessionFolder:
             [*match.added, *changed, *(row for row in kept if row.slot in with_maps)],
             found_maps,
         )
+        files: dict[str, SeenFile] = {}
+        if not self.notice:
+            before = {name: SeenFile(*file) for name, file in facts.get("files", {}).items()}
+            files = seen_files(sequence, before)
+            self.remarks += replacements(sequence, self.rows, files)
         self._facts = {
             "path": str(sequence.path.absolute()),
             "name": sequence.name,
             "canvas": self.canvas_shape,
+            "files": files,
         }
 
     def _contents(self) -> Contents:
@@ -326,9 +339,21 @@ class SessionFolder:
         arrays = {files for files, _ in waiting}
         for files in arrays:
             files.prepare(self._slots)
-        # Side by side: syncs that wait for the disk together take hardly longer than one.
-        list(self._pool.map(lambda one: one[0].save(one[1]), waiting))
-        list(self._pool.map(ChunkFiles.sync, arrays))
+        self._side_by_side(lambda one: one[0].save(one[1]), waiting)
+        self._side_by_side(ChunkFiles.sync, arrays)
+
+    def _side_by_side(self, act: Callable[[_Item], None], items: Iterable[_Item]) -> None:
+        """Do the same to many files: syncs that wait for the disk together take hardly longer."""
+        running = []
+        for item in items:
+            try:
+                running.append(self._pool.submit(act, item))
+            except RuntimeError:
+                # The program is ending: pools take on nothing any more, and work must not be lost.
+                act(item)
+        wait(running)
+        for one in running:
+            one.result()
 
     def _all_files(self) -> list[ChunkFiles]:
         return [self.masks, self.starts, *self._map_files.copy().values()]

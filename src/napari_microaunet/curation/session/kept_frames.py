@@ -290,7 +290,7 @@ class KeptFrames:
                 return
             known = self._known.setdefault(index, {})
             known[row.digest] = origin
-            self._keep_start(row, origin)
+            self._keep_start(row, origin, row.digest)
             row.origin = origin
             row.changed_pixels = None
             self._touch(index, f"mask: {origin.title}", files=self._folder.starts.waiting(row.slot))
@@ -448,7 +448,7 @@ class KeptFrames:
                 return
             if self._step is not None:
                 self._step.before.masks.setdefault(index, self._mask_before(index))
-            self._keep_start(row, origin)
+            self._keep_start(row, origin, digest)
             if digest != row.digest:
                 self._folder.masks.put(row.slot, None if chunk is None else chunk.to_bytes())
             what = None if origin is row.origin else f"mask: {origin.title}"
@@ -458,9 +458,13 @@ class KeptFrames:
             self._touch(index, what, files=True)
         self._announcements.announce([index])
 
-    def _keep_start(self, row: FrameRow, origin: MaskOrigin) -> None:
-        """Keep the mask that work by hand begins with, as long as there is such work."""
-        if origin is not MaskOrigin.HAND:
+    def _keep_start(self, row: FrameRow, origin: MaskOrigin, digest: bytes) -> None:
+        """Keep the mask that work by hand begins with when another one takes its place.
+
+        Erased, a mask is like none at first: that this is work by hand is said a moment later.
+        Only what a machine makes anew, or what is drawn where there is none, begins elsewhere.
+        """
+        if origin in _BY_MACHINE or (row.origin is MaskOrigin.NONE and digest):
             if row.has_start:
                 row.has_start = 0
                 self._folder.starts.put(row.slot, None)

@@ -62,17 +62,19 @@ def differences(match: Match) -> list[str]:
     sentences = []
     if match.gone:
         sentences.append(
-            f"{_count(match.gone)} of this session {_is(match.gone)} not among those that were "
-            f"opened ({_names(match.gone)}): what was done on them is kept for when they return."
+            f"{count_of(match.gone)} of this session {_is(match.gone)} not among those that were "
+            f"opened ({names_of(match.gone)}): what was done on them is kept for when they return."
         )
     if match.added:
         sentences.append(
-            f"{_count(match.added)} {_is(match.added)} new in this session ({_names(match.added)})."
+            f"{count_of(match.added)} {_is(match.added)} new in this session "
+            f"({names_of(match.added)})."
         )
     return sentences
 
 
-def _count(rows: Sequence[FrameRow]) -> str:
+def count_of(rows: Sequence[FrameRow]) -> str:
+    """Say how many frames there are."""
     return f"{len(rows)} frame{'s' if len(rows) > 1 else ''}"
 
 
@@ -80,6 +82,7 @@ def _is(rows: Sequence[FrameRow]) -> str:
     return "are" if len(rows) > 1 else "is"
 
 
-def _names(rows: Sequence[FrameRow]) -> str:
+def names_of(rows: Sequence[FrameRow]) -> str:
+    """Name the first of some frames, and say how many more there are."""
     names = ", ".join(row.name for row in rows[:_NAMED])
     return f"{names} and {len(rows) - _NAMED} more" if len(rows) > _NAMED else names

@@ -72,6 +72,7 @@ def status_of(row: FrameRow, index: int) -> FrameStatus:
         None if centre[0] is None or centre[1] is None else (centre[0], centre[1]),
         row.disagreement,
         row.threshold,
+        row.digest,
     )
 
 

@@ -122,16 +122,6 @@ class Session(KeptFrames):
             if step.after != step.before:
                 self._steps.add(step)
 
-    @property
-    def undo_title(self) -> str | None:
-        """Title of the step that `undo_review` takes back; None if there is none."""
-        return self._steps.done[-1].title if self._steps.done else None
-
-    @property
-    def redo_title(self) -> str | None:
-        """Title of the step that `redo_review` takes again; None if there is none."""
-        return self._steps.undone[-1].title if self._steps.undone else None
-
     def undo_review(
         self, write: Callable[[int, Buffer | None, MaskOrigin], None] | None = None
     ) -> ReviewChange | None:

@@ -62,6 +62,11 @@ class ReviewState(Enum):
     EXCLUDED = "excluded"
 
 
+# Propagation is asked for, on frames that the user looks at.
+_BY_USER = (MaskOrigin.HAND, MaskOrigin.FILE, MaskOrigin.PROPAGATED)
+_DECIDED = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
+
+
 @dataclass(frozen=True, slots=True)
 class FrameStatus:
     """All that is known of one frame.
@@ -107,6 +112,8 @@ class FrameStatus:
         How far the two models differ, as `Session.set_disagreement` was told.
     threshold : float or None
         Probability from which on a pixel was polyp in the pre-label, in [0, 1].
+    digest : bytes
+        Of the mask that all this is said of, as `MaskChunks.digest` gives it.
     """
 
     index: int
@@ -128,6 +135,15 @@ class FrameStatus:
     centre: tuple[float, float] | None
     disagreement: float | None
     threshold: float | None
+    digest: bytes
+
+    @property
+    def is_users(self) -> bool:
+        """Whether the mask was made, asked for, brought or decided on by the user.
+
+        No model's run and no import may take such a mask away unless the user says so.
+        """
+        return self.origin in _BY_USER or self.state in _DECIDED
 
 
 @dataclass(frozen=True, eq=False)
