@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_microaunet.cli_progress import IncludeChoice, progress
+from napari_microaunet.cli_progress import IncludeChoice, progress, tell_remarks
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def export(
     chosen = find_format(format_)
     divide = split and chosen.divides
     with opened_labels(source, include.value, frames=frames, divide=divide) as labels:
+        tell_remarks(labels.remarks)
         if dry_run:
             planned = exporting.preview(labels, chosen)
             typer.echo(json.dumps(asdict(planned), indent=1) if as_json else _tree(out, planned))
@@ -91,7 +92,9 @@ def import_labels(
     frames: Frames = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace masks that were corrected or accepted."),
+        typer.Option(
+            "--overwrite", help="Replace masks made by hand, propagated, imported or decided on."
+        ),
     ] = False,
 ) -> None:
     """Read masks of other tools into a session: all of them, or none."""
@@ -101,6 +104,7 @@ def import_labels(
 
     chosen = find_format(format_)
     with open_session(session, frames) as opened, progress("Reading") as report:
+        tell_remarks(opened.remarks)
         summary = importing.import_labels(
             opened,
             chosen,

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 class IncludeChoice(StrEnum):
@@ -19,6 +20,12 @@ class IncludeChoice(StrEnum):
     ACCEPTED = "accepted"
     EDITED = "edited"
     ALL = "all"
+
+
+def tell_remarks(remarks: Iterable[str]) -> None:
+    """Say on stderr what is odd about the frames of a session."""
+    for sentence in remarks:
+        typer.echo(sentence, err=True)
 
 
 @contextmanager

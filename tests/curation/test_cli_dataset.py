@@ -138,3 +138,16 @@ def test_the_report_shows_frames_and_escapes_their_names(microaunet, tmp_path, w
     assert "here &amp; there 1" in text
     assert "here & there" not in text
     assert text.count("data:image/jpeg;base64,") == 3
+
+
+def test_what_is_odd_about_the_frames_of_a_session_is_said(microaunet, sessions, tmp_path):
+    (tmp_path / "case" / "5.png").unlink()
+    out = tmp_path / "out"
+    for arguments in (
+        ("dataset", "write", sessions[0], "--out", tmp_path / "set"),
+        ("export", sessions[0], "--format", "png", "--out", out),
+        ("import", out, sessions[0], "--format", "png", "--overwrite"),
+    ):
+        code, _, said = microaunet(*arguments)
+        assert code == 0, said
+        assert "1 frame of this session is not among those that were opened" in said

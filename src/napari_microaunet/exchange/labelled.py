@@ -87,11 +87,14 @@ class LabelSet:
         Where the frames come from.
     frames : tuple of LabelledFrame
         At least one, in the order of their sequence.
+    remarks : tuple of str
+        What a session has to say of its frames; see `Session`.
     """
 
     name: str
     source: Path
     frames: tuple[LabelledFrame, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def labels_of_session(
@@ -174,7 +177,8 @@ def labels_of_session(
             read_mask,
         )
 
-    return LabelSet(sequence.name, sequence.path, tuple(labelled(status) for status in chosen))
+    frames = tuple(labelled(status) for status in chosen)
+    return LabelSet(sequence.name, sequence.path, frames, tuple(session.remarks))
 
 
 def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:

@@ -213,6 +213,7 @@ class FinetuneRun(QWidget):
         self.stop_button.setEnabled(state is not JobState.FINISHED)
         if not alive:
             self._timer.stop()
+            self.load.hide()
             self.tell_how_it_ended()
         elif state is JobState.QUEUED:
             self.status.setText("Starting, or waiting for another run to end")
