@@ -10,7 +10,8 @@ import pytest
 from napari.utils.notifications import notification_manager
 from onnx import TensorProto, helper
 from platformdirs import user_data_path
-from qtpy.QtCore import QThreadPool
+from qtpy.QtCore import QThreadPool, QTimer
+from qtpy.QtWidgets import QApplication, QMessageBox
 
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -125,6 +126,19 @@ class InUse:
     def states(self):
         """How far the work on each frame has come."""
         return [status.state for status in self.work.session.statuses]
+
+    def answer(self, text):
+        """Press a button of the next question, once it has come up; what was asked is returned."""
+        asked = []
+
+        def press():
+            box = QApplication.activeModalWidget()
+            assert isinstance(box, QMessageBox)
+            asked.append(box.text())
+            next(b for b in box.buttons() if text in b.text()).click()
+
+        QTimer.singleShot(200, press)
+        return asked
 
     def press(self, key, *modifier):
         """Press a key where a user would: in the canvas."""

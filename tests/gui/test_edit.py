@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.settings import get_settings
+from napari.utils.notifications import notification_manager
 from pointing import Mouse, press
 from qtpy.QtCore import Qt
 from skimage.draw import disk
@@ -217,3 +218,49 @@ def test_nothing_can_be_edited_without_frames_or_in_a_second_window(use, folder)
     before = native(second)
     press(second, Qt.Key.Key_Period)
     np.testing.assert_array_equal(native(second), before)
+
+
+def test_undo_of_a_frame_that_is_not_on_show_brings_it_on_show(use, folder, slicing):
+    used = use(show=True)
+    used.open(folder)
+    used.prelabel_all()
+    used.go_to(1)
+    before = native(used, 1)
+    mouse = Mouse(used)
+    used.layer.mode, used.layer.brush_size = "paint", 30
+    mouse.drag((40, 40), (80, 60))
+    painted = native(used, 1)
+    assert (painted != before).any()
+    press(used, Qt.Key.Key_Q)
+    assert used.bench.shown == 2
+    used.settle()
+    mouse.drag((40, 40), (80, 60))
+    told = len(notification_manager.records)
+    press(used, *UNDO)
+    assert used.bench.shown == 2
+    assert used.states[1] is ReviewState.ACCEPTED
+    # The pre-label of the frame on show is its own step.
+    press(used, *UNDO)
+    assert used.bench.shown == 2
+    assert len(notification_manager.records) == told
+    press(used, *UNDO)
+    used.qtbot.waitUntil(lambda: used.bench.shown == 1, timeout=20_000)
+    np.testing.assert_array_equal(native(used), before)
+    assert used.states[1] is not ReviewState.ACCEPTED
+    assert "frame 1," in notification_manager.records[-1].message
+    assert len(notification_manager.records) == told + 1
+    used.qtbot.waitUntil(lambda: np.array_equal(shown_as(used), native(used)), timeout=20_000)
+    # Redo is of the frame that is on show now, then of the other one again.
+    press(used, *REDO)
+    assert used.bench.shown == 1
+    np.testing.assert_array_equal(native(used), painted)
+    assert used.states[1] is ReviewState.ACCEPTED
+    used.qtbot.waitUntil(lambda: np.array_equal(shown_as(used), native(used)), timeout=20_000)
+    press(used, *REDO)
+    used.qtbot.waitUntil(lambda: used.bench.shown == 2, timeout=20_000)
+    # Going to frames and painting on them says nothing.
+    for index in (1, 3, 2, 1):
+        used.go_to(index)
+        mouse.drag((60, 40), (90, 60))
+        assert used.bench.shown == index
+    assert len(notification_manager.records) == told + 2

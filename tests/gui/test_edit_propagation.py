@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 from napari.settings import get_settings
+from napari.utils.notifications import notification_manager
 from PIL import Image
 from pointing import press
 from qtpy.QtCore import Qt
@@ -204,6 +205,23 @@ def test_a_propagation_is_cancelled_and_keeps_what_there_is_so_far(use, clip, qt
     assert 1 in proposed
     press(used, *APPLY)
     assert {index for index in range(1, 7) if native(used, index).any()} == proposed
+
+
+def test_asking_again_while_a_job_runs_leaves_what_was_proposed(use, clip):
+    used = begin(use, clip)
+    propagate(used)
+    proposed = set(used.edit.propagation.proposed)
+    used.go_to(3)
+    used.prelabel.run_shown()
+    assert used.bench.job is not None
+    press(used, *PROPAGATE)
+    assert "still running" in notification_manager.records[-1].message
+    used.wait_for_job()
+    used.go_to(0)
+    press(used, *APPLY)
+    assert {
+        index for index in range(1, 7) if used.masks.origin(index) is MaskOrigin.PROPAGATED
+    } == {*proposed - {3}}
 
 
 def test_the_mask_of_the_previous_frame_is_copied_in_one_undo_step(use, clip):

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import errno
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
 import tifffile
 from napari.layers import Labels
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox
 
-from napari_microaunet.curation.session import MaskOrigin, ReviewState
+from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session
+from napari_microaunet.curation.session.chunk_files import ChunkFiles
 from napari_microaunet.frames.masks import read_mask_file, write_mask_file
 from napari_microaunet.frames.sample_data import sample_data_folder
+from napari_microaunet.prelabel.masks import mask_from
 
 
 def save_to(used, folder):
@@ -112,6 +119,71 @@ def test_a_mask_of_the_wrong_size_is_refused_by_name(use, folder, errors, tmp_pa
     assert not used.mask(1).any()
 
 
+def box(frame, top):
+    mask = np.zeros((frame.height, frame.width), np.uint8)
+    mask[top : top + 40, 30:90] = 1
+    return mask
+
+
+@pytest.fixture
+def four_kinds(use, folder):
+    """A session, opened again, with masks by hand, propagated, from a file, accepted; and a fifth.
+
+    No frame has steps in napari's history. Returns the dock in use and the masks.
+    """
+    used = use()
+    used.open(folder)
+    session, frames = used.work.session, used.work.sequence.frames
+    origins = MaskOrigin.HAND, MaskOrigin.PROPAGATED, MaskOrigin.FILE, MaskOrigin.HAND
+    for index, origin in enumerate((*origins, MaskOrigin.MODEL)):
+        session.put_mask(index, box(frames[index], 20 + 10 * index), origin)
+    session.accept([3])
+    used.leave()
+    again = use()
+    again.open(folder)
+    masks = [again.mask(index) for index in range(5)]
+    assert all(mask.any() for mask in masks)
+    return again, masks
+
+
+def test_masks_that_the_user_keeps_are_not_replaced_by_files(four_kinds, exact_masks):
+    used, masks = four_kinds
+    asked = used.answer("Keep")
+    used.frames.read_masks(exact_masks)
+    used.wait_for_job()
+    assert "4 of 5 frames" in asked[0]
+    for index in range(4):
+        np.testing.assert_array_equal(used.mask(index), masks[index])
+    assert used.states[3] is ReviewState.ACCEPTED
+    assert used.masks.origin(4) is MaskOrigin.FILE
+    assert used.bench.message == "Read 1 masks. 4 frames kept theirs."
+
+
+def test_masks_replaced_by_files_come_back_with_either_undo(four_kinds, exact_masks):
+    used, masks = four_kinds
+    origins = [used.masks.origin(index) for index in range(5)]
+    used.answer("Replace")
+    used.frames.read_masks(exact_masks)
+    used.wait_for_job()
+    assert all((used.mask(index) != masks[index]).any() for index in range(5))
+    assert used.states[3] is not ReviewState.ACCEPTED
+    # U takes back all that the question was about.
+    used.press(Qt.Key.Key_U)
+    for index in range(4):
+        np.testing.assert_array_equal(used.mask(index), masks[index])
+        assert used.masks.origin(index) is origins[index]
+    assert used.states[3] is ReviewState.ACCEPTED
+    used.press(Qt.Key.Key_U, Qt.KeyboardModifier.ShiftModifier)
+    # Ctrl+Z does, on each frame, also on the one that was on show.
+    for index in range(5):
+        used.go_to(index)
+        assert (used.mask(index) != masks[index]).any()
+        used.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        np.testing.assert_array_equal(used.mask(index), masks[index])
+        assert used.masks.origin(index) is origins[index]
+    assert used.states[3] is ReviewState.ACCEPTED
+
+
 def test_a_folder_without_masks_of_these_frames_is_refused(use, folder, errors, tmp_path):
     used = use()
     used.open(folder)
@@ -130,6 +202,87 @@ def test_saving_where_nothing_can_be_written_says_so_and_loses_nothing(
     save_to(used, tmp_path / "file" / "masks")
     assert any("cannot be written" in message for message in errors())
     np.testing.assert_array_equal(used.mask(0), before)
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """What the user is offered as a folder, and the one that is then chosen."""
+    offered = []
+
+    def choose(folder):
+        def ask(_parent, _title, start):
+            offered.append(start)
+            return str(folder)
+
+        monkeypatch.setattr(
+            "napari_microaunet.widgets.frames_section.QFileDialog.getExistingDirectory", ask
+        )
+        return offered
+
+    return choose
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a link"])
+def test_masks_are_never_saved_over_the_frames(
+    use, folder, errors, chosen, tmp_path, monkeypatch, linked
+):
+    # Not even by somebody who says yes to everything.
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
+    picture = tmp_path / "data" / "a.png"
+    picture.parent.mkdir()
+    shutil.copy(next(folder.glob("sample_01.*")), picture)
+    target = tmp_path / "data"
+    if linked:
+        target = tmp_path / "linked"
+        target.mkdir()
+        (target / "a.png").symlink_to(picture)
+    before = picture.read_bytes()
+    used = use()
+    used.open(picture)
+    used.prelabel_all()
+    offered = chosen(target)
+    used.frames.save_masks_button.click()
+    used.wait_for_job()
+    assert picture.read_bytes() == before
+    assert len(errors()) == 1
+    assert str(target / "a.png") in errors()[0]
+    assert used.work.mask_folder is None
+    # What was offered is of use.
+    assert offered == [str(tmp_path / "data" / "masks")]
+    chosen(offered[0])
+    used.frames.save_masks_button.click()
+    used.wait_for_job()
+    assert read_mask_file(tmp_path / "data" / "masks" / "a.png").any()
+    assert used.work.mask_folder == tmp_path / "data" / "masks"
+
+
+def test_masks_that_were_opened_are_not_saved_over_without_a_question(
+    use, folder, exact_masks, chosen, tmp_path
+):
+    truth = tmp_path / "truth"
+    shutil.copytree(exact_masks, truth)
+    before = {file: file.read_bytes() for file in truth.iterdir()}
+    used = use()
+    used.open(folder)
+    used.frames.read_masks(truth)
+    used.wait_for_job()
+    chosen(truth)
+    asked = used.answer("No")
+    used.frames.save_masks()
+    used.wait_for_job()
+    assert str(truth) in asked[0]
+    assert {file: file.read_bytes() for file in truth.iterdir()} == before
+    # Where they were saved, they are saved again.
+    chosen(tmp_path / "mine")
+    used.frames.save_masks()
+    used.wait_for_job()
+    chosen(truth)
+    used.masks.edit(0, np.zeros_like(used.masks.chunks.mask(0)), "test")
+    used.frames.save_masks()
+    used.wait_for_job()
+    name = used.work.sequence.frames[0].name
+    assert not read_mask_file(tmp_path / "mine" / f"{name}.png").any()
+    assert {file: file.read_bytes() for file in truth.iterdir()} == before
 
 
 def test_a_path_without_frames_is_one_sentence(use, errors, tmp_path, qtbot):
@@ -332,3 +485,160 @@ def test_a_second_window_looks_on(use, folder, errors):
     assert second.mask(0)[3, 4] == 7
     shown = second.layer._slice.image.raw
     assert np.asarray(shown)[3, 4] == 7
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that has no room for masks until told otherwise."""
+
+    def refuse(_files, _slot):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill():
+        monkeypatch.setattr(ChunkFiles, "save", refuse)
+
+    yield fill
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("gone", ["masks", "frames", "dock"])
+def test_work_that_the_disk_refuses_is_gone_on_with(
+    use, folder, errors, full_disk, monkeypatch, gone
+):
+    used = use()
+    used.open(folder)
+    drawn = [box(frame, 50) for frame in used.work.sequence.frames]
+    full_disk()
+    used.masks.edit(1, drawn[1], "test")
+    session = used.work.session
+    if gone == "dock":
+        used.leave()
+    else:
+        used.viewer.layers.remove(used.layer if gone == "masks" else used.work.image)
+    assert "kept in memory" in errors()[-1]
+    assert not session.read_only
+    # Opened again while the disk is still full, with all that was done.
+    if gone == "masks":
+        used.bench.start_masks()
+    elif gone == "frames":
+        used.viewer.layers.clear()
+        used.open(folder)
+    else:
+        used.viewer.layers.clear()
+        used = use()
+        used.open(folder)
+    assert used.work.session is session
+    np.testing.assert_array_equal(used.masks.chunks.mask(1), drawn[1])
+    used.masks.edit(2, drawn[2], "test")
+    assert not session.flush()
+    used.qtbot.waitUntil(lambda: "full" in errors()[-1] or "room" in errors()[-1])
+    monkeypatch.undo()
+    used.qtbot.waitUntil(lambda: session.problem is None, timeout=20_000)
+    used.go_to(2)
+    used.qtbot.waitUntil(lambda: used.frames.saving.text().startswith("Saved in"))
+    used.leave()
+    assert session.read_only
+    with Session(session.sequence, session.folder) as again:
+        assert not again.read_only
+        for index in (1, 2):
+            np.testing.assert_array_equal(again.chunks.mask(index), drawn[index])
+
+
+def test_a_session_that_was_left_unsaved_is_free_once_it_is_saved(
+    use, folder, errors, full_disk, monkeypatch
+):
+    used = use()
+    used.open(folder)
+    drawn = box(used.work.sequence.frames[1], 50)
+    full_disk()
+    used.masks.edit(1, drawn, "test")
+    session = used.work.session
+    used.leave()
+    assert len(errors()) >= 1
+    monkeypatch.undo()
+    used.qtbot.waitUntil(lambda: session.read_only, timeout=20_000)
+    with Session(session.sequence, session.folder) as again:
+        assert not again.read_only
+        np.testing.assert_array_equal(again.chunks.mask(1), drawn)
+
+
+def test_masks_taken_away_and_back_tell_of_an_error_once(use, folder, errors, full_disk):
+    used = use()
+    used.open(folder)
+    for _ in range(2):
+        used.viewer.layers.remove(used.layer)
+        used.bench.start_masks()
+    before = len(errors())
+    full_disk()
+    used.masks.edit(1, box(used.work.sequence.frames[1], 50), "test")
+    used.qtbot.waitUntil(lambda: len(errors()) > before, timeout=20_000)
+    used.qtbot.wait(100)
+    assert len(errors()) == before + 1
+
+
+def test_the_window_waits_for_a_session_that_is_being_opened(use, folder, qtbot, monkeypatch):
+    opened, begun = [], threading.Event()
+
+    def slowly(*arguments, **options):
+        opened.append(arguments)
+        begun.set()
+        time.sleep(0.5)
+        return Session(*arguments, **options)
+
+    monkeypatch.setattr("napari_microaunet.widgets.work.Session", slowly)
+    used = use()
+    used.bench.open(folder)
+    qtbot.waitUntil(begun.is_set, timeout=60_000)
+    # Pre-labels what is on show at once, and so wants the session.
+    used.prelabel.live.value = True
+    assert used.masks is not None
+    used.wait_for_job()
+    assert len(opened) == 1
+    assert not used.work.session.read_only
+
+
+def test_each_sequence_keeps_its_own_settings_and_model(use, folder, tmp_path, qtbot):
+    tifffile.imwrite(tmp_path / "other.tif", np.full((3, 50, 60, 3), 128, np.uint8))
+    used = use()
+    used.open(folder)
+    used.prelabel.threshold.value = 0.5
+    first, bright = used.work, used.prelabel.model.value
+    used.open(tmp_path / "other.tif")
+    second = used.work
+    other = next(model for model in used.prelabel.model.choices if model.name != bright.name)
+    used.prelabel.model.value = other
+    used.prelabel.threshold.value = 0.3
+    qtbot.wait(600)
+    used.bench.choose(first.image)
+    assert used.prelabel.threshold.value == pytest.approx(0.5)
+    assert used.prelabel.model.value == bright
+    used.prelabel_all()
+    for index, frame in enumerate(first.sequence.frames):
+        wanted = mask_from(first.prelabels.map(index), used.bench.settings)
+        assert wanted.any()
+        np.testing.assert_array_equal(used.mask(index)[: frame.height, : frame.width], wanted)
+    assert first.session.setting("model") == bright.name
+    assert second.session.setting("model") == other.name
+    assert second.session.setting("masks")["threshold"] == pytest.approx(0.3)
+    used.bench.choose(second.image)
+    assert used.prelabel.threshold.value == pytest.approx(0.3)
+    assert used.prelabel.model.value == other
+    # Sliders move the masks of the sequence that is on show, and no others.
+    used.prelabel.threshold.value = 0.9
+    used.settle()
+    assert first.session.setting("masks")["threshold"] == pytest.approx(0.5)
+
+
+def test_a_cancelled_job_hands_nothing_over_any_more(use, folder, exact_masks, qtbot):
+    used = use()
+    used.open(folder)
+    used.frames.read_masks(exact_masks)
+    job, session = used.bench.job, used.work.session
+    # Masks are on their way to the window while it takes the layer away.
+    time.sleep(1)
+    used.viewer.layers.remove(used.layer)
+    with qtbot.captureExceptions() as raised:
+        qtbot.waitUntil(lambda: used.bench.job is None, timeout=20_000)
+    assert not raised
+    assert job.done == 0
+    assert session.read_only

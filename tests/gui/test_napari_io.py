@@ -161,6 +161,15 @@ class TestWriteLabels:
             write_labels(str(tmp_path / "made"), np.zeros((3, 8, 9), np.uint8), {})
         assert [file.name for file in tmp_path.rglob("*")] == ["made", "mine.txt"]
 
+    def test_frames_are_not_written_over(self, tmp_path):
+        picture = tmp_path / "a.png"
+        Image.new("RGB", (9, 8)).save(picture)
+        before = picture.read_bytes()
+        meta = {"metadata": {"frame_sequence": open_frames(picture)}}
+        with pytest.raises(InputError, match="never written to"):
+            write_labels(str(picture), np.ones((8, 9), np.uint8), meta)
+        assert picture.read_bytes() == before
+
     @pytest.mark.parametrize(("name", "label"), [("a.png", 256), ("a.tif", 70_000), ("a.png", -1)])
     def test_labels_that_do_not_fit_leave_nothing_behind(self, tmp_path, name, label):
         labels = np.zeros((3, 8, 9), np.int32)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.layers import Labels
-from qtpy.QtWidgets import QApplication, QMessageBox
 
 from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.frames.masks import read_mask_file
@@ -11,22 +10,6 @@ from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.predictor import Predictor
 from napari_microaunet.widgets.overlay import OverlayStyle
 from napari_microaunet.widgets.prelabel_section import Which
-
-
-def answer(qtbot, text):
-    """Press a button of the next question, once it has come up."""
-    asked = []
-
-    def press():
-        box = QApplication.activeModalWidget()
-        assert isinstance(box, QMessageBox)
-        asked.append(box.text())
-        next(b for b in box.buttons() if text in b.text()).click()
-
-    from qtpy.QtCore import QTimer
-
-    QTimer.singleShot(200, press)
-    return asked
 
 
 def expected(sequence, index, model, settings):
@@ -128,6 +111,24 @@ def test_painting_after_a_prelabel_is_undone_alone(use, folder):
     np.testing.assert_array_equal(used.mask(1), before)
 
 
+def test_a_stroke_begun_as_a_frame_comes_on_show_is_one_step(use, folder, qtbot):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    used.viewer.dims.set_current_step(0, 3)
+    before = used.mask(3)
+    # As a drag that lasts longer than a frame has to be looked at until its pre-label is a step.
+    with used.layer.block_history():
+        stroke(used)
+        qtbot.wait(600)
+        stroke(used, row=140)
+    assert used.masks.origin(3) is MaskOrigin.HAND
+    used.settle()
+    used.layer.undo()
+    np.testing.assert_array_equal(used.mask(3), before)
+    assert used.masks.origin(3) is MaskOrigin.MODEL
+
+
 def test_corrected_frames_keep_their_mask_when_settings_move(use, folder):
     used = use()
     used.open(folder)
@@ -147,13 +148,13 @@ def test_corrected_frames_keep_their_mask_when_settings_move(use, folder):
 
 
 @pytest.mark.parametrize(("reply", "kept"), [("Keep", True), ("Replace", False)])
-def test_a_new_run_asks_about_corrected_frames(use, folder, qtbot, reply, kept):
+def test_a_new_run_asks_about_corrected_frames(use, folder, reply, kept):
     used = use()
     used.open(folder)
     used.prelabel_all()
     stroke(used)
     corrected = used.mask(0)
-    asked = answer(qtbot, reply)
+    asked = used.answer(reply)
     used.prelabel_all()
     assert asked
     assert "1 of 5" in asked[0]
@@ -163,12 +164,12 @@ def test_a_new_run_asks_about_corrected_frames(use, folder, qtbot, reply, kept):
     assert (used.mask(0) == corrected).all() != kept
 
 
-def test_a_cancelled_question_changes_nothing(use, folder, qtbot):
+def test_a_cancelled_question_changes_nothing(use, folder):
     used = use()
     used.open(folder)
     stroke(used)
     before = used.mask(0)
-    answer(qtbot, "Cancel")
+    used.answer("Cancel")
     used.prelabel_all()
     np.testing.assert_array_equal(used.mask(0), before)
     assert not used.mask(1).any()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -197,6 +199,38 @@ def test_frames_whose_masks_are_yet_to_follow_are_accepted_as_they_will_be(
     assert used.states == [ACCEPTED] * 5
     for index, mask in enumerate(wanted):
         np.testing.assert_array_equal(used.masks.chunks.mask(index), mask)
+
+
+def test_strokes_made_while_masks_follow_are_neither_lost_nor_accepted(prelabelled, monkeypatch):
+    decisions = "napari_microaunet.widgets.review_decisions"
+    drawn = threading.Event()
+
+    def in_its_time(*arguments):
+        drawn.wait(20)
+        return mask_from(*arguments)
+
+    monkeypatch.setattr(f"{decisions}._MOST_AT_ONCE", 0)
+    monkeypatch.setattr(f"{decisions}.mask_from", in_its_time)
+    used = prelabelled
+    used.prelabel.threshold.value += 0.1
+    select(used, *range(5))
+    used.press(Qt.Key.Key_Q)
+    job = used.bench.job
+    # One that has followed already, and one that was yet to follow.
+    stroke(used)
+    used.viewer.dims.set_current_step(0, 2)
+    stroke(used)
+    strokes = [used.mask(0), used.mask(2)]
+    assert used.bench.job is job
+    drawn.set()
+    used.wait_for_job()
+    used.settle()
+    assert used.states == [EDITED, ACCEPTED, EDITED, ACCEPTED, ACCEPTED]
+    np.testing.assert_array_equal(used.mask(0), strokes[0])
+    np.testing.assert_array_equal(used.mask(2), strokes[1])
+    assert used.review.message.text() == (
+        "3 frames accepted. 2 frames were changed meanwhile: look at them again."
+    )
 
 
 def test_the_table_says_what_is_known_of_each_frame(prelabelled):

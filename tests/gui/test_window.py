@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.settings import get_settings
 
-from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.curation.session import MaskOrigin, Session
 from napari_microaunet.widgets.overlay import OverlayStyle
 
 
@@ -104,3 +104,24 @@ def test_closing_the_window_ends_what_runs(use, qtbot):
     qtbot.waitUntil(lambda: job.done > 0, timeout=60_000)
     used.viewer.close()
     qtbot.waitUntil(lambda: job.is_cancelled(), timeout=10_000)
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_the_windows_own_close_button_gives_the_session_back(use, folder, qtbot, floating):
+    used = use(show=True)
+    used.open(folder)
+    used.prelabel_all()
+    used.masks.edit(0, np.ones_like(used.masks.chunks.mask(0)), "test")
+    session, window = used.work.session, used.viewer.window._qt_window
+    used.dock.parentWidget().setFloating(floating)
+    # As the X does, for which napari asks first: not by the viewer.
+    with qtbot.waitSignal(window.destroyed, timeout=20_000):
+        window.close()
+    # Else the fixture would close it once more.
+    used.viewer.window._teardown()
+    del used.viewer.window._qt_window
+    assert session.read_only
+    with Session(session.sequence, session.folder) as again:
+        assert not again.read_only
+        assert again.chunks.mask(0).all()
+        assert again.origin(0) is MaskOrigin.HAND

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_microaunet.errors import InputError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import napari.viewer
+    from qtpy.QtCore import QObject
     from qtpy.QtGui import QKeyEvent
 
 # In the order of the work; a new section is one file and one line here.
@@ -109,6 +110,8 @@ class MicroAUNetDock(QWidget):
         self.bench.work_changed.connect(self._bind_keys_on_masks)
         viewer.events.theme.connect(self._restyle)
         self._restyle()
+        # napari puts the dock into its window only after this.
+        QTimer.singleShot(0, self._watch_window)
 
     def change_keys(self) -> None:
         """Let the user change keys."""
@@ -139,9 +142,25 @@ class MicroAUNetDock(QWidget):
     def event(self, event: QEvent) -> bool:
         """Stop everything when napari takes the dock out of its window."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._bindings.unbind()
-            self.bench.close()
+            self._close()
         return bool(super().event(event))
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Stop everything when the window goes for good, the dock with it."""
+        if event.type() == QEvent.Type.DeferredDelete:
+            self._close()
+        return bool(super().eventFilter(watched, event))
+
+    def _watch_window(self) -> None:
+        window: QWidget = self
+        # Not `window()`: a floating dock is one of its own.
+        while (parent := window.parentWidget()) is not None:
+            window = parent
+        window.installEventFilter(self)
+
+    def _close(self) -> None:
+        self._bindings.unbind()
+        self.bench.close()
 
     def _bind_keys(self, keys: Mapping[str, str]) -> KeyBindings:
         actions: dict[str, Callable[[], object]] = {"focus_dock": self.focus}

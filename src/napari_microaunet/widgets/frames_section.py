@@ -26,6 +26,7 @@ from napari_microaunet.curation.session import recent_sessions
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.widgets.mask_files import find_masks, masks_from_folder, save_masks
+from napari_microaunet.widgets.napari_io import spare_frames
 from napari_microaunet.widgets.section import hint, may_replace, primary_button
 
 if TYPE_CHECKING:
@@ -162,7 +163,6 @@ class FramesSection(QWidget):
             return
         permitted = may_replace(self, work.masks, list(files))
         if permitted is not None:
-            work.mask_folder = folder
             masks_from_folder(self._bench, files, permitted)
 
     def save_masks(self) -> None:
@@ -175,18 +175,19 @@ class FramesSection(QWidget):
             chosen = QFileDialog.getExistingDirectory(
                 self, "Save the masks into a folder", str(self._suggested_folder(work.sequence))
             )
-            if not chosen or not self._may_write_to(Path(chosen), work.sequence):
+            if not chosen:
                 return
             folder = Path(chosen)
+        files = [folder / f"{frame.name}.png" for frame in work.sequence.frames]
         try:
-            save_masks(self._bench, folder)
+            spare_frames(work.sequence, files)
+            if folder == work.mask_folder or self._may_write_to(folder, files):
+                save_masks(self._bench, folder)
         except InputError as error:
             show_error(str(error))
-        else:
-            work.mask_folder = folder
 
-    def _may_write_to(self, folder: Path, sequence: FrameSequence) -> bool:
-        there = sum((folder / f"{frame.name}.png").exists() for frame in sequence.frames)
+    def _may_write_to(self, folder: Path, files: list[Path]) -> bool:
+        there = sum(file.exists() for file in files)
         if not there:
             return True
         answer = QMessageBox.question(
@@ -199,7 +200,7 @@ class FramesSection(QWidget):
         path = sequence.path.absolute()
         if path.name.lower() == "images":
             return path.with_name("masks")
-        return path.parent
+        return (path if path.is_dir() else path.parent) / "masks"
 
     def _open_sample(self, name: str) -> None:
         try:

@@ -152,6 +152,9 @@ class Job(QObject):
 
     def _receive(self, item: object) -> None:
         self._room.release()
+        if self.is_cancelled():
+            # It was on its way already; what it was for may be gone.
+            return
         self.done += 1
         self.item.emit(item)
 

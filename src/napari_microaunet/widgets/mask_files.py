@@ -10,7 +10,7 @@ from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
-from napari_microaunet.curation.session import MaskOrigin, ReviewState
+from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
 from napari_microaunet.frames.masks import read_mask_file, write_mask_file
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from napari_microaunet.widgets.workbench import Workbench
 
 Mask = NDArray[np.uint8]
-
-_DECIDED = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
 
 # How soon to look again whether another job has ended.
 _RETRY_MS = 200
@@ -169,7 +167,8 @@ def save_masks(bench: Workbench, folder: Path) -> None:
     bench : Workbench
         With masks.
     folder : Path
-        Where to; files of the same names are replaced.
+        Where to; files of the same names are replaced. Remembered as the work's
+        `mask_folder` once all of them are written.
     """
     work = bench.work
     if work is None or work.masks is None or work.prelabels is None:
@@ -207,6 +206,7 @@ def save_masks(bench: Workbench, folder: Path) -> None:
 
     def end(complete: bool) -> None:
         if complete:
+            work.mask_folder = folder
             bench.message = f"Saved {len(indices)} masks to {folder}."
 
     bench.run(Job(f"Saving {len(indices)} masks", write, len(indices)), end)
@@ -219,7 +219,7 @@ def _read(
     read: Callable[[int], Mask | None],
     permitted: Mapping[int, bytes],
 ) -> None:
-    shown = bench.shown
+    shown, work = bench.shown, bench.work
     indices = sorted(indices, key=lambda index: (index != shown, index))
     problems: list[str] = []
 
@@ -234,24 +234,49 @@ def _read(
                 problems.append(str(error))
             yield index, mask, None if mask is None else layer.chunks.encode(mask)
 
+    used = kept = 0
+    # In the place of masks by the user: all at the end, as one step that U takes back.
+    replacements: dict[int, Buffer | None] = {}
+
     def take(item: tuple[int, Mask | None, Buffer | None]) -> None:
+        nonlocal used, kept
         index, mask, chunk = item
-        status = layer.session.status(index)
-        theirs = status.origin is MaskOrigin.HAND or status.state in _DECIDED
-        if mask is None or (theirs and permitted.get(index) != layer.chunks.digest(index)):
+        if mask is None:
             return
-        layer.set(index, chunk, MaskOrigin.FILE)
+        if not layer.is_users(index):
+            # What was on disk anyway, Ctrl+Z need not take away.
+            undoable = layer.origin(index) is not MaskOrigin.NONE
+            layer.set(index, chunk, MaskOrigin.FILE, undoable)
+            used += 1
+        elif index in permitted:
+            replacements[index] = chunk
+        else:
+            kept += 1
+
+    def replace() -> None:
+        nonlocal used, kept
+        with layer.session.step("Open masks"):
+            for index, chunk in replacements.items():
+                if permitted[index] == layer.chunks.digest(index):
+                    layer.set(index, chunk, MaskOrigin.FILE, undoable=True)
+                    used += 1
+                else:
+                    kept += 1
 
     def end(complete: bool) -> None:
+        # The user may have taken the layer away meanwhile.
+        if replacements and work is not None and work.masks is layer:
+            replace()
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             show_warning(problems[0] + more)
         if complete:
-            bench.message = f"Read {len(indices) - len(problems)} masks."
+            others = f" {kept} frames kept theirs." if kept else ""
+            bench.message = f"Read {used} masks.{others}"
 
     job = Job(f"Reading the masks of {len(indices)} frames", masks, len(indices))
     job.item.connect(take)
-    bench.run(job, end, bench.work)
+    bench.run(job, end, work)
 
 
 def _read_quietly(sequence: FrameSequence, index: int) -> Mask | None:

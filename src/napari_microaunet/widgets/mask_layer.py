@@ -18,6 +18,7 @@ from napari.utils import DirectLabelColormap
 from qtpy.QtCore import QObject, Signal
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
+from napari_microaunet.frames.mask_chunks import chunk_digest
 from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE
 
@@ -60,6 +61,8 @@ class MaskLayer(QObject):
     ----------
     changed : Signal(int)
         The mask of this frame may have changed, whoever changed it.
+    changed_elsewhere : Signal(int)
+        Undo or redo has changed this frame, which is not on show.
     replaced : Signal()
         Somebody has given the layer other data: this object is of no more use.
     layer : Labels
@@ -71,6 +74,7 @@ class MaskLayer(QObject):
     """
 
     changed = Signal(int)
+    changed_elsewhere = Signal(int)
     replaced = Signal()
 
     def __init__(
@@ -85,8 +89,10 @@ class MaskLayer(QObject):
         self._is_stack = image.ndim == 3
         self.session = session
         self.chunks = session.chunks
-        self._in_history: set[int] = set()
-        self._not_yet_steps: dict[int, Buffer | None] = {}
+        # Frames that have steps in napari's history, and the digests of their masks.
+        self._in_history: dict[int, bytes] = {}
+        # Masks that were before a `put`, and the digest of what it put.
+        self._not_yet_steps: dict[int, tuple[Buffer | None, bytes]] = {}
         self._last_step: tuple[int, bytes] | None = None
         self._writing = False
         self._last_seen: tuple[int, bytes] | None = None
@@ -165,10 +171,11 @@ class MaskLayer(QObject):
                 # draw, after data and history have been written.
                 with self.layer.block_history(), suppress(IndexError):
                     self.layer.data_setitem(tuple(place), mask[rows, columns])
-                self._in_history.add(index)
                 if not self.layer.loaded:
                     # An asynchronous slice may have been read before this write.
                     self.layer.refresh()
+            if rows.size or index in self._in_history:
+                self._in_history[index] = self.chunks.digest(index)
         self.session.set_origin(index, origin)
         self._last_step = (index, self.chunks.digest(index)) if rows.size else None
         self.changed.emit(index)
@@ -212,25 +219,63 @@ class MaskLayer(QObject):
             Whether `make_step` shall turn it into an undo step.
         """
         if undoable:
-            self._not_yet_steps.setdefault(index, self.chunks[index])
+            before, _ = self._not_yet_steps.get(index) or (self.chunks[index], b"")
+            self._not_yet_steps[index] = before, chunk_digest(chunk)
         self.session.put_mask(index, chunk, origin)
         if index == self.shown:
             self.layer.refresh()
         self.changed.emit(index)
 
-    def set(self, index: int, chunk: Buffer | None, origin: MaskOrigin) -> None:
-        """Exchange the mask of any frame: directly, or as an undo step where it has such."""
-        if self.can_put(index):
-            self.put(index, chunk, origin, undoable=False)
+    def set(
+        self, index: int, chunk: Buffer | None, origin: MaskOrigin, undoable: bool = False
+    ) -> None:
+        """Exchange the mask of any frame: directly, or as an undo step where it has such.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame.
+        chunk : Buffer or None
+            Its new mask, as `chunks` encodes it.
+        origin : MaskOrigin
+            Who made it.
+        undoable : bool
+            Whether a frame that has no undo steps yet gets one as well.
+        """
+        if self.can_put(index) and not (undoable and index == self.shown):
+            self.put(index, chunk, origin, undoable)
         else:
             self.write(index, self.chunks.decode(index, chunk), origin)
+
+    def look_for_undo(self, shown: int) -> None:
+        """Tell of frames that undo or redo has changed while another one was on show.
+
+        napari announces that late if it slices asynchronously: to be called as well
+        when the user goes on to another frame.
+
+        Parameters
+        ----------
+        shown : int
+            Number of the frame that was on show meanwhile.
+        """
+        changed = self._changed_since()
+        # A brush of three dimensions is undone on the frame on show and on others at once.
+        if shown in changed and self.layer.n_edit_dimensions > 2:
+            return
+        elsewhere = changed - {shown}
+        if elsewhere:
+            self.changed_elsewhere.emit(min(elsewhere))
 
     def make_step(self, index: int) -> None:
         """Turn a mask that was `put` into an undo step, now that its frame is on show."""
         if index not in self._not_yet_steps or not self.can_put(index):
             return
+        before, put = self._not_yet_steps.pop(index)
+        if self.chunks.digest(index) != put:
+            # A stroke that has begun meanwhile, and ends later, would be cut in two.
+            return
         mask, origin = self.chunks.mask(index), self.origin(index)
-        self.chunks[index] = self._not_yet_steps.pop(index)
+        self.chunks[index] = before
         self.write(index, mask, origin)
 
     @contextmanager
@@ -249,16 +294,26 @@ class MaskLayer(QObject):
         self.session.add_stroke(index)
         # A brush of three dimensions reaches other frames as well.
         many = self.layer.n_edit_dimensions > 2
-        self._in_history.update(range(len(self.session.sequence)) if many else [index])
+        painted = range(len(self.session.sequence)) if many else [index]
+        self._in_history |= {i: self.chunks.digest(i) for i in painted}
         self._not_yet_steps.pop(index, None)
         self._last_step = None
         self.changed.emit(index)
 
     def _on_update(self) -> None:
-        """Tell erased by hand, a decision that there is no polyp, from a frame without a mask."""
-        if not self._writing and not self.chunks.digest(self.shown):
-            # An undo, which goes back to a frame without one, announces itself otherwise.
+        """Take note of what was painted; undo and redo announce themselves otherwise."""
+        if self._writing:
+            return
+        self._changed_since()
+        if not self.chunks.digest(self.shown):
+            # Erased by hand is a decision that there is no polyp, not a frame without a mask.
             self.session.set_origin(self.shown, MaskOrigin.HAND)
+
+    def _changed_since(self) -> frozenset[int]:
+        """List frames with steps whose masks have changed since this was last asked."""
+        before = self._in_history
+        self._in_history = {index: self.chunks.digest(index) for index in before}
+        return frozenset(index for index in before if before[index] != self._in_history[index])
 
     def _on_data(self) -> None:
         if self.layer.data is not self.chunks.array:
@@ -268,6 +323,7 @@ class MaskLayer(QObject):
         """Notice undo and redo, which napari announces in no other way."""
         if self._writing:
             return
+        self.look_for_undo(self.shown)
         seen = self.shown, self.chunks.digest(self.shown)
         if seen != self._last_seen:
             self._last_seen = seen

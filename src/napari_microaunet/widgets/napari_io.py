@@ -21,7 +21,7 @@ from napari_microaunet.frames.masks import write_mask_file
 from napari_microaunet.frames.sources import SOURCES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from napari.types import LayerData
     from numpy.typing import NDArray
@@ -136,14 +136,18 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     Raises
     ------
     InputError
-        If there are labels above 255 (65535 in a TIFF stack), or the folder is not empty.
+        If there are labels above 255 (65535 in a TIFF stack), the folder is not empty, or the
+        file is one that the frames are read from.
     """
     target = Path(path)
+    sequence = meta.get("metadata", {}).get(FRAME_SEQUENCE)
+    if sequence is not None:
+        spare_frames(sequence, [target])
     masks = data if data.ndim > 2 else np.asarray(data)[np.newaxis]
     if target.suffix.lower() in {".tif", ".tiff"}:
         _write_stack(target, masks)
         return [path]
-    names = _names_and_sizes(masks, meta.get("metadata", {}).get(FRAME_SEQUENCE), target.stem)
+    names = _names_and_sizes(masks, sequence, target.stem)
     if masks.shape[0] == 1 and target.suffix.lower() == ".png":
         ((_, height, width),) = names.values()
         write_mask_file(target, _labels(masks[0], np.uint8)[:height, :width])
@@ -151,6 +155,39 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     return _write_folder(
         target.with_suffix("") if target.suffix == ".png" else target, masks, names
     )
+
+
+def spare_frames(sequence: FrameSequence, files: Iterable[Path]) -> None:
+    """Refuse to write where the frames themselves lie, whatever name leads there.
+
+    Parameters
+    ----------
+    sequence : FrameSequence
+        The frames.
+    files : iterable of Path
+        What is about to be written.
+
+    Raises
+    ------
+    InputError
+        If one of them is a file that the frames are read from.
+    """
+    frames = {_identity(source) for source in {frame.source for frame in sequence.frames}} - {None}
+    for file in files:
+        if _identity(file) in frames:
+            raise InputError(
+                f"{file} is where the frames are read from, and they are never written to: "
+                "choose another folder or name for the masks."
+            )
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Tell files apart as `os.path.samefile` does; None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _names_and_sizes(

@@ -180,12 +180,11 @@ class PrelabelSection(QWidget):
             return
         try:
             open_predictor = self._predictor()
+            permitted = may_replace(self, work.masks, indices)
+            if permitted is not None:
+                prelabel(self._bench, open_predictor, indices, permitted)
         except InputError as error:
             show_error(str(error))
-            return
-        permitted = may_replace(self, work.masks, indices)
-        if permitted is not None:
-            prelabel(self._bench, open_predictor, indices, permitted)
 
     def _predictor(self) -> Callable[[], Predictor]:
         model, device = self.model.value, self.device.value
@@ -210,12 +209,11 @@ class PrelabelSection(QWidget):
             # Its pre-label was undone: it stays so.
             return
         try:
-            open_predictor = self._predictor()
+            self._live_job = prelabel_shown(bench, self._predictor())
         except InputError as error:
             self.live.value = False
             show_error(str(error))
             return
-        self._live_job = prelabel_shown(bench, open_predictor)
         self._live_job.ended.connect(self._on_live_ended)
         self._live_job.start(in_passing=True)
 
@@ -247,8 +245,10 @@ class PrelabelSection(QWidget):
 
     def _keep_model(self) -> None:
         work = self._bench.work
-        if work is not None and work.session is not None and self.model.value is not None:
-            work.session.set_setting(_MODEL, self.model.value.name)
+        # Until there are masks, the model that the session was left with is not yet chosen.
+        session = None if work is None or work.masks is None else work.session
+        if session is not None and self.model.value is not None:
+            session.set_setting(_MODEL, self.model.value.name)
 
     def _take_settings(self) -> None:
         """Show the workbench's settings, and the model that they were used with."""

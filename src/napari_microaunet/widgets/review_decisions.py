@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
+from napari_microaunet.frames.mask_chunks import chunk_digest
 from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.widgets.jobs import Job
 
@@ -42,7 +43,8 @@ class Decisions:
         """Accept frames with the masks that belong to them.
 
         A mask that is yet to follow the sliders follows first. Frames without
-        a mask, and those that cannot be read, are left out.
+        a mask, those that cannot be read, and those whose mask changes while
+        others follow, are left out.
 
         Parameters
         ----------
@@ -64,17 +66,23 @@ class Decisions:
             and masks.session.status(i).state is not ReviewState.ACCEPTED
         ]
         left_out = {*unread, *bare}
+        # The masks that are accepted: those of now, or what they become by following.
+        meant = {i: masks.chunks.digest(i) for i in indices if i not in left_out}
 
         def take(item: tuple[int, Buffer | None]) -> None:
             index, chunk = item
-            masks.set(index, chunk, MaskOrigin.MODEL)
+            unchanged = masks.chunks.digest(index) == meant[index]
+            meant[index] = chunk_digest(chunk)
+            if unchanged and work.masks is masks:
+                masks.set(index, chunk, MaskOrigin.MODEL)
 
         def decide() -> None:
-            accepted = [i for i in indices if i not in left_out]
+            accepted = [i for i in meant if masks.chunks.digest(i) == meant[i]]
+            changed = [i for i in meant if masks.chunks.digest(i) != meant[i]]
             for index in accepted:
                 prelabels.leave(index)
             masks.session.accept(accepted)
-            ended(_accepted(accepted, bare, unread))
+            ended(_accepted(accepted, bare, unread) + _changed(changed))
 
         if len(waiting) <= _MOST_AT_ONCE:
             for item in self._followed(prelabels, sorted(waiting)):
@@ -198,6 +206,13 @@ def _accepted(accepted: Sequence[int], bare: Sequence[int], unread: Sequence[int
         has, it = ("has", "it shows") if len(bare) == 1 else ("have", "they show")
         parts.append(f"{_frames(bare)} {has} no mask yet: accept as negative if {it} no polyp.")
     return " ".join(filter(None, parts)) + _cannot_be_read(unread)
+
+
+def _changed(changed: Sequence[int]) -> str:
+    if not changed:
+        return ""
+    it, them = ("was", "it") if len(changed) == 1 else ("were", "them")
+    return f" {_frames(changed)} {it} changed meanwhile: look at {them} again."
 
 
 def _cannot_be_read(unread: Sequence[int]) -> str:

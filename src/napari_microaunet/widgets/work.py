@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Signal
 
-from napari_microaunet.curation.session import Session
+from napari_microaunet.curation.session import Session, session_folder_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
     from napari_microaunet.widgets.mask_layer import MaskLayer
     from napari_microaunet.widgets.prelabels import Prelabels
+
+# Those whose last changes the disk has refused, by the folders of their sessions.
+_unsaved: dict[Path, Work] = {}
 
 
 class Work(QObject):
@@ -33,8 +37,7 @@ class Work(QObject):
     prelabels : Prelabels or None
         What a model said of them; there whenever `masks` are.
     mask_folder : Path or None
-        Where masks were last read from or saved to: saving there again needs no
-        question.
+        Where masks were last saved to: saving there again needs no question.
     status_changed : Signal(object)
         Numbers of frames whose `FrameStatus` has changed.
     problem_changed : Signal()
@@ -52,6 +55,9 @@ class Work(QObject):
         self.prelabels: Prelabels | None = None
         self.mask_folder: Path | None = None
         self._session: Session | None = None
+        # The window may ask for a session that is being opened in a thread.
+        self._opening = Lock()
+        self.problem_changed.connect(self._close_if_saved)
 
     @property
     def session(self) -> Session | None:
@@ -66,23 +72,66 @@ class Work(QObject):
         InputError
             If it cannot be opened.
         """
-        if self._session is None:
-            self._session = Session(
-                self.sequence,
-                is_stack=self.image.ndim == 3,
-                on_problem=lambda _: self.problem_changed.emit(),
-                on_change=self.status_changed.emit,
-            )
-            # Made here, so that the window does not wait for thousands of them later.
-            _ = self._session.statuses
-        return self._session
+        with self._opening:
+            if self._session is None:
+                self._session = self._unsaved_session() or Session(
+                    self.sequence,
+                    is_stack=self.image.ndim == 3,
+                    on_problem=lambda _: self.problem_changed.emit(),
+                    on_change=self.status_changed.emit,
+                )
+                # Made here, so that the window does not wait for thousands of them later.
+                _ = self._session.statuses
+            elif _unsaved.get(self._session.folder) is self:
+                del _unsaved[self._session.folder]
+            return self._session
+
+    def _unsaved_session(self) -> Session | None:
+        """Take over a session of these frames that was left before all of it was saved."""
+        other = _unsaved.get(session_folder_for(self.sequence))
+        if other is None or other._frames() != self._frames():
+            return None
+        with other._opening:
+            session, other._session = other._session, None
+        if session is not None:
+            del _unsaved[session.folder]
+            # It goes on telling the one that has opened it.
+            other.problem_changed.connect(self.problem_changed)
+            other.status_changed.connect(self.status_changed)
+        return session
+
+    def _frames(self) -> tuple[object, ...]:
+        frames = self.sequence.frames
+        return self.image.ndim, [(frame.name, frame.height, frame.width) for frame in frames]
 
     def drop_masks(self) -> None:
-        """Forget masks whose layer has been removed; they stay in their session."""
+        """Forget masks whose layer has been removed; they stay in their session.
+
+        It is closed, unless the disk refuses what is new in it: then it goes on
+        trying, and who opens the same frames next goes on with it.
+        """
         if self.masks is not None and self.prelabels is not None:
             self.masks.close()
             self.prelabels.close()
         self.masks = self.prelabels = None
-        session, self._session = self._session, None
-        if session is not None and not session.close():
-            show_error(session.problem or f"The session {session.folder} could not be saved.")
+        with self._opening:
+            session = self._session
+            if session is None:
+                return
+            if session.flush():
+                self._session = None
+                session.close()
+                return
+            # It goes on trying; with its lock released, others would see the state on disk.
+            _unsaved[session.folder] = self
+        show_error(session.problem or f"The session {session.folder} could not be saved yet.")
+
+    def _close_if_saved(self) -> None:
+        """Let others have a session that was left, now that all of it is saved."""
+        with self._opening:
+            session = self._session
+            if session is None or session.problem or _unsaved.get(session.folder) is not self:
+                return
+            del _unsaved[session.folder]
+            self._session = None
+        session.close()

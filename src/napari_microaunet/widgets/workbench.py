@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from napari.types import LayerData
     from napari.utils.events import Event
 
+    from napari_microaunet.curation.session import Session
     from napari_microaunet.frames.sequence import Frame
 
 
@@ -50,7 +51,7 @@ class Workbench(QObject):
     message : str
         What the last job came to.
     settings : MaskSettings
-        How probability maps become masks, for every sequence.
+        How probability maps become masks, in the sequence being worked on.
     selected : callable
         Gives the numbers of the frames that are selected in the queue.
     work_changed : Signal()
@@ -68,7 +69,7 @@ class Workbench(QObject):
     problem_changed : Signal()
         Saving what is being worked on has failed, or works again.
     settings_changed : Signal()
-        `settings` are those of a session that was opened.
+        `settings` are those of a session that was opened or turned to.
     models_changed : Signal()
         The library of models has changed.
     closing : Signal()
@@ -99,6 +100,7 @@ class Workbench(QObject):
         self._fit = FitToFrame(viewer)
         self._view = SessionView(self)
         self._looking_on = LookingOn(self)
+        self._closed = False
         self._last_shown = -1
         self._wanted: Frame | None = None
         self.job_changed.connect(self._show_wanted)
@@ -166,12 +168,16 @@ class Workbench(QObject):
         return True
 
     def close(self) -> None:
-        """Stop what is running: the dock is gone."""
+        """Stop what is running: the dock is gone. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
         self.closing.emit()
         if self.job is not None:
             self.job.cancel()
-        for work in self._works:
+        for work in list(self._works):
             work.drop_masks()
+            self._forget(work)
 
     # Frames
 
@@ -240,8 +246,19 @@ class Workbench(QObject):
                 show_error(str(error))
             else:
                 self._works.append(self.work)
+                self.work.status_changed.connect(self._on_status)
+                self.work.problem_changed.connect(self._on_problem)
         self._last_shown = self.shown
+        if self.work is not None and self.work.prelabels is not None:
+            self._take_settings(self.work.prelabels.masks.session)
+            self.work.prelabels.show(self.shown)
         self.work_changed.emit()
+
+    def _forget(self, work: Work) -> None:
+        """Work no more on a sequence; what the disk has refused of it may still be saved."""
+        self._works.remove(work)
+        work.status_changed.disconnect(self._on_status)
+        work.problem_changed.disconnect(self._on_problem)
 
     # Masks
 
@@ -263,30 +280,32 @@ class Workbench(QObject):
             raise InputError("There are no frames yet: open some, or choose an image layer.")
         if work.prelabels is None:
             session = work.open_session()
-            kept = session.setting("masks")
-            if kept is not None:
-                self.settings = MaskSettings(**kept)
-                self.settings_changed.emit()
-            else:
-                session.set_setting("masks", asdict(self.settings))
+            self._take_settings(session)
             work.masks = MaskLayer(self.viewer, work.image, session, layer)
             work.prelabels = Prelabels(work.masks, self.settings)
-            work.status_changed.connect(self._on_status)
-            work.problem_changed.connect(self._on_problem)
             for sentence in filter(None, (session.notice, *session.remarks)):
                 show_warning(sentence)
             work.masks.changed.connect(self.frame_changed)
+            work.masks.changed_elsewhere.connect(partial(self._on_changed_elsewhere, work))
             work.masks.replaced.connect(partial(self._on_replaced, work))
             work.prelabels.known.connect(self.frame_changed)
             self.work_changed.emit()
         return work, work.prelabels
 
+    def _take_settings(self, session: Session) -> None:
+        """Go on with the settings that a session was left with, if it has any."""
+        kept = session.setting("masks")
+        if kept is not None:
+            self.settings = MaskSettings(**kept)
+            self.settings_changed.emit()
+        else:
+            session.set_setting("masks", asdict(self.settings))
+
     def set_settings(self, settings: MaskSettings) -> None:
-        """Change how probability maps become masks."""
+        """Change how probability maps of the sequence being worked on become masks."""
         self.settings = settings
-        for work in self._works:
-            if work.prelabels is not None:
-                work.prelabels.set_settings(settings)
+        if self.work is not None and self.work.prelabels is not None:
+            self.work.prelabels.set_settings(settings)
         if self.work is not None and self.work.session is not None:
             self.work.session.set_setting("masks", asdict(settings))
         self.frame_changed.emit(self.shown)
@@ -308,8 +327,7 @@ class Workbench(QObject):
         work : Work, optional
             What the job is for: it is cancelled when the user turns to another.
         """
-        if self.job is not None:
-            show_info(f"{self.job.title} is still running: wait for it or cancel it first.")
+        if self.is_busy():
             return
 
         def end(complete: bool) -> None:
@@ -325,6 +343,12 @@ class Workbench(QObject):
         job.ended.connect(end)
         job.start()
         self.job_changed.emit()
+
+    def is_busy(self) -> bool:
+        """Tell whether a job is running; if so, the user is told to wait for it."""
+        if self.job is not None:
+            show_info(f"{self.job.title} is still running: wait for it or cancel it first.")
+        return self.job is not None
 
     def cancel(self) -> None:
         """Cancel what is running."""
@@ -361,6 +385,15 @@ class Workbench(QObject):
         else:
             self._start_masks_or_say_why()
 
+    def _on_changed_elsewhere(self, work: Work, index: int) -> None:
+        """Show what undo or redo has done to a frame that is not on show: nobody else would."""
+        where = f" of {work.sequence.name}."
+        if work is self.work:
+            self.go_to(index)
+            where = ", which is on show now."
+        self.frame_changed.emit(index)
+        show_info(f"Undo or redo has changed frame {index}{where}")
+
     def _on_replaced(self, work: Work) -> None:
         """Take over what somebody has put in the place of the masks."""
         if work.masks is not None:
@@ -396,7 +429,7 @@ class Workbench(QObject):
                 work.drop_masks()
                 ours = True
             if gone:
-                self._works.remove(work)
+                self._forget(work)
         if self.work is not None and self.work not in self._works:
             self.choose(next(iter(self._works)).image if self._works else None)
         # Of other layers nobody need know: who draws one would draw it again.
@@ -411,7 +444,9 @@ class Workbench(QObject):
         shown = self.shown
         if self.work is None or shown == self._last_shown:
             return
-        self._last_shown = shown
+        last, self._last_shown = self._last_shown, shown
+        if self.work.masks is not None:
+            self.work.masks.look_for_undo(last)
         self._fit.follow(self.work, shown)
         if self.work.session is not None:
             self.work.session.shown = shown

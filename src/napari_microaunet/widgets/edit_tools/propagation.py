@@ -153,7 +153,7 @@ class Propagation(QWidget):
         """Carry the mask on show, or those around it, to other frames."""
         edits = self._edits
         work = edits.bench.work
-        if not edits.can_edit() or work is None or work.prelabels is None:
+        if not edits.can_edit() or work is None or work.prelabels is None or edits.bench.is_busy():
             return
         if edits.mode is not None:
             edits.mode.leave()
@@ -161,8 +161,7 @@ class Propagation(QWidget):
         if problem is not None:
             edits.say(f"{_TITLE}: {problem}")
             return
-        if edits.bench.job is None:
-            self._clear()
+        self._clear()
         masks, prelabels, sequence = edits.masks, work.prelabels, work.sequence
         level = min(least_value(edits.bench.settings.threshold), _HIGHEST_LEVEL)
         least = self.least.value()
@@ -272,19 +271,12 @@ class Propagation(QWidget):
                 if masks.chunks.digest(index) != self._digests[index]:
                     kept += 1
                     continue
-                self._write(index)
+                # Ctrl+Z on its frame takes it back as well.
+                masks.set(index, self.proposed[index], MaskOrigin.PROPAGATED, undoable=True)
                 written.append(index)
         self._clear()
         text = f"{_TITLE}: {len(written)} masks written"
         edits.say(f"{text}, {kept} frames had changed meanwhile." if kept else f"{text}.")
-
-    def _write(self, index: int) -> None:
-        masks, chunk = self._edits.masks, self.proposed[index]
-        if masks.can_put(index):
-            # Ctrl+Z on its frame takes it back as well.
-            masks.put(index, chunk, MaskOrigin.PROPAGATED)
-        else:
-            masks.set(index, chunk, MaskOrigin.PROPAGATED)
 
     def discard(self) -> None:
         """Do without what was proposed."""
