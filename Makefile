@@ -26,9 +26,10 @@ demo: $(INSTALLED)
 		$(if $(SCREEN),--screenshot "$(OUT)/window.png")
 	@echo "Masks, overlays and confidences: $(OUT)/$(if $(SCREEN), - without a display the window is a picture: $(OUT)/window.png)"
 
-# Two at a time, a file's tests in one process: files share what is slow to make.
+# Two at a time, a file's tests in one process: files share what is slow to make. In their order, not
+# those with most tests first: the few that train in real time would come last, one process idle.
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
