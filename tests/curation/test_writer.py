@@ -389,7 +389,7 @@ def test_a_session_is_opened_with_its_frames_where_both_have_been_moved(session,
 _KILLED = """
 import os, sys
 from pathlib import Path
-from napari_microaunet.curation import writer
+from napari_microaunet.curation import staging, writer
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.incoming import incoming_frames
 source, folder, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -402,8 +402,9 @@ def counting(function):
             os.kill(os.getpid(), 9)
         return function(*arguments, **options)
     return call
-for name in ("_write", "write_mask_file", "write_manifest"):
+for name in ("write_file", "write_mask_file"):
     setattr(writer, name, counting(getattr(writer, name)))
+staging.write_manifest = counting(staging.write_manifest)
 Path.replace, Path.rename = counting(Path.replace), counting(Path.rename)
 writer.write_dataset(incoming_frames(open_dataset(source)), folder, append=folder.exists())
 """

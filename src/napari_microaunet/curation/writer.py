@@ -1,9 +1,4 @@
-"""Curated datasets on disk: written, and appended to.
-
-A new dataset is built beside its place and moved there. Of one that grows, the files are made in a
-folder inside it, then moved into place, the manifest last. Killed before that, it is as it was;
-killed while files are moved, it opens, and the same command completes it.
-"""
+"""Curated datasets on disk: written, and appended to; see `staging` for what a kill leaves."""
 
 from __future__ import annotations
 
@@ -11,16 +6,12 @@ import hashlib
 import io
 import itertools
 import os
-import shutil
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import numpy as np
-from filelock import FileLock, Timeout
 from PIL import Image
 from pydantic import ValidationError
 
@@ -31,24 +22,30 @@ from napari_microaunet.curation.manifest import (
     FrameRecord,
     Manifest,
     read_manifest,
-    write_manifest,
 )
 from napari_microaunet.curation.placing import Shares, place_frames
+from napari_microaunet.curation.staging import (
+    link_file,
+    made,
+    move_in,
+    publish,
+    remove_replaced,
+    stage_beside,
+    stage_inside,
+    write_file,
+)
 from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.masks import IGNORE, write_mask_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari_microaunet.curation.deidentify import Deidentifier
     from napari_microaunet.curation.incoming import IncomingFrame
     from napari_microaunet.curation.manifest import Blanked
 
-# Inside a dataset, hidden from whatever opens the folder as plain images.
-_STAGE = ".incoming"
-_LOCK = ".lock"
 # Of PNG: files are 10 % larger than at the default, and written in a third of the time.
 _COMPRESSION = 1
 
@@ -157,7 +154,7 @@ def write_dataset(
     elif folder.exists():
         raise InputError(f"{folder} exists; append to it, or choose another place.")
     left_out: dict[str, str] = {}
-    with (_stage_inside if append else _stage_beside)(folder) as stage:
+    with (stage_inside if append else stage_beside)(folder) as stage:
         # Not before: another program may have appended until now.
         old = read_manifest(folder / MANIFEST_NAME) if append else None
         before = () if old is None else old.frames
@@ -184,10 +181,10 @@ def write_dataset(
                 f"{folder} cannot be written ({reason or first_problem(error)})."
             ) from error
         if old is None:
-            _publish(stage, folder, manifest)
+            publish(stage, folder, manifest)
         else:
-            _move_in(stage, folder, [*changed.values(), *placed], manifest)
-    _remove_replaced(folder, before, manifest)
+            move_in(stage, folder, [*changed.values(), *placed], manifest)
+    remove_replaced(folder, before, manifest)
     return WriteResult(
         manifest,
         tuple(record.name for record in placed),
@@ -269,49 +266,6 @@ def _content(path: Path) -> bytes:
         ) from error
 
 
-@contextmanager
-def _stage_beside(folder: Path) -> Iterator[Path]:
-    """Give a folder on the same drive that is gone when the block is left."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    stage = folder.with_name(f".{folder.name}.{uuid4().hex}.part")
-    stage.mkdir()
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-@contextmanager
-def _stage_inside(folder: Path) -> Iterator[Path]:
-    """Give a folder in a dataset that no other program has, and that is gone after the block."""
-    stage = folder / _STAGE
-    stage.mkdir(exist_ok=True)
-    try:
-        with FileLock(stage / _LOCK, timeout=0):
-            _clear(stage)  # of a run that was killed
-            try:
-                yield stage
-            finally:
-                _clear(stage)
-                with suppress(OSError):  # some systems remove no file that is open
-                    (stage / _LOCK).unlink()
-    except Timeout as error:
-        raise InputError(
-            f"{folder} is being appended to by another program; wait for it to end."
-        ) from error
-    finally:
-        with suppress(OSError):  # it is another program's by now
-            stage.rmdir()
-
-
-def _clear(stage: Path) -> None:
-    for path in stage.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != _LOCK:
-            path.unlink()
-
-
 def _stage_all(
     stage: Path,
     named: Sequence[_Named],
@@ -352,7 +306,7 @@ def _stage_one(stage: Path, named: _Named, options: WriteOptions) -> FrameRecord
         polyp = int(np.count_nonzero((mask > 0) & (mask != IGNORE)))
         ignored = int(np.count_nonzero(mask == IGNORE))
         mask_name = f"masks/{named.name}.png"
-        target = _made(stage / mask_name)
+        target = made(stage / mask_name)
         write_mask_file(target, mask)
         mask_hash = hashlib.sha256(target.read_bytes()).hexdigest()
     image_name, image_hash, original, blanked = _stage_image(stage, named, options)
@@ -395,11 +349,11 @@ def _stage_image(
         return there
     if options.deidentifier is None and file is not None:
         name = f"images/{named.name}{file.suffix.lower()}"
-        target, content = _made(stage / name), _content(file)
+        target, content = made(stage / name), _content(file)
         if options.link:
-            _link(file, target)
+            link_file(file, target)
         else:
-            _write(target, content)
+            write_file(target, content)
         digest = hashlib.sha256(content).hexdigest()
         return name, digest, frame.original_sha256 or digest, frame.blanked
     name = f"images/{named.name}.png"
@@ -413,29 +367,8 @@ def _stage_image(
             return there
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format="PNG", compress_level=_COMPRESSION)
-    _write(_made(stage / name), encoded.getvalue())
+    write_file(made(stage / name), encoded.getvalue())
     return name, hashlib.sha256(encoded.getvalue()).hexdigest(), original, blanked
-
-
-def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _link(file: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(file.resolve())
-    except OSError as error:
-        raise OSError(
-            error.errno, f"no hard link of it can be made, copy the frames: {error.strerror}", file
-        ) from error
 
 
 def _undated(record: FrameRecord) -> FrameRecord:
@@ -482,38 +415,3 @@ def _placed(
             continue
         placed.append(record.model_copy(update={"split": placement.splits[index]}))
     return placed
-
-
-def _publish(stage: Path, folder: Path, manifest: Manifest) -> None:
-    """Turn what was staged into the dataset."""
-    used = {name for record in manifest.frames for name in (record.image, record.mask)}
-    for path in [path for path in stage.rglob("*") if path.is_file()]:
-        if path.relative_to(stage).as_posix() not in used:  # of a frame that was left out
-            path.unlink()
-    write_manifest(stage / MANIFEST_NAME, manifest)
-    try:
-        stage.rename(folder)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made ({error.strerror}); choose another place."
-        ) from error
-
-
-def _move_in(stage: Path, folder: Path, records: Sequence[FrameRecord], manifest: Manifest) -> None:
-    """Move the files of frames into the dataset, then the manifest."""
-    # A link there that leads out of the folder would be followed.
-    check_files(folder, manifest)
-    names = [name for record in records for name in (record.image, record.mask) if name is not None]
-    for name in names:
-        if (stage / name).exists():
-            (stage / name).replace(_made(folder / name))
-    write_manifest(folder / MANIFEST_NAME, manifest)
-
-
-def _remove_replaced(folder: Path, before: Sequence[FrameRecord], after: Manifest) -> None:
-    """Remove files that frames had and no longer have."""
-    used = {name for record in after.frames for name in (record.image, record.mask)}
-    for record in before:
-        for name in (record.image, record.mask):
-            if name is not None and name not in used:
-                (folder / name).unlink(missing_ok=True)
