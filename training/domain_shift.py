@@ -32,7 +32,6 @@ from bundle import MOST_FLAGGED, listed
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation import FrameRecord, Manifest, open_dataset, write_manifest
-from napari_microaunet.distillation.augmentation.settings import AugmentationSettings
 from napari_microaunet.distillation.bootstrap import bootstrap_interval
 from napari_microaunet.distillation.finetune import finetune
 from napari_microaunet.distillation.model_file import Scorer, held_out_indices
@@ -86,9 +85,6 @@ class Variant:
         Whether the expert teaches.
     adapt_teacher : bool
         Whether the expert is fine-tuned first.
-    replays : str
-        Set whose training split is replayed, as the base learned from it; rendered frames if
-        empty.
     changes : dict of str to value
         What differs from the package's recipe.
     """
@@ -98,7 +94,6 @@ class Variant:
     start: Path = STUDENT
     teacher: bool = True
     adapt_teacher: bool = False
-    replays: str = ""
     changes: dict[str, Value] = field(default_factory=dict)
 
 
@@ -126,15 +121,6 @@ VARIANTS = {
         "the same, 30 % of the frames cropped to a part without a polyp",
         _FEW_STEPS,
         changes=_FULL | {"augmentation.polyp_free_crop": 0.3},
-    ),
-    "own-replay": Variant(
-        "labels, frames of Kvasir-SEG replayed", _FEW_STEPS, teacher=False, replays="kvasir-seg"
-    ),
-    "strong": Variant(
-        "labels alone, augmented as when trained from scratch",
-        _FEW_STEPS,
-        teacher=False,
-        changes=_LABELS | {f"augmentation.{name}": value for name, value in AugmentationSettings()},
     ),
     # What the package does where few steps fit, see `time_box.WAYS`.
     "full": Variant("all layers, full size", _ONE_MINUTE, teacher=False, changes=_FULL),
@@ -290,25 +276,12 @@ def write_bases(data: Path) -> None:
     save_checkpoint(STUDENT, network, card.model_copy(update=settings))
 
 
-def replayed_frames(data: Path, source: str) -> Path:
-    """Write what is replayed of a set: its training split, as it was frozen."""
-    folder = SHIFT / f"replayed-{source}"
-    if not (folder / "manifest.json").is_file():
-        dataset = open_dataset(data / source)
-        known = listed(dataset.sequence, source, "training")
-        write_frames(folder, source, [(dataset, dict.fromkeys(known, "training"))])
-    return folder
-
-
 def run_one(data: Path, name: str, seed: int, device: str) -> None:
     """Fine-tune by one variant with one seed, or go on with it, unless it is finished."""
     out = SHIFT / f"{name}-{seed}"
     if (out / "report.json").is_file():
         return
     variant = VARIANTS[name]
-    changes = variant.changes
-    if variant.replays:
-        changes = changes | {"replay.data": str(replayed_frames(data, variant.replays))}
     print(f"{out.name}: training", flush=True)
     report = finetune(
         users_frames(data, seed),
@@ -319,7 +292,7 @@ def run_one(data: Path, name: str, seed: int, device: str) -> None:
         adapt_teacher=variant.adapt_teacher,
         reference=reference_frames(data),
         seed=seed,
-        changes=changes,
+        changes=variant.changes,
         device=device,
     )
     if report is not None:

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from napari_microaunet.distillation.bootstrap import Interval
     from napari_microaunet.distillation.evaluation import Summary
+    from napari_microaunet.distillation.events import Event
     from napari_microaunet.distillation.finetune import BeforeAndAfter
     from napari_microaunet.distillation.recipe import Value
-    from napari_microaunet.distillation.trainer import Event
 
 WENT_WRONG, STOPPED = 3, 130
 

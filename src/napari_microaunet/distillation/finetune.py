@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.distillation.evaluation import Evaluation, Summary
+    from napari_microaunet.distillation.events import Event
     from napari_microaunet.distillation.recipe import Replay, Value
-    from napari_microaunet.distillation.trainer import Event
 
 _TEACHER_SHARE = 0.4  # of the budget, where the teacher is adapted first
 
@@ -172,7 +172,9 @@ def finetune(
         reference_frames = open_dataset(
             sample_data_folder() / "frames" if reference is None else reference, cancelled=cancelled
         )
-        reference_indices = _not_taught(reference_frames, dataset, recipes["student"].replay)
+        reference_indices = _not_taught(
+            reference_frames, dataset, recipes["student"].replay, cancelled
+        )
         for part, run in runs.items():
             tell = _with_part(report, part)
             tell({"event": "recipe", "recipe": json.loads(recipes[part].model_dump_json())})
@@ -252,11 +254,16 @@ def _recipe(data: Path, start: Model, teacher: Teacher | None, budget: Budget, s
     )
 
 
-def _not_taught(reference: CuratedDataset, dataset: CuratedDataset, replay: Replay) -> list[int]:
+def _not_taught(
+    reference: CuratedDataset,
+    dataset: CuratedDataset,
+    replay: Replay,
+    cancelled: Callable[[], bool],
+) -> list[int]:
     """Choose the labelled frames that no weights are made from."""
     teaching = {digest for i in dataset.indices("training") for digest in dataset.digests(i)}
     if replay.share > 0:
-        known = replayed_dataset(replay)
+        known = replayed_dataset(replay, cancelled)
         teaching |= {digest for i in known.indices("training") for digest in known.digests(i)}
     indices = [
         index

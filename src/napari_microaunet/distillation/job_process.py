@@ -21,7 +21,7 @@ from napari_microaunet.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_microaunet.distillation.trainer import Event
+    from napari_microaunet.distillation.events import Event
 
 _ASK_EVERY_S = 0.2
 

@@ -28,7 +28,7 @@ import subprocess
 import sys
 import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -54,7 +54,7 @@ from napari_microaunet.networks.library import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_microaunet.distillation.trainer import Event
+    from napari_microaunet.distillation.events import Event
 
 PROCESS_MODULE = "napari_microaunet.distillation.job_process"
 # A tenth of the window's share where both want a core.
@@ -206,25 +206,33 @@ class FinetuneJob:
         Raises
         ------
         InputError
-            If there is no such model.
-        OSError
-            If the folder cannot be written.
+            If there is no such model, or the folder cannot be written.
         """
         now = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
         folder = (jobs_folder() if jobs is None else jobs) / f"{now}-{uuid.uuid4().hex[:6]}"
         models = [find_model(name) for name in (request.start, request.teacher) if name is not None]
-        folder.mkdir(parents=True)
-        kept = [str(_kept(model, folder / "models")) for model in models]
-        teacher = None if request.teacher is None else kept[1]
-        request = request.model_copy(update={"start": kept[0], "teacher": teacher})
-        with replacing(folder / "request.json") as file:
-            file.write(request.model_dump_json(indent=1).encode())
+        with _writing(folder):
+            folder.mkdir(parents=True)
+            kept = [str(_kept(model, folder / "models")) for model in models]
+            teacher = None if request.teacher is None else kept[1]
+            request = request.model_copy(update={"start": kept[0], "teacher": teacher})
+            with replacing(folder / "request.json") as file:
+                file.write(request.model_dump_json(indent=1).encode())
         return cls(folder)
 
     def start(self) -> None:
-        """Start the job's process, or go on with it; the process outlives this one."""
-        if self.state in (JobState.RUNNING, JobState.QUEUED):
-            return
+        """Start the job's process, or go on with it; the process outlives this one.
+
+        Raises
+        ------
+        InputError
+            If its folder cannot be written.
+        """
+        if self.state not in (JobState.RUNNING, JobState.QUEUED):
+            with _writing(self.folder):
+                self._start()
+
+    def _start(self) -> None:
         self.stop_file.unlink(missing_ok=True)
         with self.events_file.open("a", encoding="utf-8") as events:
             events.write(json.dumps({"event": "queued"}) + "\n")
@@ -364,7 +372,6 @@ class FinetuneJob:
         process = self._process()
         if process is None:
             return
-        self.ask_to_stop()
         family = [process, *process.children(recursive=True)]
         for one in family:
             with suppress(psutil.NoSuchProcess):
@@ -391,6 +398,17 @@ class FinetuneJob:
         except (OSError, ValueError, KeyError, psutil.Error):
             return None
         return process if same and alive else None
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or folder} cannot be written ({error.strerror}): free some space, "
+            "then try again."
+        ) from error
 
 
 def _kept(model: Model, folder: Path) -> Path:

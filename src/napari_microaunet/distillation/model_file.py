@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_microaunet.curation.dataset import CuratedDataset
+    from napari_microaunet.distillation.events import Event
     from napari_microaunet.distillation.run_folder import RunFolder
-    from napari_microaunet.distillation.trainer import Event, Outcome
+    from napari_microaunet.distillation.trainer import Outcome
     from napari_microaunet.networks.library import Model
 
 MOST_NEGATIVES_FLAGGED = 0.15  # share that a threshold chosen here aims to stay below

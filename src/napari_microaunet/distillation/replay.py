@@ -63,7 +63,7 @@ def load_replayed(
     CancelledError
         If `cancelled` says so.
     """
-    known = replayed_dataset(replay)
+    known = replayed_dataset(replay, cancelled)
     held_out = {
         digest
         for index, frame in enumerate(dataset.frames)
@@ -85,15 +85,24 @@ def load_replayed(
     return replace(frames, kinds=(kind,) * len(frames))
 
 
-def replayed_dataset(replay: Replay) -> CuratedDataset:
+def replayed_dataset(replay: Replay, cancelled: Callable[[], bool]) -> CuratedDataset:
     """Open the dataset whose training frames are replayed.
+
+    Parameters
+    ----------
+    replay : Replay
+        Says which one.
+    cancelled : callable
+        Asked after every frame of a folder without a manifest.
 
     Raises
     ------
     InputError
         If it cannot be opened.
+    CancelledError
+        If `cancelled` says so.
     """
-    return open_dataset(replay.data or sample_data_folder() / "replay")
+    return open_dataset(replay.data or sample_data_folder() / "replay", cancelled=cancelled)
 
 
 def write_rendered_frames(folder: Path) -> None:

@@ -13,14 +13,14 @@ from collections import defaultdict
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
-from napari_microaunet.distillation.augmentation.augment import Augmentation
 from napari_microaunet.distillation.curriculum import learning_rate_factor
 from napari_microaunet.distillation.curves import draw_curves
+from napari_microaunet.distillation.events import TELL_EVERY
 from napari_microaunet.distillation.learner import (
     Learner,
     Normalised,
@@ -28,14 +28,11 @@ from napari_microaunet.distillation.learner import (
     load_teacher,
     parameter_groups,
 )
+from napari_microaunet.distillation.material import gather_material
 from napari_microaunet.distillation.objective import stage_at, weighted_losses
 from napari_microaunet.distillation.processes import count_chunks, start_fabric
-from napari_microaunet.distillation.replay import load_replayed
-from napari_microaunet.distillation.soft_labels import soft_labels
-from napari_microaunet.distillation.training_frames import Batches, load_split
 from napari_microaunet.distillation.training_state import Facts, load_state, save_state
 from napari_microaunet.distillation.validation import Validation, validate
-from napari_microaunet.distillation.views import Views
 from napari_microaunet.distillation.watched import WatchedFrames
 from napari_microaunet.errors import InputError
 from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
@@ -46,15 +43,12 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from napari_microaunet.curation.dataset import CuratedDataset
+    from napari_microaunet.distillation.events import Event
     from napari_microaunet.distillation.recipe import Recipe
     from napari_microaunet.distillation.run_folder import RunFolder
-    from napari_microaunet.networks.segmentation_network import SegmentationNetwork
 
 _SAVE_EVERY = 60.0  # seconds
-_TELL_EVERY = 1.0  # seconds
 _METRICS_LINES = 200  # lines about steps in the course of a budget
-
-Event = dict[str, Any]
 
 
 class TrainingError(Exception):
@@ -182,53 +176,27 @@ class _Training:
         self.chunks = count_chunks(recipe.batch, fabric.world_size)
         torch.manual_seed(recipe.seed)
         self.parent, network = load_start(recipe)
-        taught_by = load_teacher(recipe)
-        self.frames, held_out = load_split(
+        self.material = gather_material(
+            recipe,
             dataset,
-            recipe.size.read_at,
-            progress=self._tell_of("reading"),
-            cancelled=cancelled,
-            most_unlabelled=recipe.batch.most_unlabelled if recipe.teacher else 0,
-        )
-        self.own_frames = len(self.frames)
-        if recipe.replay.share > 0:
-            replayed = load_replayed(recipe.replay, dataset, recipe.size.read_at, cancelled)
-            self.frames = self.frames.joined(replayed)
-        self.held_out = held_out.spread(recipe.validation.frames)
-        self.watched = WatchedFrames(held_out, self.parent, recipe.size.side)
-        # Their video or folder is held out, for which they lack a mask.
-        self.unused = sum(
-            frame.split != "training" and not frame.labelled for frame in dataset.frames
-        )
-        batch = recipe.batch
-        batches = Batches(
-            self.frames,
-            batch.size,
-            recipe.seed,
-            negatives=batch.negatives,
-            unlabelled=batch.unlabelled if recipe.teacher else 0.0,
-            replayed=recipe.replay.share,
-            source_weights=batch.source_weights,
-        )
-        self.teacher, soft = self._prepare_teacher(taught_by)
-        self.views = Views(
-            self.frames,
-            soft,
-            batches,
-            Augmentation(recipe.augmentation),
-            seed=recipe.seed,
+            load_teacher(recipe),
+            fabric,
+            run.path.parent,
             chunks=self.chunks,
-            echo=batch.echo,
-            device=fabric.device,
+            report=self.report,
+            cancelled=cancelled,
         )
+        self.held_out = self.material.held_out.spread(recipe.validation.frames)
+        self.watched = WatchedFrames(self.material.held_out, self.parent, recipe.size.side)
         contrasted = recipe.imitation.share < 1 and recipe.preference.contrast > 0
         normalised = Normalised(network, self.parent)
         self.marked_before = self.watched.marked_by(normalised)
         normalised.train()
+        teacher = self.material.teacher
         learner = Learner(
             normalised,
-            self.teacher.network.skip_widths
-            if self.teacher is not None and recipe.imitation.features > 0
+            teacher.network.skip_widths
+            if teacher is not None and recipe.imitation.features > 0
             else None,
             recipe.preference.dimensions if contrasted else None,
             keep_encoder=recipe.optimiser.encoder_factor == 0,
@@ -256,39 +224,6 @@ class _Training:
         self.started = self.saved = time.monotonic()
         self.told = -math.inf  # the first step is told, however quick the run is
 
-    def _prepare_teacher(
-        self, model: tuple[ModelCard, SegmentationNetwork] | None
-    ) -> tuple[Normalised | None, Tensor | None]:
-        """Return the teacher that looks at every view, or the labels that it gave once."""
-        if self.recipe.teacher is None or model is None:
-            return None, None
-        card, network = model
-        teacher = Normalised(network, card)
-        self.fabric.to_device(teacher.eval().requires_grad_(False))
-        if self.recipe.teacher.soft_labels == "each view":
-            return teacher, None
-        with self.fabric.rank_zero_first():  # the others read the file that the first one writes
-            return None, soft_labels(
-                teacher,
-                card,
-                self.frames,
-                self.run.path.parent,
-                progress=self._tell_of("soft labels"),
-                cancelled=self.cancelled,
-            )
-
-    def _tell_of(self, name: str) -> Callable[[int, int], None]:
-        """Return what reports the progress of a preparation, at most once a second."""
-        told = 0.0
-
-        def tell(done: int, total: int) -> None:
-            nonlocal told
-            if time.monotonic() - told > _TELL_EVERY or done == total:
-                told = time.monotonic()
-                self.report({"event": name, "done": done, "total": total})
-
-        return tell
-
     # --- the loop -------------------------------------------------------------------------
 
     def run_to_end(self) -> Outcome:
@@ -305,11 +240,11 @@ class _Training:
             {
                 "event": "started",
                 "step": self.step,
-                "training_frames": self.own_frames,
-                "replayed_frames": len(self.frames) - self.own_frames,
+                "training_frames": self.material.own,
+                "replayed_frames": self.material.replayed,
                 "validation_frames": len(self.held_out),
-                "unused_frames": self.unused,
-                "problems": self.frames.problems | self.held_out.problems,
+                "unused_frames": self.material.unused,
+                "problems": self.material.problems,
             }
         )
         finished = False
@@ -340,7 +275,7 @@ class _Training:
         if budget.steps is not None:
             return self.step / budget.steps
         if budget.epochs is not None:
-            return self.step * self.recipe.batch.size / (budget.epochs * self.own_frames)
+            return self.step * self.recipe.batch.size / (budget.epochs * self.material.own)
         assert budget.minutes is not None  # noqa: S101 - one of the three is set
         return float(self.fabric.broadcast(self._seconds() / (budget.minutes * 60)))
 
@@ -389,11 +324,11 @@ class _Training:
 
     def _losses(self, progress: float, number: int, side: int) -> dict[str, Tensor]:
         """Make one part of the step's batch and return its losses."""
-        frames, labels, probabilities = self.views.at(self.step, number, side)
+        frames, labels, probabilities = self.material.views.at(self.step, number, side)
         teacher_skips = None
-        if self.teacher is not None:
+        if self.material.teacher is not None:
             with torch.no_grad():
-                taught = self.teacher(frames)
+                taught = self.material.teacher(frames)
             probabilities, teacher_skips = torch.sigmoid(taught.logits), taught.skips
         first = stage_at(self.recipe, progress) == "imitation"
         outputs = self.learner(frames, adapt=first, embed=not first)
@@ -421,7 +356,7 @@ class _Training:
             "learning_rate": self.optimiser.param_groups[-1]["lr"],
         }
         now = time.monotonic()
-        if now - self.told > _TELL_EVERY:
+        if now - self.told > TELL_EVERY:
             self.told = now
             if self.fabric.device.type == "cuda":
                 free, memory = torch.cuda.mem_get_info(self.fabric.device)

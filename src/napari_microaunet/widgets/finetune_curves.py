@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QHBoxLayout, QSizePolicy, QWidget
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from napari_microaunet.distillation.trainer import Event
+    from napari_microaunet.distillation.events import Event
 
 _HEIGHT = 150
 _LOSS = "loss"

@@ -21,7 +21,7 @@ from napari_microaunet.widgets.progress_row import duration
 from napari_microaunet.widgets.section import as_wide_as_the_dock, hint
 
 if TYPE_CHECKING:
-    from napari_microaunet.distillation.trainer import Event
+    from napari_microaunet.distillation.events import Event
 
 _LOOK_MS, _CATCH_UP_MS = 500, 20
 # How long a run may take to stop by itself; a step on a slow machine takes a second or two.
@@ -236,8 +236,8 @@ class FinetuneRun(QWidget):
         else:
             try:
                 job.start()
-            except OSError as error:
-                show_error(f"{job.folder} cannot be used ({error.strerror}): free some space.")
+            except InputError as error:
+                show_error(str(error))
                 return
             self.state = None
         self._timer.start(_LOOK_MS)

@@ -143,8 +143,8 @@ class FinetuneSection(QWidget):
             request = request.model_copy(update={"session": session.folder})
         try:
             job = FinetuneJob.new(request)
-        except (InputError, OSError) as error:
-            show_error(_sentence(error))
+        except InputError as error:
+            show_error(str(error))
             return
 
         def data(told: Told, cancelled: Cancelled) -> Path:
@@ -210,8 +210,8 @@ class FinetuneSection(QWidget):
         self.data.setText(said)
         try:
             job.start()
-        except OSError as error:
-            show_error(_sentence(error))
+        except InputError as error:
+            show_error(str(error))
             return
         self._started_here.append(job)
         self.run.refresh(job.folder.name)
@@ -346,18 +346,13 @@ class FinetuneSection(QWidget):
             where = run.request.session or "the session that this run learned from"
             show_info(f"Open {where} to see {name}: what you correct is to be kept there.")
             return
-        names = [name_in_dataset(session.sequence.name, frame.name) for frame in session.statuses]
+        sequence = session.sequence
+        names = [name_in_dataset(sequence.name, frame.name) for frame in sequence.frames]
         if name in names:
-            self._bench.show_frame(session.sequence, names.index(name))
+            self._bench.show_frame(sequence, names.index(name))
 
     def _restyle(self) -> None:
         self.run.curves.restyle(self._bench.viewer.theme)
-
-
-def _sentence(error: InputError | OSError) -> str:
-    if isinstance(error, InputError):
-        return str(error)
-    return f"{error.filename} cannot be written ({error.strerror}): free some space, try again."
 
 
 def _counted(session: Session) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from napari_microaunet.distillation.trainer import Event
+    from napari_microaunet.distillation.events import Event
     from napari_microaunet.distillation.watched import Outlines
 
 _SHOWN = 96  # height and width of a picture in the strip, in pixels

@@ -17,7 +17,7 @@ import numpy as np
 from napari.utils import DirectLabelColormap
 from qtpy.QtCore import QObject, Signal
 
-from napari_microaunet.curation.session import MaskOrigin, ReviewState
+from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.frames.mask_chunks import chunk_digest
 from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 # Seen well on red mucosa; polyps are numbered from largest to smallest.
 _COLOURS = ("#00e5ff", "#b6ff00", "#ff4dff", "#ffd400", "#7c9cff", "#ff8a00")
 _IGNORE_COLOUR = "#9e9e9e"
-
-# Propagation was asked for, on frames that the user looked at: a model's run does not undo it.
-_BY_USER = (MaskOrigin.HAND, MaskOrigin.FILE, MaskOrigin.PROPAGATED)
-_DECIDED = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
 
 
 class MaskLayer(QObject):
@@ -132,9 +128,8 @@ class MaskLayer(QObject):
         return self.session.origin(index)
 
     def is_users(self, index: int) -> bool:
-        """Tell whether the user made, brought or decided on the mask of a frame."""
-        status = self.session.status(index)
-        return status.origin in _BY_USER or status.state in _DECIDED
+        """Tell whether the user made, asked for, brought or decided on the mask of a frame."""
+        return self.session.status(index).is_users
 
     def write(
         self,

@@ -1,0 +1,162 @@
+"""What a training learns from, who teaches it, and the frames that judge it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_microaunet.distillation.augmentation.augment import Augmentation
+from napari_microaunet.distillation.events import telling
+from napari_microaunet.distillation.learner import Normalised
+from napari_microaunet.distillation.replay import load_replayed
+from napari_microaunet.distillation.soft_labels import soft_labels
+from napari_microaunet.distillation.training_frames import Batches, load_split
+from napari_microaunet.distillation.views import Views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from lightning_fabric import Fabric
+    from torch import Tensor
+
+    from napari_microaunet.curation.dataset import CuratedDataset
+    from napari_microaunet.distillation.events import Event
+    from napari_microaunet.distillation.recipe import Recipe
+    from napari_microaunet.distillation.training_frames import TrainingFrames
+    from napari_microaunet.networks.checkpoint import ModelCard
+    from napari_microaunet.networks.segmentation_network import SegmentationNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Everything that a training looks at.
+
+    Attributes
+    ----------
+    views : Views
+        Augmented frames with their labels, step by step.
+    teacher : Normalised or None
+        Where it looks at every view; soft labels that it gave once come with the views.
+    held_out : TrainingFrames
+        Labelled validation frames.
+    own, replayed, unused : int
+        Frames that are learned from: of the dataset, and of older ones; and frames of the dataset
+        that nobody looks at, because their group is held out and they have no mask.
+    problems : dict of str to str
+        Frames that could not be read, by name, and why.
+    """
+
+    views: Views
+    teacher: Normalised | None
+    held_out: TrainingFrames
+    own: int
+    replayed: int
+    unused: int
+    problems: dict[str, str]
+
+
+def gather_material(
+    recipe: Recipe,
+    dataset: CuratedDataset,
+    teacher: tuple[ModelCard, SegmentationNetwork] | None,
+    fabric: Fabric,
+    cache: Path,
+    *,
+    chunks: int,
+    report: Callable[[Event], None],
+    cancelled: Callable[[], bool],
+) -> Material:
+    """Read the frames and have the teacher label them.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Says which frames, how they are mixed and changed, and when the teacher looks at them.
+    dataset : CuratedDataset
+        Frames, masks, groups and split.
+    teacher : tuple of ModelCard and SegmentationNetwork, optional
+        Of `learner.load_teacher`.
+    fabric : Fabric
+        Device and processes.
+    cache : Path
+        Folder for the soft labels, which other runs on the same frames find again.
+    chunks : int
+        Parts that a step is computed in.
+    report : callable
+        Told how reading and labelling go on.
+    cancelled : callable
+        Asked after every frame.
+
+    Raises
+    ------
+    InputError
+        If there are too few frames, or those to be replayed cannot be used.
+    CancelledError
+        If `cancelled` says so.
+    """
+    batch = recipe.batch
+    own, held_out = load_split(
+        dataset,
+        recipe.size.read_at,
+        progress=telling(report, "reading"),
+        cancelled=cancelled,
+        most_unlabelled=batch.most_unlabelled if recipe.teacher else 0,
+    )
+    frames = own
+    if recipe.replay.share > 0:
+        frames = own.joined(load_replayed(recipe.replay, dataset, recipe.size.read_at, cancelled))
+    looking_on, soft = _labels_of(
+        recipe, teacher, frames, fabric, cache, telling(report, "soft labels"), cancelled
+    )
+    batches = Batches(
+        frames,
+        batch.size,
+        recipe.seed,
+        negatives=batch.negatives,
+        unlabelled=batch.unlabelled if recipe.teacher else 0.0,
+        replayed=recipe.replay.share,
+        source_weights=batch.source_weights,
+    )
+    views = Views(
+        frames,
+        soft,
+        batches,
+        Augmentation(recipe.augmentation),
+        seed=recipe.seed,
+        chunks=chunks,
+        echo=batch.echo,
+        device=fabric.device,
+    )
+    return Material(
+        views,
+        looking_on,
+        held_out,
+        len(own),
+        len(frames) - len(own),
+        sum(frame.split != "training" and not frame.labelled for frame in dataset.frames),
+        frames.problems | held_out.problems,
+    )
+
+
+def _labels_of(
+    recipe: Recipe,
+    teacher: tuple[ModelCard, SegmentationNetwork] | None,
+    frames: TrainingFrames,
+    fabric: Fabric,
+    cache: Path,
+    progress: Callable[[int, int], None],
+    cancelled: Callable[[], bool],
+) -> tuple[Normalised | None, Tensor | None]:
+    """Return the teacher that looks at every view, or the labels that it gives once."""
+    if recipe.teacher is None or teacher is None:
+        return None, None
+    card, network = teacher
+    normalised = Normalised(network, card)
+    fabric.to_device(normalised.eval().requires_grad_(False))
+    if recipe.teacher.soft_labels == "each view":
+        return normalised, None
+    with fabric.rank_zero_first():  # the others read the file that the first one writes
+        return None, soft_labels(
+            normalised, card, frames, cache, progress=progress, cancelled=cancelled
+        )
