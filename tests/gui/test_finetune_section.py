@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
+import psutil
 import pytest
+from pointing import Mouse
 from pycocotools.coco import COCO
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
@@ -136,6 +139,33 @@ def test_a_run_is_stopped_goes_on_and_is_found_again(use, qtbot, tmp_path, yes):
     again.run.discard_button.click()
     assert list_jobs() == []
     assert again.run.job is None
+
+
+def test_a_run_waits_while_frames_are_stepped_through_and_drawn_on(use, qtbot, tmp_path):
+    used = use(show=True)
+    used.open(write_frames(tmp_path / "frames") / "images")
+    tune = used.dock.sections["Fine-tune"]
+    request = FinetuneRequest(title="beside", dataset=tmp_path / "frames", minutes=30)
+    job = FinetuneJob.new(request)
+    job.start()
+    tune.run.refresh(job.folder.name)
+    qtbot.waitUntil(lambda: tune.run.state is JobState.RUNNING, timeout=60_000)
+    process = psutil.Process(json.loads((job.folder / "process.json").read_bytes())["number"])
+
+    def waits():
+        return process.status() == psutil.STATUS_STOPPED
+
+    tune._give_way._painted.setInterval(2000)  # the system takes its time to halt a process
+    assert not waits()
+    used.viewer.dims.set_current_step(0, 1)
+    qtbot.waitUntil(waits, timeout=1500)
+    qtbot.waitUntil(lambda: not waits(), timeout=5000)
+    used.layer.mode = "paint"
+    Mouse(used).drag((10, 10), (12, 20))
+    qtbot.waitUntil(waits, timeout=1500)
+    used.viewer.window.remove_dock_widget("all")
+    qtbot.waitUntil(lambda: not waits(), timeout=1500)
+    job.discard()
 
 
 def test_a_run_that_does_not_listen_is_ended_and_can_go_on(use, qtbot, tmp_path):

@@ -367,6 +367,20 @@ class FinetuneJob:
         with suppress(FileNotFoundError):  # another window has discarded it
             self.stop_file.touch()
 
+    def suspend(self) -> None:
+        """Have the job's process wait where it is until `resume`; nothing is lost."""
+        process = self._process()
+        if process is not None:
+            with suppress(psutil.Error):  # it has ended meanwhile
+                process.suspend()
+
+    def resume(self) -> None:
+        """Have the job's process go on, if it was suspended."""
+        process = self._process()
+        if process is not None:
+            with suppress(psutil.Error):
+                process.resume()
+
     def kill(self) -> None:
         """End the job's whole tree of processes; it can go on from its last checkpoint."""
         process = self._process()

@@ -23,6 +23,7 @@ from napari_microaunet.errors import InputError
 from napari_microaunet.widgets.finetune_result import FinetuneResult
 from napari_microaunet.widgets.finetune_run import FinetuneRun, suggested_name
 from napari_microaunet.widgets.finetune_settings import FinetuneSettings
+from napari_microaunet.widgets.give_way import GiveWay
 from napari_microaunet.widgets.jobs import Job, with_progress
 from napari_microaunet.widgets.section import as_wide_as_the_dock, hint, primary_button
 
@@ -68,6 +69,7 @@ class FinetuneSection(QWidget):
         self.run.changed.connect(self._on_run)
         self.run.frame_wanted.connect(self._show_frame)
         self.run.discarded.connect(self.discard)
+        self._give_way = GiveWay(bench)
         self.result = FinetuneResult()
         self.result.promoted.connect(self.promote)
         self.result.kept.connect(self.keep_as_draft)
@@ -253,6 +255,9 @@ class FinetuneSection(QWidget):
 
     def _on_run(self) -> None:
         job = self.run.job
+        if job is not None and self.run.state is JobState.RUNNING:
+            self._give_way.job = job
+            job.resume()  # a window that was killed may have left it waiting
         report = job.report() if job is not None and self.run.state is JobState.FINISHED else None
         self.result.setVisible(report is not None)
         if job is not None and report is not None:

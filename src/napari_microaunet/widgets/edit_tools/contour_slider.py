@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # A slider that rests as long has been let go: the next move is another undo step.
 _SETTLED_MS = 700
-# Finding where the slider belongs takes some tens of milliseconds: only once the user pauses.
-_REST_MS = 150
+# Finding where the slider belongs takes some tens of milliseconds: not while the user steps on.
+_REST_MS = 400
 # One press of a key, in levels of the map, of which there are 255.
 _KEY_STEP = 8
 _TITLE = "Contour"
