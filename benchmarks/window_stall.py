@@ -198,10 +198,25 @@ def measure(folder: Path, dataset: Path | None) -> dict[str, dict[str, float]]:
         run.refresh(job.folder.name)
         phase("fine-tuning starts", partial(spin, lambda: "stage" in run.status.text()))
         phase("fine-tuning beside, looking on", partial(spin_for, 20))
-        phase("fine-tuning beside, stepping", partial(spin_for, 20, lambda: step(viewer)))
+        figures |= beside(job, meter, partial(spin_for, 10, lambda: step(viewer)))
         job.discard()
     viewer.close()
     return figures
+
+
+def beside(
+    job: FinetuneJob, meter: StallMeter, go_on: Callable[[], None]
+) -> dict[str, dict[str, float]]:
+    """Step beside a fine-tuning and with it suspended, in turns: machines are not always as fast."""
+    gaps: dict[str, list[float]] = {"suspended": [], "beside": []}
+    for _ in range(3):
+        for how, seen in gaps.items():
+            (job.suspend if how == "suspended" else job.resume)()
+            meter.restart()
+            go_on()
+            seen += meter.gaps
+        job.resume()
+    return {f"fine-tuning {how}, stepping": summary(seen) for how, seen in gaps.items()}
 
 
 def step(viewer: napari.Viewer) -> None:

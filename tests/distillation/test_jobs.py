@@ -108,6 +108,26 @@ def test_a_job_gives_way_to_the_window_and_a_killed_one_is_seen_as_such(
     assert FinetuneJob(job.folder).state is JobState.KILLED
 
 
+def test_a_job_stops_in_the_middle_of_a_step_and_goes_on(
+    frames: Path, tmp_path: Path
+) -> None:
+    slow = {"batch.size": 256, "batch.chunk": 256, "size.side": 256}  # seconds a step
+    job = FinetuneJob.new(request(frames, minutes=60, changes=slow), tmp_path)
+    job.start()
+    wait(lambda: happened(job, "step"))
+    job.ask_to_stop()
+    wait(lambda: job.state is JobState.STOPPED)
+    assert sum(event["event"] == "step" for event in job.events()) == 1
+    assert "go on from its last checkpoint" in job.sentence
+    left = job.run_folder / "student" / ".state.pt.0123.part"
+    left.touch()
+    seen = max(event["position"] for event in job.events())
+    job.start()
+    wait(lambda: any(event["event"] == "step" for event in job.events(seen)))
+    assert not left.exists()
+    job.discard()
+
+
 def test_a_job_that_ends_leaves_a_model_and_a_report(frames: Path, tmp_path: Path) -> None:
     job = FinetuneJob.new(request(frames), tmp_path)
     assert job_process.run(job) is JobState.FINISHED

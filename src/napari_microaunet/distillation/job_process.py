@@ -1,14 +1,16 @@
 """The process of one job: ``python -m napari_microaunet.distillation.job_process FOLDER``.
 
 It waits until no other job trains, fine-tunes, and writes what happens to the job's folder
-(see `jobs`). It ends by itself when the job is asked to stop.
+(see `jobs`). It ends within a second when the job is asked to stop.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,34 +25,65 @@ if TYPE_CHECKING:
 
     from napari_microaunet.distillation.events import Event
 
-_ASK_EVERY_S = 0.2
+_ASK_EVERY_S = 0.1
+# Together with the asking less than a second. A step of the student takes half of it, one of the
+# expert several seconds, which are not worth waiting for.
+_GRACE_S = 0.6
 
 _log = logging.getLogger(__name__)
 
 
-def run(job: FinetuneJob) -> JobState:
+class _Events:
+    """The file that tells what happens to a job, until the job has ended."""
+
+    def __init__(self, job: FinetuneJob) -> None:
+        self._file = job.events_file.open("a", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    def tell(self, event: Event) -> None:
+        """Write an event, unless the last one has been written."""
+        with self._lock:
+            if not self._file.closed:
+                self._file.write(json.dumps(event) + "\n")
+                self._file.flush()
+
+    def end(self, how: JobState, sentence: str) -> None:
+        """Write the last event."""
+        self.tell({"event": "ended", "how": how, "sentence": sentence})
+        with self._lock:
+            self._file.close()
+
+
+def run(job: FinetuneJob, *, ends_process: bool = False) -> JobState:
     """Do what a job asks for, when its turn has come.
 
     Parameters
     ----------
     job : FinetuneJob
         Its events are written to its folder.
+    ends_process : bool
+        Whether the process ends as soon as the job is asked to stop, whatever it is at.
 
     Returns
     -------
     JobState
         How it ended; the last event says it too.
     """
-    with job.events_file.open("a", encoding="utf-8") as file:
-
-        def tell(event: Event) -> None:
-            file.write(json.dumps(event) + "\n")
-            file.flush()
-
-        lock = FileLock(job.folder.parent / ".running.lock")
-        how, sentence = _in_turn(job, lock, tell)
-        tell({"event": "ended", "how": how, "sentence": sentence})
+    events = _Events(job)
+    if ends_process:
+        threading.Thread(target=_end_in_time, args=(job, events), daemon=True).start()
+    how, sentence = _in_turn(job, FileLock(job.folder.parent / ".running.lock"), events.tell)
+    events.end(how, sentence)
     return how
+
+
+def _end_in_time(job: FinetuneJob, events: _Events) -> None:
+    """End the process in the middle of a step if need be: files are there whole or not at all."""
+    while not job.stop_file.exists():
+        time.sleep(_ASK_EVERY_S)
+    time.sleep(_GRACE_S)
+    events.end(JobState.STOPPED, "Stopped; it can go on from its last checkpoint.")
+    os._exit(0)
 
 
 def _in_turn(
@@ -68,6 +101,8 @@ def _in_turn(
                 time.sleep(_ASK_EVERY_S)
     with lock:
         tell({"event": "began"})
+        for part in job.run_folder.rglob(".*.part"):  # of files that a stop cut short
+            part.unlink()
         return _finetune(job, tell)
 
 
@@ -117,7 +152,7 @@ def _finetune(job: FinetuneJob, tell: Callable[[Event], None]) -> tuple[JobState
 def main() -> None:
     """Run the job whose folder is the only argument."""
     logging.basicConfig()
-    run(FinetuneJob(Path(sys.argv[1])))
+    run(FinetuneJob(Path(sys.argv[1])), ends_process=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.events import Event
 
 _LOOK_MS, _CATCH_UP_MS = 500, 20
-# How long a run may take to stop by itself; a step on a slow machine takes a second or two.
+# A run ends itself within a second, unless it hangs.
 _PATIENCE_MS = 5000
 # Taken in at once: a night's events would stop the window for a second.
 _MOST_EVENTS = 500
@@ -73,8 +73,7 @@ class FinetuneRun(QWidget):
         hint(self.runs.native, "Runs on this machine, the latest first.")
         hint(
             self.stop_button,
-            "Stop at once; it can go on later. Where the run does not listen for five seconds its\n"
-            "process is ended, and at most the last minute is trained again.",
+            "Stop within a second; it can go on later. At most the last minute is trained again.",
         )
         hint(
             self.discard_button,
