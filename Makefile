@@ -46,7 +46,7 @@ BUNDLED := src/napari_microaunet/weights
 weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED)/expert.safetensors
 
 $(BUNDLED)/student.safetensors: $(RUNS)/student-again/model.safetensors
-$(BUNDLED)/teacher.safetensors: $(RUNS)/malunet-again/model.safetensors
+$(BUNDLED)/teacher.safetensors: $(RUNS)/malunet-gently/model.safetensors
 $(BUNDLED)/expert.safetensors: $(RUNS)/expert-average/model.safetensors
 $(BUNDLED)/%.safetensors:
 	$(BIN)/python training/bundle.py "$(DATA)" $*
@@ -54,6 +54,8 @@ $(BUNDLED)/%.safetensors:
 # What follows a bar must be there, however old: a finished run is not trained again.
 $(RUNS)/student/model.safetensors: | $(RUNS)/student-labels/model.safetensors $(RUNS)/expert/model.safetensors
 $(RUNS)/student-again/model.safetensors: | $(RUNS)/student/model.safetensors
+$(RUNS)/malunet-gently/model.safetensors: \
+	| $(RUNS)/malunet-again/model.safetensors $(RUNS)/expert-average/model.safetensors
 $(RUNS)/malunet-again/model.safetensors: | $(RUNS)/malunet/model.safetensors
 $(RUNS)/malunet/model.safetensors: \
 	| $(RUNS)/malunet-labels/model.safetensors $(RUNS)/expert/model.safetensors

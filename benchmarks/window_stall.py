@@ -207,7 +207,7 @@ def measure(folder: Path, dataset: Path | None) -> dict[str, dict[str, float]]:
 def beside(
     job: FinetuneJob, meter: StallMeter, go_on: Callable[[], None]
 ) -> dict[str, dict[str, float]]:
-    """Step beside a fine-tuning and with it suspended, in turns: machines are not always as fast."""
+    """Step beside a fine-tuning and with it suspended, in turns: no machine is always as fast."""
     gaps: dict[str, list[float]] = {"suspended": [], "beside": []}
     for _ in range(3):
         for how, seen in gaps.items():

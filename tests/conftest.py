@@ -14,7 +14,7 @@ from napari_microaunet import cli
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import Model, find_model, user_models
-from napari_microaunet.networks.onnx_export import onnx_file, onnx_name
+from napari_microaunet.networks.onnx_export import graph_beside, onnx_file
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -85,7 +85,7 @@ def model(own_folders, make_frame):
     own = {"name": "mine", "threshold": 0.5 * min(peaks), "least_peak": 0.0}
     card = student.card.model_copy(update=own)
     mine = Model("mine", path, save_checkpoint(path, load_checkpoint(student.path)[0], card))
-    shutil.copy(onnx_file(student), path.with_name(onnx_name(mine)))
+    shutil.copy(onnx_file(student), graph_beside(mine))
     return mine
 
 

@@ -26,7 +26,7 @@ from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operati
 from napari_microaunet.frames import open_frames
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import BUNDLED, find_model
-from napari_microaunet.networks.onnx_export import export_onnx, onnx_name
+from napari_microaunet.networks.onnx_export import export_onnx, graph_beside
 from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.prelabel.predictor import Predictor
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
 
 HERE = Path(__file__).parent
-RUNS = {"student": "student-again", "teacher": "malunet-again", "expert": "expert-average"}
+RUNS = {"student": "student-again", "teacher": "malunet-gently", "expert": "expert-average"}
 TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher", "expert": "Expert"}
 # Share of negative frames that may be flagged; a small network that is held to less misses polyps.
 MOST_FLAGGED = {"student": 0.25, "teacher": 0.2, "expert": MOST_NEGATIVES_FLAGGED}
@@ -178,7 +178,7 @@ def main(data: Path, chosen: Sequence[str]) -> None:
             old.unlink()
         save_checkpoint(path, network, card, half=name == "expert")
         model = find_model(str(path))
-        export_onnx(network, BUNDLED / onnx_name(model))
+        export_onnx(network, graph_beside(model))
         for kept in ("metrics.jsonl", "curves.png"):
             shutil.copy(run / kept, HERE / "logs" / f"{name}-{kept}")
         with replacing(HERE / "logs" / f"{name}-recipe.json") as file:

@@ -113,6 +113,12 @@ VARIANTS = {
     "the-expert": Variant(
         "the expert itself, labels alone", Budget(minutes=10), start=EXPERT, teacher=False
     ),
+    "the-expert-taught": Variant(
+        "the expert itself, labels and its own soft labels, a fifth of the learning rate",
+        Budget(minutes=10),
+        start=EXPERT,
+        changes={"optimiser.learning_rate": 1e-4, "optimiser.encoder_factor": 0.1},
+    ),
     "labels": Variant("labels alone", _FEW_STEPS, teacher=False, changes=_LABELS),
     "expert": Variant("labels and the expert", _FEW_STEPS, changes=_LABELS),
     "replay": Variant("labels, rendered frames replayed", _FEW_STEPS, teacher=False, changes=_FULL),

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import Model
-from napari_microaunet.networks.onnx_export import onnx_name
+from napari_microaunet.networks.onnx_export import graph_beside
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -168,7 +168,7 @@ def bright_model(model):
     opset = helper.make_opsetid("", 13)
     onnx.save(
         helper.make_model(graph, opset_imports=[opset], ir_version=9),
-        path.with_name(onnx_name(bright)),
+        graph_beside(bright),
     )
     return bright
 

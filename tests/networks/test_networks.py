@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from napari_microaunet.networks import NETWORKS, build
+from napari_microaunet.networks.checkpoint import load_checkpoint
+from napari_microaunet.networks.library import BUNDLED_NAMES, find_model
 from napari_microaunet.networks.microaunet import PUBLISHED_WIDTHS
-from napari_microaunet.networks.onnx_export import export_onnx
+from napari_microaunet.networks.onnx_export import graph_beside
 
 # arXiv 2511.01143: 0.0249 M parameters, 0.148 G multiply-adds at 256x256.
 MOST_PARAMETERS, MOST_MULTIPLY_ADDS = 24_900, 0.148e9
@@ -102,13 +104,10 @@ def test_a_gradient_reaches_every_parameter(network: str) -> None:
     assert without == []
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
-def graph(request, tmp_path_factory):
-    torch.manual_seed(1)
-    network = build(request.param).eval()
-    path = tmp_path_factory.mktemp("graphs") / "graph.onnx"
-    export_onnx(network, path)
-    return network, onnxruntime.InferenceSession(path)
+@pytest.fixture(scope="module", params=BUNDLED_NAMES)
+def graph(request):
+    model = find_model(request.param)
+    return load_checkpoint(model.path)[0], onnxruntime.InferenceSession(graph_beside(model))
 
 
 @pytest.mark.parametrize("shape", [(1, 256, 256), (3, 32, 32), (2, 33, 250), (1, 131, 97)])

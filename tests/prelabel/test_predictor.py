@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FieldOfView, Frame, FrameSequence, open_frames
+from napari_microaunet.networks.library import find_model
 from napari_microaunet.prelabel.backends import open_backend
 from napari_microaunet.prelabel.predictor import Predictor
 
@@ -131,6 +133,12 @@ def test_onnx_runtime_and_pytorch_agree(model):
     torch = open_backend(model, "torch", "cpu").run(batch)
     assert onnx.shape == torch.shape == (3, 64, 96)
     np.testing.assert_allclose(onnx, torch, atol=1e-3)
+
+
+def test_a_model_of_ones_own_does_not_wait_for_a_graph(model, tmp_path):
+    assert open_backend(model).name == "onnx"  # a graph lies beside it, as with the bundled ones
+    own = shutil.copy(model.path, tmp_path / "own.safetensors")
+    assert open_backend(find_model(str(own)), device="cpu").name == "torch"
 
 
 def test_averaged_over_mirror_images_a_mirrored_frame_gives_the_mirrored_map(model, make_frame):

@@ -39,7 +39,7 @@ def onnx_file(model: Model) -> Path:
     InputError
         If the checkpoint cannot be used.
     """
-    bundled = model.path.with_name(onnx_name(model))
+    bundled = graph_beside(model)
     if bundled.is_file():
         return bundled
     # Another version of the package may write another graph for the same weights.
@@ -79,9 +79,9 @@ def forget_graphs(sha256: str) -> None:
             graph.unlink()
 
 
-def onnx_name(model: Model) -> str:
-    """Return the name of the graph that lies beside a bundled model."""
-    return f"{model.path.stem}-{model.card.sha256[:16]}.onnx"
+def graph_beside(model: Model) -> Path:
+    """Return where the graph of ``model`` lies if it was bundled with it."""
+    return model.path.with_name(f"{model.path.stem}-{model.card.sha256[:16]}.onnx")
 
 
 def export_onnx(network: nn.Module, path: Path) -> None:

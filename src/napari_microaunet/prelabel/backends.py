@@ -187,7 +187,8 @@ def open_backend(
     model : Model
         From the model library.
     backend : {"auto", "onnx", "torch"}
-        "auto" is ONNX Runtime, unless a graphics card is asked for by `device`.
+        "auto" is ONNX Runtime where the model's graph lies beside it, as with the bundled ones,
+        and `device` asks for no graphics card; else PyTorch: making a graph takes half a minute.
     device : str
         "auto", "cpu", "cuda", "cuda:1", "mps".
     threads : int, optional
@@ -203,7 +204,10 @@ def open_backend(
         If the backend is unknown, or cannot use the device.
     """
     if backend == "auto":
-        backend = "onnx" if device in ("auto", "cpu") else "torch"
+        from napari_microaunet.networks.onnx_export import graph_beside
+
+        has_graph = graph_beside(model).is_file()
+        backend = "onnx" if has_graph and device in ("auto", "cpu") else "torch"
     if backend not in BACKENDS:
         raise InputError(
             f'There is no backend "{backend}": choose one of auto, {", ".join(BACKENDS)}.'

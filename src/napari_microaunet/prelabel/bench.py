@@ -29,7 +29,7 @@ from napari_microaunet.frames.field_of_view import FieldOfView
 from napari_microaunet.frames.rendered import render_frame
 from napari_microaunet.networks.checkpoint import ModelCard
 from napari_microaunet.networks.library import BUNDLED_NAMES, Model, find_model
-from napari_microaunet.networks.onnx_export import export_onnx, onnx_name
+from napari_microaunet.networks.onnx_export import export_onnx, graph_beside
 from napari_microaunet.prelabel.backends import BACKENDS, Backend, open_backend
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.output import OutputOptions, write_prelabels
@@ -235,7 +235,7 @@ def _as_published(folder: Path) -> Model:
     )
     model = Model("as-published", folder / "as-published.safetensors", card)
     # The graph lies where the backend looks for it; there is no checkpoint.
-    export_onnx(network, folder / onnx_name(model))
+    export_onnx(network, graph_beside(model))
     return model
 
 

@@ -347,8 +347,8 @@ class PrelabelSection(QWidget):
     def _add_hints(self) -> None:
         hint(
             self.device.native,
-            "What runs the model. Automatic takes ONNX Runtime on the processor, which needs\n"
-            "some milliseconds per frame.",
+            "What runs the model. Automatic takes the processor, which needs some milliseconds\n"
+            "per frame: ONNX Runtime for the bundled models, for yours PyTorch.",
         )
         hint(
             self.which.native,
