@@ -171,7 +171,11 @@ class FinetuneSettings(QWidget):
         self.teacher.value = before if before in self.teacher.choices else "expert"
 
     def _add_hints(self) -> None:
-        hint(self.model.native, "The model that is taught further.")
+        hint(
+            self.model.native,
+            "The model that is taught further. The student gains most from few frames; the expert\n"
+            "gained nothing from a hundred.",
+        )
         hint(
             self.teacher.native,
             "The model that teaches beside your labels. The expert knows most; without a teacher\n"
@@ -179,8 +183,8 @@ class FinetuneSettings(QWidget):
         )
         hint(
             self.adapt.native,
-            "The teacher learns from your frames first, in two fifths of the time:\n"
-            "for frames that look unlike those it knows.",
+            "The teacher learns from your frames first, in two fifths of the time. In ten minutes\n"
+            "that gained nothing; for frames that look unlike all it knows it may.",
         )
         hint(self.minutes.native, "Time to train; reading and scoring come on top.")
         hint(self.device.native, "A graphics card is many times as fast.")
