@@ -165,6 +165,10 @@ def test_a_run_waits_while_frames_are_stepped_through_and_drawn_on(use, qtbot, t
     qtbot.waitUntil(waits, timeout=1500)
     used.viewer.window.remove_dock_widget("all")
     qtbot.waitUntil(lambda: not waits(), timeout=1500)
+    process.suspend()  # as a window that is killed at a step leaves it
+    qtbot.waitUntil(waits, timeout=1500)
+    type(used)(used.viewer, qtbot)
+    qtbot.waitUntil(lambda: not waits(), timeout=1500)
     job.discard()
 
 

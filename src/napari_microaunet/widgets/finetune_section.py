@@ -17,7 +17,7 @@ from napari_microaunet.curation.learning import frames_to_learn_from, keep_split
 from napari_microaunet.curation.session import ReviewState
 from napari_microaunet.curation.writer import WriteOptions, write_dataset
 from napari_microaunet.distillation.advice import look_at
-from napari_microaunet.distillation.jobs import FinetuneJob, JobState
+from napari_microaunet.distillation.jobs import FinetuneJob, JobState, list_jobs
 from napari_microaunet.distillation.recipe import finetuning_recipe
 from napari_microaunet.errors import InputError
 from napari_microaunet.widgets.finetune_result import FinetuneResult
@@ -105,6 +105,8 @@ class FinetuneSection(QWidget):
         bench.viewer.events.theme.connect(self._restyle)
         self._restyle()
         self._update()
+        for job in list_jobs():
+            job.resume()  # a window that was killed may have left it waiting
         self.run.refresh()
 
     # Before
@@ -257,7 +259,6 @@ class FinetuneSection(QWidget):
         job = self.run.job
         if job is not None and self.run.state is JobState.RUNNING:
             self._give_way.job = job
-            job.resume()  # a window that was killed may have left it waiting
         report = job.report() if job is not None and self.run.state is JobState.FINISHED else None
         self.result.setVisible(report is not None)
         if job is not None and report is not None:
