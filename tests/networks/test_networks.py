@@ -14,7 +14,7 @@ from napari_microaunet.networks import NETWORKS, build
 from napari_microaunet.networks.checkpoint import load_checkpoint
 from napari_microaunet.networks.library import BUNDLED_NAMES, find_model
 from napari_microaunet.networks.microaunet import PUBLISHED_WIDTHS
-from napari_microaunet.networks.onnx_export import graph_beside
+from napari_microaunet.networks.onnx_export import export_onnx, graph_beside
 
 # arXiv 2511.01143: 0.0249 M parameters, 0.148 G multiply-adds at 256x256.
 MOST_PARAMETERS, MOST_MULTIPLY_ADDS = 24_900, 0.148e9
@@ -110,12 +110,27 @@ def graph(request):
     return load_checkpoint(model.path)[0], onnxruntime.InferenceSession(graph_beside(model))
 
 
-@pytest.mark.parametrize("shape", [(1, 256, 256), (3, 32, 32), (2, 33, 250), (1, 131, 97)])
-def test_onnx_runtime_and_pytorch_agree(graph, shape: tuple[int, int, int]) -> None:
-    network, session = graph
+SHAPES = [(1, 256, 256), (3, 32, 32), (2, 33, 250), (1, 131, 97)]
+
+
+def assert_agree(network: torch.nn.Module, session, shape: tuple[int, int, int]) -> None:
     batch, height, width = shape
     frames = torch.rand(batch, 3, height, width) * 4 - 2
     with torch.no_grad():
         expected = torch.sigmoid(network(frames)).numpy()
     (logits,) = session.run(None, {"image": frames.numpy()})
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_onnx_runtime_and_pytorch_agree(graph, shape: tuple[int, int, int]) -> None:
+    assert_agree(*graph, shape)
+
+
+def test_a_graph_that_is_made_anew_agrees_too(tmp_path) -> None:
+    torch.manual_seed(1)
+    network = build("microaunet").eval()
+    export_onnx(network, tmp_path / "graph.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "graph.onnx")
+    for shape in SHAPES:
+        assert_agree(network, session, shape)
