@@ -37,6 +37,7 @@ from napari_microaunet.widgets.overlay import OverlayStyle
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from napari_microaunet.widgets.give_way import GiveWay
     from napari_microaunet.widgets.workbench import Workbench
 
 
@@ -190,7 +191,8 @@ def measure(folder: Path, dataset: Path | None) -> dict[str, dict[str, float]]:
     target = folder.with_name("masks")
     phase("save, stepping", lambda: save_masks(bench, target), finish_stepping)
     if dataset is not None:
-        run = dock.sections["Fine-tune"].run
+        tune = dock.sections["Fine-tune"]
+        run = tune.run
         job = FinetuneJob.new(
             FinetuneRequest(title="stalls", dataset=dataset, minutes=10, threads=spare_threads())
         )
@@ -198,24 +200,25 @@ def measure(folder: Path, dataset: Path | None) -> dict[str, dict[str, float]]:
         run.refresh(job.folder.name)
         phase("fine-tuning starts", partial(spin, lambda: "stage" in run.status.text()))
         phase("fine-tuning beside, looking on", partial(spin_for, 20))
-        figures |= beside(job, meter, partial(spin_for, 10, lambda: step(viewer)))
+        stepping = partial(spin_for, 8, lambda: step(viewer))
+        figures |= beside(job, tune.give_way, meter, stepping)
         job.discard()
     viewer.close()
     return figures
 
 
 def beside(
-    job: FinetuneJob, meter: StallMeter, go_on: Callable[[], None]
+    job: FinetuneJob, give_way: GiveWay, meter: StallMeter, go_on: Callable[[], None]
 ) -> dict[str, dict[str, float]]:
-    """Step beside a fine-tuning and with it suspended, in turns: no machine is always as fast."""
-    gaps: dict[str, list[float]] = {"suspended": [], "beside": []}
+    """Step beside a fine-tuning in three ways, in turns: no machine is always as fast."""
+    gaps: dict[str, list[float]] = {"suspended": [], "never waiting": [], "waiting": []}
     for _ in range(3):
         for how, seen in gaps.items():
+            give_way.job = job if how == "waiting" else None  # which would resume it
             (job.suspend if how == "suspended" else job.resume)()
             meter.restart()
             go_on()
             seen += meter.gaps
-        job.resume()
     return {f"fine-tuning {how}, stepping": summary(seen) for how, seen in gaps.items()}
 
 

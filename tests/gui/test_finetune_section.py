@@ -155,7 +155,7 @@ def test_a_run_waits_while_frames_are_stepped_through_and_drawn_on(use, qtbot, t
     def waits():
         return process.status() == psutil.STATUS_STOPPED
 
-    tune._give_way._painted.setInterval(2000)  # the system takes its time to halt a process
+    tune.give_way._painted.setInterval(2000)  # the system takes its time to halt a process
     assert not waits()
     used.viewer.dims.set_current_step(0, 1)
     qtbot.waitUntil(waits, timeout=1500)

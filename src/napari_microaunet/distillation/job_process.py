@@ -82,8 +82,10 @@ def _end_in_time(job: FinetuneJob, events: _Events) -> None:
     while not job.stop_file.exists():
         time.sleep(_ASK_EVERY_S)
     time.sleep(_GRACE_S)
-    events.end(JobState.STOPPED, "Stopped; it can go on from its last checkpoint.")
-    os._exit(0)
+    try:
+        events.end(JobState.STOPPED, "Stopped; it can go on from its last checkpoint.")
+    finally:
+        os._exit(0)  # also where the disk is full
 
 
 def _in_turn(

@@ -69,7 +69,7 @@ class FinetuneSection(QWidget):
         self.run.changed.connect(self._on_run)
         self.run.frame_wanted.connect(self._show_frame)
         self.run.discarded.connect(self.discard)
-        self._give_way = GiveWay(bench)
+        self.give_way = GiveWay(bench)
         self.result = FinetuneResult()
         self.result.promoted.connect(self.promote)
         self.result.kept.connect(self.keep_as_draft)
@@ -258,7 +258,7 @@ class FinetuneSection(QWidget):
     def _on_run(self) -> None:
         job = self.run.job
         if job is not None and self.run.state is JobState.RUNNING:
-            self._give_way.job = job
+            self.give_way.job = job
         report = job.report() if job is not None and self.run.state is JobState.FINISHED else None
         self.result.setVisible(report is not None)
         if job is not None and report is not None:
