@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,23 +31,39 @@ def without_curves() -> Iterator[None]:
         yield
 
 
+def make_frames(folder: Path) -> Path:
+    write_frames(folder / "frames")
+    torch.manual_seed(0)
+    save_model(folder / "student.safetensors", "microaunet", (64, 64))
+    return folder
+
+
 @pytest.fixture
 def frames(tmp_path: Path) -> Path:
-    write_frames(tmp_path / "frames")
-    torch.manual_seed(0)
-    save_model(tmp_path / "student.safetensors", "microaunet", (64, 64))
-    return tmp_path
+    return make_frames(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return the folder of a job that was stopped in the middle, and a copy of all around it."""
+    place = make_frames(tmp_path_factory.mktemp("stopped") / "place")
+    job = FinetuneJob.new(request(place, minutes=60), place / "jobs")
+    with ThreadPoolExecutor() as pool:
+        ended = pool.submit(job_process.run, job)
+        wait(lambda: happened(job, "step"))
+        job.ask_to_stop()
+        assert ended.result() is JobState.STOPPED
+    return job.folder, Path(shutil.copytree(place, place.with_name("kept")))
 
 
 @pytest.fixture
-def stopped(frames: Path) -> FinetuneJob:
-    """Return a job that was stopped in the middle."""
-    job = FinetuneJob.new(request(frames, minutes=60), frames / "jobs")
-    job.start()
-    wait(lambda: happened(job, "step"))
-    job.ask_to_stop()
-    wait(lambda: job.state is JobState.STOPPED)
-    return job
+def stopped(stopped_once: tuple[Path, Path]) -> FinetuneJob:
+    """Return the stopped job, with everything as it was when it stopped."""
+    folder, kept = stopped_once
+    place = kept.with_name("place")
+    shutil.rmtree(place)
+    shutil.copytree(kept, place)
+    return FinetuneJob(folder)
 
 
 def goes_on_wrongly(job: FinetuneJob) -> str:
@@ -59,10 +76,8 @@ def goes_on_wrongly(job: FinetuneJob) -> str:
 
 
 @pytest.mark.parametrize("what", ["changed", "gone"])
-def test_a_dataset_that_changes_under_the_run(
-    stopped: FinetuneJob, frames: Path, what: str
-) -> None:
-    images = frames / "frames" / "images"
+def test_a_dataset_that_changes_under_the_run(stopped: FinetuneJob, what: str) -> None:
+    images = stopped.dataset / "images"
     kept = (images / "3.png").read_bytes()
     if what == "changed":
         shutil.copy(images / "4.png", images / "3.png")

@@ -29,6 +29,8 @@ _ASK_EVERY_S = 0.1
 # Together with the asking less than a second. A step of the student takes half of it, one of the
 # expert several seconds, which are not worth waiting for.
 _GRACE_S = 0.6
+_SAVING_S = 3.0  # more for a file that is being written: mostly the state that it goes on from
+_PARTS = ".*.part"  # files that are being written (`atomic`)
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +64,8 @@ def run(job: FinetuneJob, *, ends_process: bool = False) -> JobState:
     job : FinetuneJob
         Its events are written to its folder.
     ends_process : bool
-        Whether the process ends as soon as the job is asked to stop, whatever it is at.
+        Whether the process ends as soon as the job is asked to stop, whatever it is at, but
+        for a file that is half written.
 
     Returns
     -------
@@ -82,6 +85,9 @@ def _end_in_time(job: FinetuneJob, events: _Events) -> None:
     while not job.stop_file.exists():
         time.sleep(_ASK_EVERY_S)
     time.sleep(_GRACE_S)
+    last = time.monotonic() + _SAVING_S
+    while any(job.run_folder.rglob(_PARTS)) and time.monotonic() < last:
+        time.sleep(_ASK_EVERY_S)
     try:
         events.end(JobState.STOPPED, "Stopped; it can go on from its last checkpoint.")
     finally:
@@ -103,7 +109,7 @@ def _in_turn(
                 time.sleep(_ASK_EVERY_S)
     with lock:
         tell({"event": "began"})
-        for part in job.run_folder.rglob(".*.part"):  # of files that a stop cut short
+        for part in job.run_folder.rglob(_PARTS):  # of files that a stop cut short
             part.unlink()
         return _finetune(job, tell)
 
