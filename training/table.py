@@ -4,20 +4,24 @@
 ``training/runs/table/VARIANT-SEED/``. A run that was killed goes on; two such commands beside
 each other divide the work. ``python training/table.py score DATA`` scores the finished runs on
 the validation frames at native size and writes ``training/logs/table.json`` and ``table.md``.
+
+``python training/table.py --recipe table-gently ...`` makes another table in the same way, from
+``training/recipes/table-gently.toml``, in ``training/runs/table-gently/``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from bundle import score, validation_sets
+from bundle import MOST_FLAGGED, score, validation_sets
 from filelock import FileLock, Timeout
 
 from napari_microaunet.atomic import replacing
@@ -26,6 +30,7 @@ from napari_microaunet.distillation.bootstrap import bootstrap_interval
 from napari_microaunet.distillation.recipe import Recipe, changed, read_recipe
 from napari_microaunet.distillation.run_folder import RunFolder
 from napari_microaunet.distillation.scores import FrameScore
+from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
 from napari_microaunet.distillation.trainer import TrainingError, train
 from napari_microaunet.errors import InputError
 from napari_microaunet.networks.checkpoint import read_card
@@ -40,14 +45,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_microaunet.distillation.bootstrap import Interval
+    from napari_microaunet.distillation.thresholds import OperatingPoint
 
 HERE = Path(__file__).parent
-BASE = HERE / "recipes" / "table.toml"
 RUNS = HERE / "runs"
-TABLE = RUNS / "table"
 LOGS = HERE / "logs"
-# One threshold for all: one chosen per run on the frames that score it would reward the choice.
+# One for all: settings chosen per run on the frames that score it would reward the choice.
+# `score_run` also chooses a run's own, on other frames.
 SETTINGS = MaskSettings(threshold=0.5)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where a table comes from and goes to.
+
+    Attributes
+    ----------
+    name : str
+        That of the recipe which every row begins with, of the folder of the runs, and of what is
+        written to the logs.
+    """
+
+    name: str
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe that every row begins with."""
+        return HERE / "recipes" / f"{self.name}.toml"
+
+    @property
+    def runs(self) -> Path:
+        """The folder of the runs."""
+        return RUNS / self.name
 
 
 @dataclass(frozen=True)
@@ -111,9 +140,8 @@ LABELS_ALONE = "bb1c2449efb3a46346db55c6197ac6796306b3287acb3b871e7c7dd8e0014907
 # --- training -----------------------------------------------------------------------------
 
 
-def recipe_of(variant: Variant, seed: int, teacher: Path | None) -> Recipe:
+def recipe_of(base: Recipe, variant: Variant, seed: int, teacher: Path | None) -> Recipe:
     """Return the base recipe with what makes the variant."""
-    base = read_recipe(BASE)
     if teacher is None:
         base = base.model_copy(update={"teacher": None})
     else:
@@ -121,9 +149,9 @@ def recipe_of(variant: Variant, seed: int, teacher: Path | None) -> Recipe:
     return changed(base, {"seed": seed, **variant.changes})
 
 
-def kept_teacher(name: str) -> Path | None:
+def kept_teacher(table: Table, name: str) -> Path | None:
     """Return the file of a teacher that all runs share; None where there is none yet."""
-    kept = TABLE / f"{name}.safetensors"
+    kept = table.runs / f"{name}.safetensors"
     if kept.is_file():
         return kept
     file = next((path for path in TEACHERS[name] if path.is_file()), None)
@@ -139,16 +167,16 @@ def finished(folder: Path) -> bool:
     return (folder / "best.safetensors").is_file()
 
 
-def train_one(name: str, seed: int, device: str) -> None:
+def train_one(table: Table, name: str, seed: int, device: str) -> None:
     """Train one variant with one seed, or go on with it, unless it is finished."""
-    variant, folder = VARIANTS[name], TABLE / f"{name}-{seed}"
+    variant, folder = VARIANTS[name], table.runs / f"{name}-{seed}"
     if finished(folder):
         return
-    teacher = None if variant.teacher is None else kept_teacher(variant.teacher)
+    teacher = None if variant.teacher is None else kept_teacher(table, variant.teacher)
     if variant.teacher is not None and teacher is None:
         print(f"{folder.name}: left out, its teacher is missing (TEACHERS in {__file__})")
         return
-    recipe = recipe_of(variant, seed, teacher)
+    recipe = recipe_of(read_recipe(table.recipe), variant, seed, teacher)
     run = RunFolder(folder, recipe)
     print(f"{folder.name}: training", flush=True)
     try:
@@ -159,37 +187,69 @@ def train_one(name: str, seed: int, device: str) -> None:
     print(f"{folder.name}: finished, {outcome.minutes:.1f} minutes", flush=True)
 
 
-def train_all(names: Sequence[str], seeds: Sequence[int], device: str) -> None:
+def train_all(table: Table, names: Sequence[str], seeds: Sequence[int], device: str) -> None:
     """Train every variant with the first seed, then with the next one."""
-    TABLE.mkdir(parents=True, exist_ok=True)
+    table.runs.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         for name in names:
             try:
-                with FileLock(TABLE / f"{name}-{seed}.lock", timeout=0):
-                    train_one(name, seed, device)
+                with FileLock(table.runs / f"{name}-{seed}.lock", timeout=0):
+                    train_one(table, name, seed, device)
             except Timeout:
                 print(f"{name}-{seed}: another process is at it")
 
 
 # --- scoring ------------------------------------------------------------------------------
 
-Scores = dict[str, list[FrameScore]]  # of one run, by validation set
+Scores = dict[str, list[FrameScore]]  # of one run, by validation set and whether it is quiet
 KVASIR, CVC, NEGATIVES = "Kvasir-SEG", "CVC", "PolypGen"
+QUIET = ", quiet"  # at settings of the run's own, which flag few negatives
 FIGURES = ("Kvasir-SEG Dice", "CVC Dice", "negatives flagged", "positives found")
+SHOWN = (*FIGURES, *(figure + QUIET for figure in FIGURES))
+
+
+def halves(part: ValidationSet) -> tuple[ValidationSet, ValidationSet]:
+    """Divide a validation set in two, no group in both."""
+    names = [part.frames.frames[index].name for index in part.indices]
+    groups = sorted({part.groups[name] for name in names})
+    first = set(groups[::2])
+    inside = [part.groups[name] in first for name in names]
+    return (
+        replace(part, indices=[i for i, is_in in zip(part.indices, inside, strict=True) if is_in]),
+        replace(
+            part, indices=[i for i, is_in in zip(part.indices, inside, strict=True) if not is_in]
+        ),
+    )
 
 
 def score_run(folder: Path, parts: Sequence[ValidationSet]) -> None:
-    """Score a finished run and keep what comes out, frame by frame."""
+    """Score a finished run and keep what comes out, frame by frame.
+
+    Once at `SETTINGS` and once at settings that the run would be bundled with: one half of the
+    frames with polyps is scored at what is best for the other half with few negatives flagged.
+    """
     model = find_model(str(folder / "best.safetensors"))
     predictor = Predictor(model, backend="torch", device="cpu")
-    scores = {}
-    for part in parts:
-        evaluation = score(predictor, part, SETTINGS)
-        if evaluation.problems:
-            raise SystemExit("\n".join(evaluation.problems.values()))
-        scores[part.title] = [asdict(frame) for frame in evaluation.frames]
+    divided = [halves(part) for part in parts]
+    scores: defaultdict[str, list[FrameScore]] = defaultdict(list)
+    curves: list[list[Sequence[OperatingPoint]]] = [[], []]  # to choose by, of either half
+    for pair in divided:
+        for number, half in enumerate(pair):
+            evaluation = score(predictor, half, SETTINGS, CANDIDATES)
+            if evaluation.problems:
+                raise SystemExit("\n".join(evaluation.problems.values()))
+            scores[half.title] += evaluation.frames
+            for of_half in curves if half.without_polyps else [curves[number]]:
+                of_half.append(evaluation.curve)
+    for number in (0, 1):
+        point = choose_operating_point(curves[1 - number], MOST_FLAGGED["student"])
+        quiet = MaskSettings(point.threshold, least_peak=point.least_peak)
+        for pair in divided:
+            half = pair[number]
+            scores[half.title + QUIET] += score(predictor, half, quiet).frames
     with replacing(folder / "scores.json") as file:
-        file.write(json.dumps(scores).encode())
+        content = {part: [asdict(frame) for frame in frames] for part, frames in scores.items()}
+        file.write(json.dumps(content).encode())
     print(f"{folder.name}: scored", flush=True)
 
 
@@ -200,23 +260,29 @@ def read_scores(folder: Path) -> Scores:
 
 
 def figures(scores: Scores) -> dict[str, float]:
-    """Return the means over the frames of one run, as `FIGURES` names them."""
-    values = (
-        float(_dice(scores[KVASIR]).mean()),
-        float(_dice(scores[CVC]).mean()),
-        fmean(frame.flagged for frame in scores[NEGATIVES]),
-        fmean(frame.found for frame in scores[KVASIR] + scores[CVC]),
-    )
-    return dict(zip(FIGURES, values, strict=True))
+    """Return the means over the frames of one run, as `SHOWN` names them."""
+    values: list[float] = []
+    for how in ("", QUIET):
+        values += (
+            float(_dice(scores[KVASIR + how]).mean()),
+            float(_dice(scores[CVC + how]).mean()),
+            fmean(frame.flagged for frame in scores[NEGATIVES + how]),
+            fmean(frame.found for frame in scores[KVASIR + how] + scores[CVC + how]),
+        )
+    return dict(zip(SHOWN, values, strict=True))
 
 
-def difference(first: Mapping[int, Scores], second: Mapping[int, Scores]) -> Interval | None:
+def difference(
+    first: Mapping[int, Scores], second: Mapping[int, Scores], how: str = ""
+) -> Interval | None:
     """Compare two variants by the Dice of the same frames, with the same seeds.
 
     Parameters
     ----------
     first, second : mapping of int to Scores
         By seed.
+    how : str
+        `QUIET`, or nothing for all at `SETTINGS`.
 
     Returns
     -------
@@ -227,12 +293,13 @@ def difference(first: Mapping[int, Scores], second: Mapping[int, Scores]) -> Int
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return None
+    parts = (KVASIR + how, CVC + how)
     differences = [
-        np.concatenate([_dice(first[s][part]) - _dice(second[s][part]) for part in (KVASIR, CVC)])
+        np.concatenate([_dice(first[s][part]) - _dice(second[s][part]) for part in parts])
         for s in seeds
     ]
     any_run = first[seeds[0]]
-    groups = [f"{part} {frame.group}" for part in (KVASIR, CVC) for frame in any_run[part]]
+    groups = [f"{part} {frame.group}" for part in parts for frame in any_run[part]]
     return bootstrap_interval(np.mean(differences, axis=0), groups)
 
 
@@ -253,12 +320,15 @@ class Row:
         By figure and seed.
     more_than_plain, more_than_without : Interval or None
         Difference of Dice to labels alone, and to the variant without the last part.
+    quiet_more_than_plain : Interval or None
+        Difference to labels alone, both quiet.
     """
 
     variant: str
     figures: dict[str, dict[int, float]]
     more_than_plain: Interval | None
     more_than_without: Interval | None
+    quiet_more_than_plain: Interval | None
 
 
 def rows_of(scores: Mapping[str, Mapping[int, Scores]]) -> list[Row]:
@@ -267,13 +337,14 @@ def rows_of(scores: Mapping[str, Mapping[int, Scores]]) -> list[Row]:
     for name, by_seed in scores.items():
         each = {seed: figures(of_run) for seed, of_run in by_seed.items()}
         by_figure = {
-            figure: {seed: of_run[figure] for seed, of_run in each.items()} for figure in FIGURES
+            figure: {seed: of_run[figure] for seed, of_run in each.items()} for figure in SHOWN
         }
         plain, without = (
             None if other == name else difference(by_seed, scores.get(other, {}))
             for other in ("plain", VARIANTS[name].without)
         )
-        rows.append(Row(name, by_figure, plain, without))
+        quiet = None if name == "plain" else difference(by_seed, scores.get("plain", {}), QUIET)
+        rows.append(Row(name, by_figure, plain, without, quiet))
     return rows
 
 
@@ -285,6 +356,8 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe) -> str:
         *FIGURES,
         "Dice more than labels alone",
         "Dice more than without its last part",
+        *SHOWN[len(FIGURES) :],
+        f"Dice more than labels alone{QUIET}",
     ]
     lines = [
         f"{recipe.budget.steps} steps of {recipe.batch.size} frames of {recipe.size.side} pixels "
@@ -292,8 +365,10 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe) -> str:
         f"frozen validation split, at native size and threshold {SETTINGS.threshold}. Means over "
         "the seeds (lowest and highest seed); differences of Dice over the same frames of both "
         "sets, averaged over the seeds that both have, with 95 % bootstrap intervals over groups "
-        "of frames: they tell of other frames, not of other seeds. Made by `make table`; every "
-        "seed's figures are in `table.json`.",
+        "of frames: they tell of other frames, not of other seeds. Quiet: at settings of each "
+        "run's own, chosen on the other half of the frames with at most "
+        f"{MOST_FLAGGED['student']:.0%} of the negatives flagged. Every seed's figures are in the "
+        "JSON file beside this one.",
         "",
         "| " + " | ".join(head) + " |",
         "|---" * len(head) + "|",
@@ -304,8 +379,10 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe) -> str:
         if row.more_than_without is not None:
             without += f" than {VARIANTS[variant.without].title}"
         seeds = len(row.figures[FIGURES[0]])
-        values = [_over_seeds(list(row.figures[figure].values())) for figure in FIGURES]
-        cells = [variant.title, str(seeds), *values, _signed(row.more_than_plain), without]
+        values = [_over_seeds(list(row.figures[figure].values())) for figure in SHOWN]
+        cells = [variant.title, str(seeds), *values[: len(FIGURES)]]
+        cells += [_signed(row.more_than_plain), without]
+        cells += [*values[len(FIGURES) :], _signed(row.quiet_more_than_plain)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -320,12 +397,12 @@ def _signed(interval: Interval | None) -> str:
     return f"{interval.mean:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
 
 
-def write_table(data: Path) -> None:
+def write_table(table: Table, data: Path) -> None:
     """Score what is finished, and write the table of it."""
     parts: list[ValidationSet] = []
     scores: dict[str, dict[int, Scores]] = {}
     for name in VARIANTS:
-        for folder in sorted(TABLE.glob(f"{name}-[0-9]*")):
+        for folder in sorted(table.runs.glob(f"{name}-[0-9]*")):
             if not finished(folder):
                 continue
             if not (folder / "scores.json").is_file():
@@ -333,28 +410,29 @@ def write_table(data: Path) -> None:
                 score_run(folder, parts)
             seed = int(folder.name.removeprefix(f"{name}-"))
             scores.setdefault(name, {})[seed] = read_scores(folder)
-    recipe = read_recipe(BASE)
+    recipe = read_recipe(table.recipe)
     rows = rows_of(scores)
     teachers = {
         name: read_card(kept).model_dump(include={"name", "sha256", "description"})
         for name in TEACHERS
-        if (kept := TABLE / f"{name}.safetensors").is_file()
+        if (kept := table.runs / f"{name}.safetensors").is_file()
     }
     content = {
         "recipe": recipe.model_dump(mode="json", exclude={"title", "data", "teacher", "seed"}),
         "teachers": teachers,
         "rows": [asdict(row) for row in rows],
     }
-    with replacing(LOGS / "table.json") as file:
+    with replacing(LOGS / f"{table.name}.json") as file:
         file.write(json.dumps(content, indent=1).encode())
-    with replacing(LOGS / "table.md") as file:
+    with replacing(LOGS / f"{table.name}.md") as file:
         file.write(as_markdown(rows, recipe).encode())
-    print(f"{LOGS / 'table.md'}: {len(rows)} of {len(VARIANTS)} variants")
+    print(f"{LOGS / table.name}.md: {len(rows)} of {len(VARIANTS)} variants")
 
 
 def main() -> None:
     """Train or score."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="table", help="which table: a name in recipes/")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
     run.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
@@ -364,12 +442,13 @@ def main() -> None:
     scoring = commands.add_parser("score")
     scoring.add_argument("data", type=Path)
     options = parser.parse_args()
+    table = Table(options.recipe)
     try:
         if options.command == "score":
-            write_table(options.data)
+            write_table(table, options.data)
         else:
             torch.set_num_threads(options.threads)
-            train_all(options.only, options.seeds, options.device)
+            train_all(table, options.only, options.seeds, options.device)
     except InputError as error:
         raise SystemExit(str(error)) from error
 

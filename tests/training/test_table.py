@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from small_frames import write_frames
 
+from napari_microaunet.distillation.recipe import read_recipe
 from napari_microaunet.distillation.scores import FrameScore, score_frame
+from napari_microaunet.frames import open_frames
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -22,14 +25,17 @@ TRAINING = Path(__file__).parents[2] / "training"
 def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.syspath_prepend(str(TRAINING))
     module = import_module("table")
-    monkeypatch.setattr(module, "TABLE", tmp_path)
+    monkeypatch.setattr(module, "RUNS", tmp_path)
+    (tmp_path / "table").mkdir()
     return module
 
 
-def test_every_variant_is_a_training_of_the_same_steps(table: ModuleType) -> None:
+@pytest.mark.parametrize("name", ["table", "table-gently"])
+def test_every_variant_is_a_training_of_the_same_steps(table: ModuleType, name: str) -> None:
+    base = read_recipe(table.Table(name).recipe)
     recipes = {
         name: table.recipe_of(
-            variant, 2, variant.teacher and Path(f"{variant.teacher}.safetensors")
+            base, variant, 2, variant.teacher and Path(f"{variant.teacher}.safetensors")
         )
         for name, variant in table.VARIANTS.items()
     }
@@ -51,18 +57,18 @@ def test_all_runs_have_the_teacher_of_the_first(
 ) -> None:
     file = tmp_path / "trained.safetensors"
     monkeypatch.setitem(table.TEACHERS, "expert", (tmp_path / "none.safetensors", file))
-    assert table.kept_teacher("expert") is None
+    assert table.kept_teacher(table.Table("table"), "expert") is None
     file.write_bytes(b"first")
-    table.kept_teacher("expert")
+    table.kept_teacher(table.Table("table"), "expert")
     file.write_bytes(b"second")
-    assert table.kept_teacher("expert").read_bytes() == b"first"
+    assert table.kept_teacher(table.Table("table"), "expert").read_bytes() == b"first"
 
 
 def test_the_bundled_malunet_teaches_only_while_it_is_the_one_of_labels_alone(
     table: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "LABELS_ALONE", "another")
-    assert table.kept_teacher("malunet") is None
+    assert table.kept_teacher(table.Table("table"), "malunet") is None
 
 
 def test_difference_pairs_frames_and_seeds(table: ModuleType) -> None:
@@ -83,3 +89,16 @@ def test_difference_pairs_frames_and_seeds(table: ModuleType) -> None:
     assert found.mean == pytest.approx((0 + 0.15 + 0.15) / 3)
     assert (found.low, found.high) == (pytest.approx(0), pytest.approx(0.15))
     assert table.difference({3: first[3]}, second) is None
+
+
+def test_halves_share_no_group(table: ModuleType, tmp_path: Path) -> None:
+    frames = open_frames(write_frames(tmp_path / "frames") / "images")
+    names = [frame.name for frame in frames.frames]
+    groups = {name: f"clip {number // 3}" for number, name in enumerate(names)}
+    part = import_module("bundle").ValidationSet(
+        "all", frames, list(range(3, 20)), groups, without_polyps=False
+    )
+    one, two = table.halves(part)
+    assert sorted(one.indices + two.indices) == part.indices
+    assert len(one.indices) == 9  # three of the six clips
+    assert not {groups[names[i]] for i in one.indices} & {groups[names[i]] for i in two.indices}
