@@ -401,11 +401,17 @@ def test_masks_that_another_plugin_puts_into_the_layer_are_taken_over(use, folde
     drawn = np.zeros(used.layer.data.shape, np.uint8)
     drawn[1, 40:60, 50:90] = 2
     layer = used.layer
+    prelabelled = [used.mask(index).copy() for index in range(5)]
     layer.data = drawn
     qtbot.waitUntil(lambda: used.masks is not None and used.bench.job is None, timeout=60_000)
     assert used.layer is layer
     np.testing.assert_array_equal(used.mask(1), drawn[1])
     assert used.masks.origin(1) is MaskOrigin.FILE
+    assert used.masks.origin(0) is MaskOrigin.NONE
+    used.press(Qt.Key.Key_U)  # nothing is lost by it
+    for index, mask in enumerate(prelabelled):
+        np.testing.assert_array_equal(used.mask(index), mask)
+    used.press(Qt.Key.Key_U, Qt.KeyboardModifier.ShiftModifier)
     assert used.masks.origin(0) is MaskOrigin.NONE
     used.go_to(0)
     used.prelabel.run_shown()

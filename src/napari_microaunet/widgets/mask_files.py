@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ def masks_from_layer(bench: Workbench, layer: Labels, *, replace: bool = False) 
         The layer.
     replace : bool
         Whether its masks are used for all frames, as when somebody has put them
-        in the place of those of the session.
+        in the place of those of the session, which U brings back.
     """
     work = bench.work
     if work is None or work.masks is not None or layer not in bench.viewer.layers:
@@ -92,8 +93,9 @@ def masks_from_layer(bench: Workbench, layer: Labels, *, replace: bool = False) 
         if complete and bench.work is work and layer in bench.viewer.layers:
             session = work.open_session()
             if not session.read_only:
-                for index, (chunk, origin) in found.items():
-                    session.put_mask(index, chunk, origin)
+                with session.step("Replace masks") if replace else nullcontext():
+                    for index, (chunk, origin) in found.items():
+                        session.put_mask(index, chunk, origin)
             bench.start_masks(layer)
 
     count = len(sequence)
