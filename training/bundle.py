@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
 
 HERE = Path(__file__).parent
-RUNS = {"student": "student-again", "teacher": "malunet-gently", "expert": "expert-average"}
+RUNS = {"student": "student-again", "teacher": "malunet-gently", "expert": "expert-gently"}
 TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher", "expert": "Expert"}
 # Share of negative frames that may be flagged; a small network that is held to less misses polyps.
+AUGMENT = ("expert",)  # those of whom quality is asked, not speed
 MOST_FLAGGED = {"student": 0.25, "teacher": 0.2, "expert": MOST_NEGATIVES_FLAGGED}
 LICENCE = (
     "Research and education only: trained on Kvasir-SEG and CVC-ClinicDB, whose terms allow no "
@@ -141,6 +142,7 @@ def main(data: Path, chosen: Sequence[str]) -> None:
     for name in chosen:
         run = HERE / "runs" / RUNS[name]
         network, card = load_checkpoint(run / "best.safetensors")
+        card = card.model_copy(update={"augment": name in AUGMENT})
         path = BUNDLED / f"{name}.safetensors"
         save_checkpoint(path, network, card, half=name == "expert")
         network, card = load_checkpoint(path)  # rounded, where it is stored in half precision

@@ -53,7 +53,10 @@ Batch = Annotated[
     typer.Option(min=1, help="Frames per call of the network; by default what suits the device."),
 ]
 Augment = Annotated[
-    bool, typer.Option("--augment", help="Average over mirror images: four times the work.")
+    bool | None,
+    typer.Option(
+        help="Average over mirror images, four times the work; by default as the model's card says."
+    ),
 ]
 Threshold = Annotated[
     float | None,
@@ -91,7 +94,7 @@ def prelabel(
     backend: Backend = "auto",
     device: Device = "auto",
     batch: Batch = None,
-    augment: Augment = False,
+    augment: Augment = None,
     threshold: Threshold = None,
     least_peak: LeastPeak = None,
     smallest_area: SmallestArea = 0.001,
@@ -177,7 +180,7 @@ def evaluate(
     backend: Backend = "auto",
     device: Device = "auto",
     batch: Batch = None,
-    augment: Augment = False,
+    augment: Augment = None,
     threshold: Threshold = None,
     least_peak: LeastPeak = None,
     smallest_area: SmallestArea = 0.001,
@@ -242,11 +245,13 @@ def evaluate(
                 progress=report,
             )
         results.append(result)
-        reports.append({"model": _identity(one), "settings": asdict(settings)} | asdict(result))
+        augmented = one.card.augment if augment is None else augment
+        about = {"model": _identity(one), "settings": asdict(settings), "augment": augmented}
+        reports.append(about | asdict(result))
         console.print(_scores(one.name, result))
         if curve:
             console.print(_curve(one.name, result.curve))
-    content = {"data": str(data), "augment": augment} | reports[0]
+    content = {"data": str(data)} | reports[0]
     if compare is not None:
         difference = comparison.compare(results[0].frames, results[1].frames)
         console.print(_difference(f"{chosen[0].name} - {chosen[1].name}", difference))
@@ -353,7 +358,7 @@ def _runner(
     backend: str,
     device: str,
     batch: int | None,
-    augment: bool,
+    augment: bool | None,
 ) -> TaskRunner:
     """Make a model ready to run here, or on a cluster."""
     from napari_microaunet.prelabel.predictor import Predictor

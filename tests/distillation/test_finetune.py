@@ -36,7 +36,7 @@ def without_curves() -> Iterator[None]:
         yield
 
 
-def save_model(path: Path, network: str, size: tuple[int, int]) -> None:
+def save_model(path: Path, network: str, size: tuple[int, int], *, augment: bool = False) -> None:
     untrained = build(network)
     card = ModelCard(
         name=f"small {path.stem}",
@@ -44,6 +44,7 @@ def save_model(path: Path, network: str, size: tuple[int, int]) -> None:
         widths=untrained.widths,
         input_size=size,
         threshold=0.4,
+        augment=augment,
     )
     save_checkpoint(path, untrained, card)
 
@@ -58,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_frames(folder / "frames")
     (folder / "frames" / "unlabelled" / "broken.png").write_bytes(b"no image")
     torch.manual_seed(0)
-    save_model(folder / "student.safetensors", "microaunet", (64, 64))
+    save_model(folder / "student.safetensors", "microaunet", (64, 64), augment=True)
     save_model(folder / "teacher.safetensors", "malunet", (96, 96))
     return folder
 
@@ -98,6 +99,7 @@ def test_the_new_model_knows_where_it_comes_from(done, folder: Path) -> None:
     )
     assert card.parent == parent.sha256
     assert card.threshold == parent.threshold
+    assert card.augment
     assert card.training_data.keys() == {"frames"}
     assert "frames mean Dice" in card.metrics
     # The whole recipe, without the folders of the machine that it was trained on.

@@ -10,6 +10,7 @@ from PIL import Image
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FieldOfView, Frame, FrameSequence, open_frames
+from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import find_model
 from napari_microaunet.prelabel.backends import open_backend
 from napari_microaunet.prelabel.predictor import Predictor
@@ -153,6 +154,20 @@ def test_averaged_over_mirror_images_a_mirrored_frame_gives_the_mirrored_map(mod
         assert np.abs(found - expected).max() <= 1
         alone = np.flip(plain.predict_frame(frame, field).values, axis).astype(int)
         assert np.abs(plain.predict_frame(mirrored_frame, field).values - alone).max() > 1
+
+
+def test_a_card_says_whether_a_model_averages_over_mirror_images(model, make_frame, tmp_path):
+    network, card = load_checkpoint(model.path)
+    own = tmp_path / "own.safetensors"
+    save_checkpoint(own, network, card.model_copy(update={"augment": True}))
+    frame, field = make_frame(0, 256, 256), FieldOfView(0, 0, 256, 256)
+
+    def values(of, **how):
+        return Predictor(of, backend="torch", **how).predict_frame(frame, field).values
+
+    found = find_model(str(own))
+    np.testing.assert_array_equal(values(found), values(model, augment=True))
+    np.testing.assert_array_equal(values(found, augment=False), values(model))
 
 
 @pytest.mark.parametrize(

@@ -420,6 +420,7 @@ class _Training:
             input_size=(self.recipe.size.side, self.recipe.size.side),
             mean=self.parent.mean,
             std=self.parent.std,
+            augment=self.parent.augment,
             parent=self.parent.sha256,
             licence=self.parent.licence,
             description=f"Weights of step {self.step}, not finished.",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from napari_microaunet.networks.checkpoint import ModelCard
     from napari_microaunet.networks.library import Model
 
 _HASH_LETTERS = 12  # enough to tell hashes apart; the whole is on the card
@@ -40,7 +41,7 @@ def card_facts(model: Model, models: Sequence[Model]) -> list[tuple[str, str]]:
         ("Title", card.name),
         ("About", card.description or "nothing is said"),
         ("Network", f"{card.network}, {width} x {height} pixels"),
-        ("Marks from", f"probability {card.threshold:.2f}, least peak {card.least_peak:.2f}"),
+        ("Marks from", _marks_from(card)),
         ("Lineage", _lineage(model, models)),
         ("Data", learned_from or "not noted"),
         ("Recipe", _recipe(card.recipe)),
@@ -48,6 +49,11 @@ def card_facts(model: Model, models: Sequence[Model]) -> list[tuple[str, str]]:
         ("Licence", card.licence or "not noted"),
         ("Weights", card.sha256[:_HASH_LETTERS]),
     ]
+
+
+def _marks_from(card: ModelCard) -> str:
+    mirrored = ", averaged over mirror images" if card.augment else ""
+    return f"probability {card.threshold:.2f}, least peak {card.least_peak:.2f}{mirrored}"
 
 
 def _lineage(model: Model, models: Sequence[Model]) -> str:

@@ -85,6 +85,8 @@ class ModelCard(BaseModel):
         Probability from which a pixel belongs to a polyp, unless the user says otherwise.
     least_peak : float
         Probability that a polyp must reach somewhere to be kept, likewise.
+    augment : bool
+        Whether probabilities are averaged over the frame and its mirror images, likewise.
     description : str
         What the model is, how it was trained and what it is bad at.
     training_data : dict of str to str
@@ -114,6 +116,7 @@ class ModelCard(BaseModel):
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     threshold: Share = 0.5
     least_peak: Share = 0.0
+    augment: bool = False
     description: str = ""
     training_data: dict[str, str] = {}
     metrics: dict[str, float] = {}

@@ -72,7 +72,7 @@ class ClusterPredictor:
         backend: str = "auto",
         device: str = "auto",
         batch: int | None = None,
-        augment: bool = False,
+        augment: bool | None = None,
     ) -> None:
         _find_scheduler(scheduler)
         self._scheduler = scheduler
@@ -193,7 +193,7 @@ class _Job:
     backend: str
     device: str
     batch: int | None
-    augment: bool
+    augment: bool | None
 
 
 def _work_on(job: _Job, task: FrameTask[Any], block: Sequence[int]) -> dict[int, Any]:

@@ -134,9 +134,10 @@ class Predictor:
         Frames per call of the network. By default what suits the backend: 1 on
         a CPU, where several calls at once use the cores better than a large
         batch, and 16 on a graphics card.
-    augment : bool
+    augment : bool, optional
         Whether to average the probabilities of the frame and its three mirror
         images (test-time augmentation): better by a little, four times the work.
+        By default what the model's card says.
 
     Raises
     ------
@@ -150,14 +151,14 @@ class Predictor:
         backend: str = "auto",
         device: str = "auto",
         batch: int | None = None,
-        augment: bool = False,
+        augment: bool | None = None,
     ) -> None:
         self.model = model
         self.backend = open_backend(model, backend, device)
         self.batch = self.backend.batch if batch is None else batch
         if self.batch < 1:
             raise InputError(f"The batch must hold at least one frame, not {batch}.")
-        self.augment = augment
+        self.augment = model.card.augment if augment is None else augment
 
     def carry_out(
         self,
