@@ -45,15 +45,17 @@ BUNDLED := src/napari_microaunet/weights
 
 weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED)/expert.safetensors
 
-$(BUNDLED)/student.safetensors: $(RUNS)/student-again/model.safetensors
+$(BUNDLED)/student.safetensors: $(RUNS)/student-gently/model.safetensors
 $(BUNDLED)/teacher.safetensors: $(RUNS)/malunet-gently/model.safetensors
-$(BUNDLED)/expert.safetensors: $(RUNS)/expert-average/model.safetensors
+$(BUNDLED)/expert.safetensors: $(RUNS)/expert-gently/model.safetensors
 $(BUNDLED)/%.safetensors:
 	$(BIN)/python training/bundle.py "$(DATA)" $*
 
 # What follows a bar must be there, however old: a finished run is not trained again.
 $(RUNS)/student/model.safetensors: | $(RUNS)/student-labels/model.safetensors $(RUNS)/expert/model.safetensors
 $(RUNS)/student-again/model.safetensors: | $(RUNS)/student/model.safetensors
+$(RUNS)/student-gently/model.safetensors: \
+	| $(RUNS)/student-again/model.safetensors $(RUNS)/expert-average/model.safetensors
 $(RUNS)/malunet-gently/model.safetensors: \
 	| $(RUNS)/malunet-again/model.safetensors $(RUNS)/expert-average/model.safetensors
 $(RUNS)/malunet-again/model.safetensors: | $(RUNS)/malunet/model.safetensors
@@ -62,6 +64,7 @@ $(RUNS)/malunet/model.safetensors: \
 $(RUNS)/expert-again/model.safetensors: | $(RUNS)/expert/model.safetensors
 $(RUNS)/expert-average/model.safetensors: | $(RUNS)/expert-again/model.safetensors
 	$(BIN)/python training/average.py $(RUNS)/expert $(RUNS)/expert-again $(@D)
+$(RUNS)/expert-gently/model.safetensors: | $(RUNS)/expert-average/model.safetensors
 $(RUNS)/expert/model.safetensors: | $(IMAGENET)
 $(RUNS)/%/model.safetensors: training/recipes/%.toml | $(DATASET)
 	$(BIN)/microaunet train $< --out $(@D)

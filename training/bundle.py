@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
 
 HERE = Path(__file__).parent
-RUNS = {"student": "student-again", "teacher": "malunet-gently", "expert": "expert-gently"}
+RUNS = {"student": "student-gently", "teacher": "malunet-gently", "expert": "expert-gently"}
 TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher", "expert": "Expert"}
 # Share of negative frames that may be flagged; a small network that is held to less misses polyps.
 AUGMENT = ("expert",)  # those of whom quality is asked, not speed
