@@ -210,16 +210,11 @@ SHOWN = (*FIGURES, *(figure + QUIET for figure in FIGURES))
 
 def halves(part: ValidationSet) -> tuple[ValidationSet, ValidationSet]:
     """Divide a validation set in two, no group in both."""
-    names = [part.frames.frames[index].name for index in part.indices]
-    groups = sorted({part.groups[name] for name in names})
-    first = set(groups[::2])
-    inside = [part.groups[name] in first for name in names]
-    return (
-        replace(part, indices=[i for i, is_in in zip(part.indices, inside, strict=True) if is_in]),
-        replace(
-            part, indices=[i for i, is_in in zip(part.indices, inside, strict=True) if not is_in]
-        ),
-    )
+    group_of = {index: part.groups[part.frames.frames[index].name] for index in part.indices}
+    first = set(sorted(set(group_of.values()))[::2])
+    one = [index for index in part.indices if group_of[index] in first]
+    two = [index for index in part.indices if group_of[index] not in first]
+    return replace(part, indices=one), replace(part, indices=two)
 
 
 def score_run(folder: Path, parts: Sequence[ValidationSet]) -> None:

@@ -1,7 +1,8 @@
 """The process of one job: ``python -m napari_microaunet.distillation.job_process FOLDER``.
 
 It waits until no other job trains, fine-tunes, and writes what happens to the job's folder
-(see `jobs`). It ends within a second when the job is asked to stop.
+(see `jobs`). It ends within a second when the job is asked to stop, or as soon as a file that it is
+writing then is whole.
 """
 
 from __future__ import annotations
@@ -86,12 +87,12 @@ def _end_in_time(job: FinetuneJob, events: _Events) -> None:
         time.sleep(_ASK_EVERY_S)
     time.sleep(_GRACE_S)
     last = time.monotonic() + _SAVING_S
-    while any(job.run_folder.rglob(_PARTS)) and time.monotonic() < last:
-        time.sleep(_ASK_EVERY_S)
     try:
+        while any(job.run_folder.rglob(_PARTS)) and time.monotonic() < last:
+            time.sleep(_ASK_EVERY_S)
         events.end(JobState.STOPPED, "Stopped; it can go on from its last checkpoint.")
     finally:
-        os._exit(0)  # also where the disk is full
+        os._exit(0)  # also where the disk is full, or the folder gone
 
 
 def _in_turn(
