@@ -5,8 +5,8 @@
 each other divide the work. ``python training/table.py score DATA`` scores the finished runs on
 the validation frames at native size and writes ``training/logs/table.json`` and ``table.md``.
 
-``python training/table.py --recipe table-gently ...`` makes another table in the same way, from
-``training/recipes/table-gently.toml``, in ``training/runs/table-gently/``.
+``python training/table.py --recipe table-gently ...`` makes another table of `TABLES` in the same
+way, from ``training/recipes/table-gently.toml``, in ``training/runs/table-gently/``.
 """
 
 from __future__ import annotations
@@ -64,9 +64,20 @@ class Table:
     name : str
         That of the recipe which every row begins with, of the folder of the runs, and of what is
         written to the logs.
+    start : str
+        What its student knew in the beginning, as the table says it.
+    teachers : dict of str to tuple of Path
+        By the names that `VARIANTS` use. The first file that is there is copied beside the runs:
+        all of them have the same teacher, whatever is trained and bundled meanwhile.
+    unseen : str
+        A data set that no frame teaches of, so that all of its frames judge; empty where there
+        is none.
     """
 
     name: str
+    start: str
+    teachers: dict[str, tuple[Path, ...]]
+    unseen: str = ""
 
     @property
     def recipe(self) -> Path:
@@ -125,16 +136,28 @@ VARIANTS = {
     ),
 }
 
-# The first file that is there is copied beside the runs: all of them have the same teacher,
-# whatever is trained and bundled meanwhile.
-TEACHERS = {
+# The MALUNet that learned from labels alone was bundled first, and replaced later:
+# git show b5eac72:src/napari_microaunet/weights/teacher.safetensors
+LABELS_ALONE = "bb1c2449efb3a46346db55c6197ac6796306b3287acb3b871e7c7dd8e0014907"
+_LABELS = "from the student that labels alone have taught"
+_TEACHERS = {
     "expert": (RUNS / "expert-again" / "model.safetensors", BUNDLED / "expert.safetensors"),
     "malunet": (BUNDLED / "teacher.safetensors",),
     "expert-malunet": (RUNS / "malunet" / "model.safetensors",),
 }
-# The MALUNet that learned from labels alone was bundled first, and replaced later:
-# git show b5eac72:src/napari_microaunet/weights/teacher.safetensors
-LABELS_ALONE = "bb1c2449efb3a46346db55c6197ac6796306b3287acb3b871e7c7dd8e0014907"
+TABLES = {
+    table.name: table
+    for table in (
+        Table("table", _LABELS, _TEACHERS),
+        Table("table-gently", _LABELS, _TEACHERS),
+        Table(
+            "table-elsewhere",
+            f"{_LABELS}, without a frame of CVC",
+            {"expert": (HERE / "weights" / "shifted-expert.safetensors",)},
+            unseen="CVC",
+        ),
+    )
+}
 
 
 # --- training -----------------------------------------------------------------------------
@@ -154,7 +177,7 @@ def kept_teacher(table: Table, name: str) -> Path | None:
     kept = table.runs / f"{name}.safetensors"
     if kept.is_file():
         return kept
-    file = next((path for path in TEACHERS[name] if path.is_file()), None)
+    file = next((path for path in table.teachers.get(name, ()) if path.is_file()), None)
     if file is None or (name == "malunet" and read_card(file).sha256 != LABELS_ALONE):
         return None
     with replacing(kept) as copy:
@@ -174,7 +197,7 @@ def train_one(table: Table, name: str, seed: int, device: str) -> None:
         return
     teacher = None if variant.teacher is None else kept_teacher(table, variant.teacher)
     if variant.teacher is not None and teacher is None:
-        print(f"{folder.name}: left out, its teacher is missing (TEACHERS in {__file__})")
+        print(f"{folder.name}: left out, its teacher is missing (TABLES in {__file__})")
         return
     recipe = recipe_of(read_recipe(table.recipe), variant, seed, teacher)
     run = RunFolder(folder, recipe)
@@ -206,6 +229,14 @@ KVASIR, CVC, NEGATIVES = "Kvasir-SEG", "CVC", "PolypGen"
 QUIET = ", quiet"  # at settings of the run's own, which flag few negatives
 FIGURES = ("Kvasir-SEG Dice", "CVC Dice", "negatives flagged", "positives found")
 SHOWN = (*FIGURES, *(figure + QUIET for figure in FIGURES))
+
+
+def judging_sets(table: Table, data: Path) -> list[ValidationSet]:
+    """Open the frames that a table's runs are scored on."""
+    return [
+        replace(part, indices=list(range(len(part.frames)))) if part.title == table.unseen else part
+        for part in validation_sets(data)
+    ]
 
 
 def halves(part: ValidationSet) -> tuple[ValidationSet, ValidationSet]:
@@ -343,8 +374,11 @@ def rows_of(scores: Mapping[str, Mapping[int, Scores]]) -> list[Row]:
     return rows
 
 
-def as_markdown(rows: Sequence[Row], recipe: Recipe) -> str:
+def as_markdown(rows: Sequence[Row], recipe: Recipe, table: Table) -> str:
     """Show the rows as a table."""
+    judges = "the frozen validation split"
+    if table.unseen:
+        judges += f" and on all frames of {table.unseen}"
     head = [
         "taught by",
         "seeds",
@@ -356,14 +390,13 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe) -> str:
     ]
     lines = [
         f"{recipe.budget.steps} steps of {recipe.batch.size} frames of {recipe.size.side} pixels "
-        "each, from the student that labels alone have taught. The last weights are scored on the "
-        f"frozen validation split, at native size and threshold {SETTINGS.threshold}. Means over "
-        "the seeds (lowest and highest seed); differences of Dice over the same frames of both "
-        "sets, averaged over the seeds that both have, with 95 % bootstrap intervals over groups "
-        "of frames: they tell of other frames, not of other seeds. Quiet: at settings of each "
-        "run's own, chosen on the other half of the frames with at most "
-        f"{MOST_FLAGGED['student']:.0%} of the negatives flagged. Every seed's figures are in the "
-        "JSON file beside this one.",
+        f"each, {table.start}. The last weights are scored on {judges}, at native size and "
+        f"threshold {SETTINGS.threshold}. Means over the seeds (lowest and highest seed); "
+        "differences of Dice over the same frames of both sets, averaged over the seeds that both "
+        "have, with 95 % bootstrap intervals over groups of frames: they tell of other frames, not "
+        "of other seeds. Quiet: at settings of each run's own, chosen on the other half of the "
+        f"frames with at most {MOST_FLAGGED['student']:.0%} of the negatives flagged. Every seed's "
+        "figures are in the JSON file beside this one.",
         "",
         "| " + " | ".join(head) + " |",
         "|---" * len(head) + "|",
@@ -401,7 +434,7 @@ def write_table(table: Table, data: Path) -> None:
             if not finished(folder):
                 continue
             if not (folder / "scores.json").is_file():
-                parts = parts or validation_sets(data)
+                parts = parts or judging_sets(table, data)
                 score_run(folder, parts)
             seed = int(folder.name.removeprefix(f"{name}-"))
             scores.setdefault(name, {})[seed] = read_scores(folder)
@@ -409,7 +442,7 @@ def write_table(table: Table, data: Path) -> None:
     rows = rows_of(scores)
     teachers = {
         name: read_card(kept).model_dump(include={"name", "sha256", "description"})
-        for name in TEACHERS
+        for name in table.teachers
         if (kept := table.runs / f"{name}.safetensors").is_file()
     }
     content = {
@@ -420,14 +453,14 @@ def write_table(table: Table, data: Path) -> None:
     with replacing(LOGS / f"{table.name}.json") as file:
         file.write(json.dumps(content, indent=1).encode())
     with replacing(LOGS / f"{table.name}.md") as file:
-        file.write(as_markdown(rows, recipe).encode())
+        file.write(as_markdown(rows, recipe, table).encode())
     print(f"{LOGS / table.name}.md: {len(rows)} of {len(VARIANTS)} variants")
 
 
 def main() -> None:
     """Train or score."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", default="table", help="which table: a name in recipes/")
+    parser.add_argument("--recipe", default="table", choices=list(TABLES), help="which table")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
     run.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
@@ -437,7 +470,7 @@ def main() -> None:
     scoring = commands.add_parser("score")
     scoring.add_argument("data", type=Path)
     options = parser.parse_args()
-    table = Table(options.recipe)
+    table = TABLES[options.recipe]
     try:
         if options.command == "score":
             write_table(table, options.data)

@@ -30,9 +30,9 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["table", "table-gently"])
+@pytest.mark.parametrize("name", ["table", "table-gently", "table-elsewhere"])
 def test_every_variant_is_a_training_of_the_same_steps(table: ModuleType, name: str) -> None:
-    base = read_recipe(table.Table(name).recipe)
+    base = read_recipe(table.TABLES[name].recipe)
     recipes = {
         name: table.recipe_of(
             base, variant, 2, variant.teacher and Path(f"{variant.teacher}.safetensors")
@@ -49,26 +49,26 @@ def test_every_variant_is_a_training_of_the_same_steps(table: ModuleType, name: 
     assert recipes["expert"].imitation.boundary == 0
     for name, variant in table.VARIANTS.items():
         assert variant.without in {"", *table.VARIANTS}, name
-        assert variant.teacher is None or variant.teacher in table.TEACHERS, name
+        assert variant.teacher is None or variant.teacher in table.TABLES["table"].teachers, name
 
 
 def test_all_runs_have_the_teacher_of_the_first(
     table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "trained.safetensors"
-    monkeypatch.setitem(table.TEACHERS, "expert", (tmp_path / "none.safetensors", file))
-    assert table.kept_teacher(table.Table("table"), "expert") is None
+    file, of_table = tmp_path / "trained.safetensors", table.TABLES["table"]
+    monkeypatch.setitem(of_table.teachers, "expert", (tmp_path / "none.safetensors", file))
+    assert table.kept_teacher(of_table, "expert") is None
     file.write_bytes(b"first")
-    table.kept_teacher(table.Table("table"), "expert")
+    table.kept_teacher(of_table, "expert")
     file.write_bytes(b"second")
-    assert table.kept_teacher(table.Table("table"), "expert").read_bytes() == b"first"
+    assert table.kept_teacher(of_table, "expert").read_bytes() == b"first"
 
 
 def test_the_bundled_malunet_teaches_only_while_it_is_the_one_of_labels_alone(
     table: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "LABELS_ALONE", "another")
-    assert table.kept_teacher(table.Table("table"), "malunet") is None
+    assert table.kept_teacher(table.TABLES["table"], "malunet") is None
 
 
 def test_difference_pairs_frames_and_seeds(table: ModuleType) -> None:
