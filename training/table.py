@@ -124,6 +124,15 @@ VARIANTS = {
     "expert-fresh-views": Variant(
         "expert, both stages, every view used once", "expert", {"batch.echo": 1}, "expert"
     ),
+    "expert-labelled": Variant(
+        "expert, both stages, frames with masks alone", "expert", {"batch.unlabelled": 0.0}, "plain"
+    ),
+    "expert-pseudo-labels": Variant(
+        "expert, both stages, its masks on frames without one",
+        "expert",
+        {"teacher.pseudo_labels": True},
+        "expert",
+    ),
     "malunet": Variant("MALUNet, both stages", "malunet", {}),
     "malunet-features-imitation": Variant(
         "MALUNet with its features, imitation only", "malunet", ONE_STAGE | FEATURES

@@ -55,6 +55,7 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
             ENOUGH + 'teacher = {model = "t", soft_labels = "once"}\nimitation.features = 1',
             "each view",
         ),
+        (ENOUGH + 'teacher = {model = "t", pseudo_labels = true}', "once"),
         ("title = ", "no TOML"),
         ("seed = 1", "title"),
     ],

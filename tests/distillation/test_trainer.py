@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from napari_microaunet.cli import app
 from napari_microaunet.curation.dataset import open_dataset
-from napari_microaunet.distillation import trainer, training_state
+from napari_microaunet.distillation import material, trainer, training_state
 from napari_microaunet.distillation.recipe import changed
 from napari_microaunet.distillation.run_folder import RunFolder, load_tensors, save_tensors
 from napari_microaunet.distillation.trainer import TrainingError, train
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from napari_microaunet.distillation.recipe import Recipe
     from napari_microaunet.distillation.trainer import Outcome
+    from napari_microaunet.distillation.training_frames import TrainingFrames
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -379,6 +380,29 @@ def test_soft_labels_are_made_once_and_resumed_with(data: Path, tmp_path: Path) 
     assert labels.stat().st_mtime_ns == made
     assert all("divergence" in line for line in losses(tmp_path / "run"))
     assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_pseudo_labels_teach_where_nobody_drew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sure(_: object, __: object, frames: TrainingFrames, *___: object, **____: object):
+        return torch.full_like(frames.labels, 255)
+
+    monkeypatch.setattr(material, "soft_labels", sure)
+    segmentation = []
+    for filled in (False, True):
+        teacher = {"model": "teacher", "soft_labels": "once", "pseudo_labels": filled}
+        recipe = small_recipe(
+            data,
+            teacher=teacher,
+            budget={"steps": 1},
+            batch={"size": 8, "unlabelled": 0.9, "negatives": 0.0},
+            imitation={"share": 1.0},
+        )
+        run(recipe, tmp_path / f"{filled}")
+        segmentation.append(losses(tmp_path / f"{filled}")[0]["segmentation"])
+    # Polyp everywhere is easier to guess than the polyps of the one labelled frame.
+    assert segmentation[1] < segmentation[0] - 0.5
 
 
 def test_a_full_graphics_card_is_tried_with_fewer_frames_at_once(

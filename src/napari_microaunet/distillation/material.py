@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_microaunet.distillation.augmentation.augment import Augmentation
 from napari_microaunet.distillation.events import telling
 from napari_microaunet.distillation.learner import Normalised
 from napari_microaunet.distillation.replay import load_replayed
-from napari_microaunet.distillation.soft_labels import soft_labels
+from napari_microaunet.distillation.soft_labels import pseudo_labels, soft_labels
 from napari_microaunet.distillation.training_frames import Batches, load_split
 from napari_microaunet.distillation.views import Views
 
@@ -109,6 +109,8 @@ def gather_material(
     looking_on, soft = _labels_of(
         recipe, teacher, frames, fabric, cache, telling(report, "soft labels"), cancelled
     )
+    if recipe.teacher is not None and recipe.teacher.pseudo_labels and soft is not None:
+        frames = replace(frames, labels=pseudo_labels(frames.labels, soft))
     batches = Batches(
         frames,
         batch.size,

@@ -188,10 +188,20 @@ class Teacher(_Section):
         Whether the teacher looks at every augmented batch, or labels every frame once before
         the training, and its labels follow the frame through the augmentation. The first is
         what the paper does and what aligning features needs; the second costs a fraction.
+    pseudo_labels : bool
+        Whether frames without a mask teach as if the teacher had drawn one, too, where it is sure
+        (`soft_labels.pseudo_labels`); it has labelled them once.
     """
 
     model: str
     soft_labels: Literal["each view", "once"] = "each view"
+    pseudo_labels: bool = False
+
+    @model_validator(mode="after")
+    def _labelled_once(self) -> Self:
+        if self.pseudo_labels and self.soft_labels != "once":
+            raise ValueError('pseudo_labels needs soft_labels = "once"')
+        return self
 
 
 class ImitationStage(_Section):

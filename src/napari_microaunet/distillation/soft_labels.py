@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_microaunet.distillation.run_folder import load_tensors, save_tensors
+from napari_microaunet.frames.masks import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 8
 _FLIPS = ((), (3,))  # axes of (batch, channels, height, width)
+# A probability as near as this to 0 or 1 is sure.
+_SURE = 0.2
 
 
 @torch.no_grad()
@@ -82,3 +85,33 @@ def soft_labels(
         progress(min(start + _AT_ONCE, len(images)), len(images))
     save_tensors(file, {"soft_labels": labels}, {})
     return labels
+
+
+def pseudo_labels(labels: Tensor, soft: Tensor) -> Tensor:
+    """Fill in labels of frames that have none from the teacher's probabilities.
+
+    A pixel is polyp from probability 0.8 on, background up to 0.2, and else stays out of the
+    losses: pseudo-labels (Lee 2013, ICML workshop on challenges in representation learning) of
+    what a teacher is sure of. Frames in which it is sure of no polyp stay as they are: one that it
+    overlooks must not become a frame without polyps.
+
+    Parameters
+    ----------
+    labels : uint8 Tensor, shape (n, 1, height, width)
+        0 background, 1 polyp, 255 ignore; 255 everywhere in a frame without a mask.
+    soft : uint8 Tensor, shape (n, 1, height, width)
+        The teacher's probabilities, 255 for 1.
+
+    Returns
+    -------
+    uint8 Tensor, shape (n, 1, height, width)
+        Frames with a mask stay as they are, too.
+    """
+    sure = torch.full_like(soft, IGNORE)
+    sure[soft <= 255 * _SURE] = 0
+    sure[soft >= 255 * (1 - _SURE)] = 1
+    per_frame = (1, 2, 3)
+    filled = (labels == IGNORE).all(per_frame, keepdim=True) & (sure == 1).any(
+        per_frame, keepdim=True
+    )
+    return torch.where(filled, sure, labels)
