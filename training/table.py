@@ -127,11 +127,14 @@ VARIANTS = {
     "expert-labelled": Variant(
         "expert, both stages, frames with masks alone", "expert", {"batch.unlabelled": 0.0}, "plain"
     ),
+    "expert-as-sure": Variant(
+        "expert, both stages, temperature 1", "expert", {"imitation.temperature": 1.0}, "expert"
+    ),
     "expert-pseudo-labels": Variant(
-        "expert, both stages, its masks on frames without one",
+        "expert, both stages, temperature 1, its masks on frames without one",
         "expert",
-        {"teacher.pseudo_labels": True},
-        "expert",
+        {"imitation.temperature": 1.0, "teacher.pseudo_labels": True},
+        "expert-as-sure",
     ),
     "malunet": Variant("MALUNet, both stages", "malunet", {}),
     "malunet-features-imitation": Variant(

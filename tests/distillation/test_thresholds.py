@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from napari_microaunet.distillation.scores import count_overlap
 from napari_microaunet.distillation.thresholds import (
     OperatingPoint,
     ThresholdCurve,
@@ -10,7 +14,7 @@ from napari_microaunet.distillation.thresholds import (
     overlaps_at,
 )
 from napari_microaunet.frames import FieldOfView
-from napari_microaunet.prelabel.masks import MaskSettings
+from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.probability import ProbabilityMap
 
 LEFT, RIGHT = np.s_[20:40, 10:30], np.s_[20:40, 60:80]  # 400 pixels each
@@ -36,6 +40,33 @@ def curve_of(settings, *frames):
     for probability, reference in frames:
         curve.add(overlaps_at(probability, reference, settings))
     return curve.points()
+
+
+@given(
+    values=arrays(np.uint8, (8, 8), elements=st.sampled_from([0, 60, 130, 200, 250])),
+    reference=arrays(np.uint8, (24, 24), elements=st.sampled_from([0, 1, 255])),
+    settings=st.lists(
+        st.builds(
+            MaskSettings,
+            threshold=st.sampled_from([0.0, 0.2, 0.5, 1.0]),
+            smallest_area=st.sampled_from([0.0, 0.02, 0.2]),
+            fill_holes=st.booleans(),
+            largest_only=st.booleans(),
+            least_peak=st.sampled_from([0.0, 0.6, 0.9]),
+        ),
+        max_size=8,
+    ),
+)
+def test_overlaps_are_those_of_the_masks(values, reference, settings):
+    probability = ProbabilityMap(values, FieldOfView(2, 3, 22, 24), (24, 24))
+    masks = [mask_from(probability, one) for one in settings]
+    expected = [count_overlap(mask, reference) for mask in masks]
+    assert overlaps_at(probability, reference, settings) == expected
+
+
+def test_a_reference_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="one size"):
+        overlaps_at(claims(left=1), np.zeros((50, 100), np.uint8), [MaskSettings()])
 
 
 def test_curve_by_hand():

@@ -186,8 +186,8 @@ def evaluate(
         frames of one group resemble each other, and intervals are over groups. By
         default every frame is a group of its own.
     alternatives : sequence of MaskSettings, optional
-        For the curve, such as `thresholds.CANDIDATES`. A mask more for each and frame:
-        no curve by default.
+        For the curve, such as `thresholds.CANDIDATES`; no curve by default. The time for a
+        frame grows with the thresholds among them.
     progress, cancelled : callable, optional
         As for `Predictor.predict`.
 

@@ -73,6 +73,45 @@ class MaskSettings:
         return cls(card.threshold, least_peak=card.least_peak)
 
 
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Connected pixels of a frame that reach a threshold, before any clean-up but holes.
+
+    Attributes
+    ----------
+    part : FieldOfView
+        The box of the frame that holds all of them.
+    numbers : int32 array, shape (part's height, part's width)
+        0 for background, 1 to n for the regions.
+    areas : int array, shape (n,)
+        Of each region, in native pixels.
+    peaks : uint8 array, shape (n,)
+        The highest value in each, 255 for probability 1.
+    field_area : int
+        Of the frame's field of view, in native pixels.
+    """
+
+    part: FieldOfView
+    numbers: NDArray[np.int32]
+    areas: NDArray[np.int64]
+    peaks: NDArray[np.uint8]
+    field_area: int
+
+    def kept(self, settings: MaskSettings) -> NDArray[np.int64]:
+        """Choose the regions that are polyps, by number and from the largest on.
+
+        Parameters
+        ----------
+        settings : MaskSettings
+            How small and how pale a polyp may be, and whether there is one only.
+        """
+        wanted = (self.areas >= settings.smallest_area * self.field_area) & (
+            self.peaks >= least_value(settings.least_peak)
+        )
+        by_area = np.argsort(-self.areas, kind="stable")
+        return by_area[wanted[by_area]][: 1 if settings.largest_only else _MOST_POLYPS] + 1
+
+
 def mask_from(probability: ProbabilityMap, settings: MaskSettings) -> NDArray[np.uint8]:
     """Make the mask of a frame, polyps numbered from largest to smallest.
 
@@ -93,27 +132,50 @@ def mask_from(probability: ProbabilityMap, settings: MaskSettings) -> NDArray[np
         0 for background, 1 to n for the polyps; at most the 254 largest.
     """
     mask = np.zeros(probability.frame_shape, np.uint8)
-    cutoff = least_value(settings.threshold)
+    regions = regions_above(probability, settings.threshold, fill_holes=settings.fill_holes)
+    if regions is None:
+        return mask
+    kept = regions.kept(settings)
+    number_of = np.zeros(len(regions.areas) + 1, np.uint8)
+    number_of[kept] = np.arange(1, len(kept) + 1)
+    part = regions.part
+    mask[part.top : part.bottom, part.left : part.right] = number_of[regions.numbers]
+    return mask
+
+
+def regions_above(
+    probability: ProbabilityMap, threshold: float, *, fill_holes: bool
+) -> Regions | None:
+    """Find what may be polyps, for any clean-up.
+
+    Parameters
+    ----------
+    probability : ProbabilityMap
+        As kept by the predictor.
+    threshold : float
+        As in `MaskSettings`.
+    fill_holes : bool
+        Whether background that is enclosed by a region belongs to it.
+
+    Returns
+    -------
+    Regions or None
+        None where the whole map is below the threshold.
+    """
+    cutoff = least_value(threshold)
     part = _part_above(probability, cutoff)
     if part is None:
-        return mask
+        return None
     values = _upsampled(probability, part)
     polyp = values >= cutoff
-    if settings.fill_holes:
+    if fill_holes:
         polyp |= _holes(polyp)
-
-    components, count = ndimage.label(polyp, _WITH_DIAGONALS)
-    areas = np.bincount(components.ravel(), minlength=count + 1)[1:]
-    peaks = ndimage.maximum(values, components, np.arange(1, count + 1))
+    numbers, count = ndimage.label(polyp, _WITH_DIAGONALS)
+    areas = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
+    peaks = ndimage.maximum(values, numbers, np.arange(1, count + 1))
     field = probability.field
-    smallest = settings.smallest_area * (field.bottom - field.top) * (field.right - field.left)
-    wanted = (areas >= smallest) & (peaks >= least_value(settings.least_peak))
-    kept = np.argsort(-areas, kind="stable")
-    kept = kept[wanted[kept]][: 1 if settings.largest_only else _MOST_POLYPS]
-    number_of = np.zeros(count + 1, np.uint8)
-    number_of[kept + 1] = np.arange(1, len(kept) + 1)
-    mask[part.top : part.bottom, part.left : part.right] = number_of[components]
-    return mask
+    field_area = (field.bottom - field.top) * (field.right - field.left)
+    return Regions(part, numbers, areas, np.asarray(peaks), field_area)
 
 
 def at_native_size(probability: ProbabilityMap) -> NDArray[np.uint8]:
