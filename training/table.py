@@ -118,6 +118,9 @@ FEATURES: dict[str, float | str] = {"imitation.features": 1.0, "teacher.soft_lab
 VARIANTS = {
     "plain": Variant("labels alone", None, ONE_STAGE),
     "plain-boundary": Variant("labels alone, boundary", None, ONE_STAGE | BOUNDARY, "plain"),
+    "plain-standardised": Variant(
+        "labels alone, frames standardised", None, ONE_STAGE | {"standardise": True}, "plain"
+    ),
     "expert-imitation": Variant("expert, imitation only", "expert", ONE_STAGE, "plain"),
     "expert": Variant("expert, both stages", "expert", {}, "expert-imitation"),
     "expert-boundary": Variant("expert, both stages, boundary", "expert", BOUNDARY, "expert"),

@@ -77,7 +77,12 @@ def test_frames_are_what_pre_labelling_shows_to_a_network(tmp_path):
         Image.fromarray(frame).save(tmp_path / "images" / f"{seed}.png")
     dataset = open_dataset(tmp_path)
     card = find_model("student").card.model_copy(
-        update={"input_size": (96, 96), "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        update={
+            "input_size": (96, 96),
+            "mean": (0.0, 0.0, 0.0),
+            "std": (1.0, 1.0, 1.0),
+            "standardise": False,
+        }
     )
     frames = load_all(dataset, 96)
     assert frames.images.dtype == torch.uint8

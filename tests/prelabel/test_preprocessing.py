@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
+
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import nn
 
+from napari_microaunet.distillation.learner import Normalised
 from napari_microaunet.frames.field_of_view import FieldOfView
 from napari_microaunet.networks.checkpoint import ModelCard
 from napari_microaunet.prelabel.preprocessing import prepare
@@ -27,6 +34,32 @@ def test_values_are_normalised_channel_by_channel():
     np.testing.assert_allclose(values[0], (1.0 - 0.1) / 0.5, atol=1e-6)
     np.testing.assert_allclose(values[1], (0.2 - 0.2) / 0.25, atol=1e-6)
     np.testing.assert_allclose(values[2], (0.0 - 0.3) / 0.125, atol=1e-6)
+
+
+@given(
+    frame=arrays(np.uint8, (32, 48, 3)) | st.just(np.full((32, 48, 3), 77, np.uint8)),
+    gain=st.floats(0.5, 1),
+)
+def test_light_and_colour_are_taken_out_of_a_frame_in_use_and_in_training_alike(frame, gain):
+    card = CARD.model_copy(update={"input_size": (32, 48), "standardise": True})
+    whole = FieldOfView(0, 0, 32, 48)
+    values = prepare(frame, whole, card)
+    np.testing.assert_allclose(values.mean(axis=(1, 2)), 0, atol=1e-3)
+    assert ((values.std(axis=(1, 2)) < 1.001) | (frame.std(axis=(0, 1)) < 1)).all()
+    # A darker frame of another tint is the same frame to the network, but for the rounding.
+    if (frame.std(axis=(0, 1)) > 30).all():
+        tinted = np.rint(frame * np.array([gain, 1, 0.8])).astype(np.uint8)
+        np.testing.assert_allclose(prepare(tinted, whole, card), values, atol=0.05)
+
+    class Shown(nn.Module):
+        def encode(self, inputs):
+            self.inputs = inputs
+            raise CancelledError
+
+    shown = Shown()
+    with pytest.raises(CancelledError):
+        Normalised(shown, card)(torch.from_numpy(frame.transpose(2, 0, 1)[None] / np.float32(255)))
+    np.testing.assert_allclose(shown.inputs[0].numpy(), values, atol=2e-4)
 
 
 def test_the_border_around_the_field_of_view_is_not_shown_to_the_network():

@@ -14,6 +14,7 @@ from napari_microaunet.networks import build
 from napari_microaunet.networks.checkpoint import ModelCard, load_checkpoint
 from napari_microaunet.networks.library import find_model
 from napari_microaunet.networks.segmentation_network import upsample
+from napari_microaunet.prelabel.preprocessing import LEAST_DEVIATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ class Normalised(nn.Module):
     network : SegmentationNetwork
         Kept as it is, in channels-last order.
     card : ModelCard
-        Its mean and standard deviation are used.
+        Its mean and standard deviation are used, or it says that they are the frame's own.
     """
 
     network: SegmentationNetwork
@@ -59,12 +60,17 @@ class Normalised(nn.Module):
         super().__init__()
         # Twice as fast as the default layout for depthwise convolutions on a CPU.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.standardise = card.standardise
         self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(card.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Outputs:
         """Run the network on float frames (batch, 3, height, width) in [0, 1]."""
-        inputs = ((frames - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        mean, std = self.mean, self.std
+        if self.standardise:
+            std, mean = torch.std_mean(frames, dim=(2, 3), keepdim=True, correction=0)
+            std = std.clamp(min=LEAST_DEVIATION)
+        inputs = ((frames - mean) / std).contiguous(memory_format=torch.channels_last)
         features = self.network.encode(inputs)
         decoded = self.network.decode(features)
         logits = upsample(self.network.head(decoded), frames)
@@ -139,6 +145,8 @@ class LearnerOutputs(NamedTuple):
 def load_start(recipe: Recipe) -> tuple[ModelCard, SegmentationNetwork]:
     """Return the network to train and the card of the weights that it starts from.
 
+    Whether frames are standardised is as the recipe has it, where it says so.
+
     Raises
     ------
     InputError
@@ -146,7 +154,13 @@ def load_start(recipe: Recipe) -> tuple[ModelCard, SegmentationNetwork]:
     """
     if not recipe.start:
         network = build(recipe.network)
-        return ModelCard(name=recipe.title, network=recipe.network, widths=network.widths), network
+        card = ModelCard(
+            name=recipe.title,
+            network=recipe.network,
+            widths=network.widths,
+            standardise=bool(recipe.standardise),
+        )
+        return card, network
     model = find_model(recipe.start)
     network, card = load_checkpoint(model.path)
     if card.network != recipe.network:
@@ -154,6 +168,8 @@ def load_start(recipe: Recipe) -> tuple[ModelCard, SegmentationNetwork]:
             f"{model.path} holds weights of {card.network}, and {recipe.network} is to be "
             "trained; start from another model."
         )
+    if recipe.standardise is not None:
+        card = card.model_copy(update={"standardise": recipe.standardise})
     return card, network.train()
 
 

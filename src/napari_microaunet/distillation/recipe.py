@@ -292,6 +292,9 @@ class Recipe(_Section):
     start : str
         Weights to start from: a model's name in the library or its file (relative to the
         recipe's file if it is there); empty to start from random ones.
+    standardise : bool, optional
+        Whether the network is shown every frame at mean 0 and standard deviation 1; by default as
+        the weights that it starts from, and not where it starts from random ones.
     teacher : Teacher, optional
         Without one the training is plain: no divergence, no features.
     seed : int
@@ -304,6 +307,7 @@ class Recipe(_Section):
     data: Path
     network: Network = "microaunet"
     start: str = ""
+    standardise: bool | None = None
     teacher: Teacher | None = None
     seed: Annotated[int, Field(ge=0)] = 1
     budget: Budget

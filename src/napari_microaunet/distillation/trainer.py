@@ -420,6 +420,7 @@ class _Training:
             input_size=(self.recipe.size.side, self.recipe.size.side),
             mean=self.parent.mean,
             std=self.parent.std,
+            standardise=self.parent.standardise,
             augment=self.parent.augment,
             parent=self.parent.sha256,
             licence=self.parent.licence,

@@ -81,6 +81,9 @@ class ModelCard(BaseModel):
         Height and width, in pixels, that frames are resized to, 32 to 2048.
     mean, std : tuple of 3 floats
         Normalisation of red, green and blue in [0, 1]: ``(value - mean) / std``.
+    standardise : bool
+        Whether mean and standard deviation are each frame's own instead: scopes differ in light
+        and colour (`prelabel.preprocessing.prepare`).
     threshold : float
         Probability from which a pixel belongs to a polyp, unless the user says otherwise.
     least_peak : float
@@ -114,6 +117,7 @@ class ModelCard(BaseModel):
     input_size: tuple[Side, Side] = (256, 256)
     mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    standardise: bool = False
     threshold: Share = 0.5
     least_peak: Share = 0.0
     augment: bool = False

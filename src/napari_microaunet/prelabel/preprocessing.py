@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageStat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from napari_microaunet.networks.checkpoint import ModelCard
 
 
+# Of a channel of one grey: its values become 0 instead of the rounding's noise.
+LEAST_DEVIATION = 1 / 255
+
+
 def prepare(frame: NDArray[np.uint8], field: FieldOfView, card: ModelCard) -> NDArray[np.float32]:
     """Crop a frame to its field of view, resize it and normalise it as a model expects.
 
-    Training and inference both come through here. The resizing filter is
-    bilinear with antialiasing (its support grows with the reduction).
+    The resizing filter is bilinear with antialiasing (its support grows with the reduction).
+    A model whose card says `standardise` is shown channels of mean 0 and standard deviation 1
+    (instance normalisation of the input; Ulyanov et al. 2016, arXiv 1607.08022), others what
+    the card's mean and standard deviation make of them. `distillation.learner.Normalised` does the
+    same to the augmented frames of a training.
 
     Parameters
     ----------
@@ -27,8 +34,8 @@ def prepare(frame: NDArray[np.uint8], field: FieldOfView, card: ModelCard) -> ND
     field : FieldOfView
         The box to show to the network, in native pixels.
     card : ModelCard
-        Says the input size (h, w) and the mean and standard deviation of each
-        channel, for values in [0, 1].
+        Says the input size (h, w), and the mean and standard deviation of each channel, for
+        values in [0, 1], or that they are the frame's own.
 
     Returns
     -------
@@ -40,8 +47,12 @@ def prepare(frame: NDArray[np.uint8], field: FieldOfView, card: ModelCard) -> ND
         Image.Resampling.BILINEAR,
         box=(field.left, field.top, field.right, field.bottom),
     )
-    mean = np.asarray(card.mean, np.float32)
-    deviation = np.asarray(card.std, np.float32)
+    mean, deviation = np.asarray(card.mean, np.float32), np.asarray(card.std, np.float32)
+    if card.standardise:
+        own = ImageStat.Stat(resized)
+        mean = np.asarray(own.mean, np.float32) / 255
+        deviation = np.asarray(own.stddev, np.float32) / 255
+        deviation = np.maximum(deviation, np.float32(LEAST_DEVIATION))
     # One multiplication and one addition: (value / 255 - mean) / deviation.
     normalised = np.asarray(resized) * (1 / (255 * deviation)) - mean / deviation
     return np.ascontiguousarray(normalised.transpose(2, 0, 1), np.float32)
