@@ -47,12 +47,12 @@ def prepare(frame: NDArray[np.uint8], field: FieldOfView, card: ModelCard) -> ND
         Image.Resampling.BILINEAR,
         box=(field.left, field.top, field.right, field.bottom),
     )
-    mean, deviation = np.asarray(card.mean, np.float32), np.asarray(card.std, np.float32)
+    means, deviations = list(card.mean), list(card.std)
     if card.standardise:
         own = ImageStat.Stat(resized)
-        mean = np.asarray(own.mean, np.float32) / 255
-        deviation = np.asarray(own.stddev, np.float32) / 255
-        deviation = np.maximum(deviation, np.float32(LEAST_DEVIATION))
+        means = [value / 255 for value in own.mean]
+        deviations = [max(value / 255, LEAST_DEVIATION) for value in own.stddev]
+    mean, deviation = np.asarray(means, np.float32), np.asarray(deviations, np.float32)
     # One multiplication and one addition: (value / 255 - mean) / deviation.
     normalised = np.asarray(resized) * (1 / (255 * deviation)) - mean / deviation
     return np.ascontiguousarray(normalised.transpose(2, 0, 1), np.float32)
