@@ -127,9 +127,6 @@ VARIANTS = {
     "expert-fresh-views": Variant(
         "expert, both stages, every view used once", "expert", {"batch.echo": 1}, "expert"
     ),
-    "expert-labelled": Variant(
-        "expert, both stages, frames with masks alone", "expert", {"batch.unlabelled": 0.0}, "plain"
-    ),
     "expert-as-sure": Variant(
         "expert, both stages, temperature 1", "expert", {"imitation.temperature": 1.0}, "expert"
     ),

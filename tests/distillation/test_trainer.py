@@ -382,6 +382,25 @@ def test_soft_labels_are_made_once_and_resumed_with(data: Path, tmp_path: Path) 
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
+def test_frames_are_standardised_for_the_weights_that_were_taught_so(
+    data: Path, tmp_path: Path
+) -> None:
+    brief = {"teacher": None, "budget": {"steps": 1}, "imitation": {"share": 1.0}}
+    plain = small_recipe(data, **brief)
+    told = small_recipe(data, standardise=True, **brief)
+    run(plain, tmp_path / "plain")
+    run(told, tmp_path / "told")
+    assert losses(tmp_path / "plain") != losses(tmp_path / "told")
+    start = str(tmp_path / "told" / "best.safetensors")
+    run(small_recipe(data, start=start, **brief), tmp_path / "further")
+    run(small_recipe(data, start=start, standardise=False, **brief), tmp_path / "otherwise")
+    standardised = {
+        folder: read_card(tmp_path / folder / "best.safetensors").standardise
+        for folder in ("plain", "told", "further", "otherwise")
+    }
+    assert standardised == {"plain": False, "told": True, "further": True, "otherwise": False}
+
+
 def test_pseudo_labels_teach_where_nobody_drew(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

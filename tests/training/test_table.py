@@ -91,6 +91,21 @@ def test_difference_pairs_frames_and_seeds(table: ModuleType) -> None:
     assert table.difference({3: first[3]}, second) is None
 
 
+def test_all_frames_of_a_data_set_that_nobody_learned_from_judge(
+    table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = open_frames(write_frames(tmp_path / "frames") / "images")
+    parts = [
+        import_module("bundle").ValidationSet(title, frames, [3, 5], {}, without_polyps=False)
+        for title in (table.KVASIR, table.CVC)
+    ]
+    monkeypatch.setattr(table, "validation_sets", lambda _: parts)
+    kvasir, cvc = table.judging_sets(table.TABLES["table-elsewhere"], tmp_path)
+    assert kvasir.indices == [3, 5]
+    assert cvc.indices == list(range(len(frames)))
+    assert table.judging_sets(table.TABLES["table"], tmp_path) == parts
+
+
 def test_halves_share_no_group(table: ModuleType, tmp_path: Path) -> None:
     frames = open_frames(write_frames(tmp_path / "frames") / "images")
     names = [frame.name for frame in frames.frames]
