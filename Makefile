@@ -29,7 +29,7 @@ demo: $(INSTALLED)
 # Two at a time, a file's tests in one process: files share what is slow to make. In their order, not
 # those with most tests first: the few that train in real time would come last, one process idle.
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -127,17 +127,34 @@ class InUse:
         """How far the work on each frame has come."""
         return [status.state for status in self.work.session.statuses]
 
+    def when_asked(self, act):
+        """Do something with the next dialog, however long it takes to come up."""
+        timer = QTimer(QApplication.instance(), interval=50)
+
+        def look():
+            dialog = QApplication.activeModalWidget()
+            if dialog is None:
+                return
+            timer.stop()
+            try:
+                act(dialog)
+            finally:
+                if dialog.isVisible():  # it would be waited for without end
+                    dialog.reject()
+
+        timer.timeout.connect(look)
+        timer.start()
+
     def answer(self, text):
         """Press a button of the next question, once it has come up; what was asked is returned."""
         asked = []
 
-        def press():
-            box = QApplication.activeModalWidget()
+        def press(box):
             assert isinstance(box, QMessageBox)
             asked.append(box.text())
             next(b for b in box.buttons() if text in b.text()).click()
 
-        QTimer.singleShot(200, press)
+        self.when_asked(press)
         return asked
 
     def press(self, key, *modifier):

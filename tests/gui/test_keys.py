@@ -7,7 +7,7 @@ from app_model.types import KeyBinding
 from napari.settings import get_settings
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QApplication, QDialogButtonBox
+from qtpy.QtWidgets import QDialogButtonBox
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.widgets.keys import ACTIONS, load_keys, save_keys, user_keys_file
@@ -117,8 +117,7 @@ def test_everything_in_the_dock_is_reached_with_tab(use, folder, qtbot):
 def test_the_user_changes_a_key(use, folder, qtbot):
     used = use()
 
-    def change():
-        dialog = QApplication.activeModalWidget()
+    def change(dialog):
         assert isinstance(dialog, KeysDialog)
         ok = dialog.buttons.button(QDialogButtonBox.StandardButton.Ok)
         dialog.edits["overlay"].setKeySequence(QKeySequence("G"))
@@ -128,9 +127,7 @@ def test_the_user_changes_a_key(use, folder, qtbot):
         assert ok.isEnabled()
         ok.click()
 
-    from qtpy.QtCore import QTimer
-
-    QTimer.singleShot(100, change)
+    used.when_asked(change)
     used.dock.change_keys()
     press(used, (Qt.Key.Key_H,))
     assert used.prelabel.style.value is OverlayStyle.FILLED
