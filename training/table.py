@@ -162,6 +162,12 @@ TABLES = {
     for table in (
         Table("table", _LABELS, _TEACHERS),
         Table("table-gently", _LABELS, _TEACHERS),
+        Table("table-scratch", "from random weights", _TEACHERS),
+        Table(
+            "table-long",
+            "from the student that the expert has taught",
+            {"expert": (RUNS / "expert-average" / "model.safetensors",)},
+        ),
         Table(
             "table-elsewhere",
             f"{_LABELS}, without a frame of CVC",

@@ -31,6 +31,7 @@ def shared(model, tmp_path):
             "threshold": 0.55,
             "least_peak": 0.0,
             "augment": True,
+            "standardise": True,
             "parent": find_model("teacher").card.sha256,
             "training_data": {"ward_frames": "abcdef" * 10},
             "recipe": {"budget": {"minutes": 10.0}, "teacher": {"model": "expert"}, "seed": 4},
@@ -100,6 +101,7 @@ def test_a_model_is_imported_seen_renamed_exported_and_deleted(
     facts = {about: label.text() for about, label in section.card.facts.items()}
     assert facts["Title"] == "Ward"
     assert facts["About"] == "Learned from <b>our</b> frames."
+    assert facts["Network"].endswith("256 pixels, every frame at mean 0 and standard deviation 1")
     assert facts["Marks from"] == "probability 0.55, least peak 0.00, averaged over mirror images"
     assert facts["Lineage"].startswith("ward 3 ← teacher ← weights ")
     assert facts["Data"].startswith("ward_frames (abcdef")

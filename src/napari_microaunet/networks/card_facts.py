@@ -37,10 +37,11 @@ def card_facts(model: Model, models: Sequence[Model]) -> list[tuple[str, str]]:
     learned_from = "; ".join(
         f"{name} ({sha256[:_HASH_LETTERS]})" for name, sha256 in card.training_data.items()
     )
+    standardised = ", every frame at mean 0 and standard deviation 1" if card.standardise else ""
     return [
         ("Title", card.name),
         ("About", card.description or "nothing is said"),
-        ("Network", f"{card.network}, {width} x {height} pixels"),
+        ("Network", f"{card.network}, {width} x {height} pixels{standardised}"),
         ("Marks from", _marks_from(card)),
         ("Lineage", _lineage(model, models)),
         ("Data", learned_from or "not noted"),
