@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bundle import ValidationSet
     from numpy.typing import NDArray
 
+    from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.distillation.bootstrap import Interval
     from napari_microaunet.distillation.thresholds import OperatingPoint
 
@@ -72,12 +73,16 @@ class Table:
     unseen : str
         A data set that no frame teaches of, so that all of its frames judge; empty where there
         is none.
+    unlabelled : str
+        A source whose training frames are there without their masks, so that only a teacher can
+        make use of them; empty where there is none.
     """
 
     name: str
     start: str
     teachers: dict[str, tuple[Path, ...]]
     unseen: str = ""
+    unlabelled: str = ""
 
     @property
     def recipe(self) -> Path:
@@ -157,6 +162,9 @@ _TEACHERS = {
     "malunet": (BUNDLED / "teacher.safetensors",),
     "expert-malunet": (RUNS / "malunet" / "model.safetensors",),
 }
+_WITHOUT_CVC: dict[str, tuple[Path, ...]] = {
+    "expert": (HERE / "weights" / "shifted-expert.safetensors",)
+}
 TABLES = {
     table.name: table
     for table in (
@@ -171,8 +179,14 @@ TABLES = {
         Table(
             "table-elsewhere",
             f"{_LABELS}, without a frame of CVC",
-            {"expert": (HERE / "weights" / "shifted-expert.safetensors",)},
+            _WITHOUT_CVC,
             unseen="CVC",
+        ),
+        Table(
+            "table-unlabelled",
+            f"{_LABELS}, without a frame of CVC",
+            _WITHOUT_CVC,
+            unlabelled="cvc-clinicdb",
         ),
     )
 }
@@ -188,6 +202,17 @@ def recipe_of(base: Recipe, variant: Variant, seed: int, teacher: Path | None) -
     else:
         base = changed(base, {"teacher.model": str(teacher)})
     return changed(base, {"seed": seed, **variant.changes})
+
+
+def without_masks(dataset: CuratedDataset, source: str) -> CuratedDataset:
+    """Forget the masks of a source's training frames."""
+    frames = tuple(
+        frame.model_copy(update={"mask": None, "mask_sha256": None})
+        if (frame.source, frame.split) == (source, "training")
+        else frame
+        for frame in dataset.frames
+    )
+    return replace(dataset, manifest=dataset.manifest.model_copy(update={"frames": frames}))
 
 
 def kept_teacher(table: Table, name: str) -> Path | None:
@@ -221,7 +246,8 @@ def train_one(table: Table, name: str, seed: int, device: str) -> None:
     run = RunFolder(folder, recipe)
     print(f"{folder.name}: training", flush=True)
     try:
-        outcome = train(recipe, open_dataset(recipe.data, run.manifest()), run, device=device)
+        dataset = without_masks(open_dataset(recipe.data, run.manifest()), table.unlabelled)
+        outcome = train(recipe, dataset, run, device=device)
     except TrainingError as error:  # the others may fare better
         print(f"{folder.name}: {error}")
         return
@@ -394,7 +420,9 @@ def rows_of(scores: Mapping[str, Mapping[int, Scores]]) -> list[Row]:
 
 def as_markdown(rows: Sequence[Row], recipe: Recipe, table: Table) -> str:
     """Show the rows as a table."""
-    judges = "the frozen validation split"
+    start, judges = table.start, "the frozen validation split"
+    if table.unlabelled:
+        start += f"; {table.unlabelled}'s training frames are there without masks"
     if table.unseen:
         judges += f" and on all frames of {table.unseen}"
     head = [
@@ -408,7 +436,7 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe, table: Table) -> str:
     ]
     lines = [
         f"{recipe.budget.steps} steps of {recipe.batch.size} frames of {recipe.size.side} pixels "
-        f"each, {table.start}. The last weights are scored on {judges}, at native size and "
+        f"each, {start}. The last weights are scored on {judges}, at native size and "
         f"threshold {SETTINGS.threshold}. Means over the seeds (lowest and highest seed); "
         "differences of Dice over the same frames of both sets, averaged over the seeds that both "
         "have, with 95 % bootstrap intervals over groups of frames: they tell of other frames, not "

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small_frames import write_frames
 
+from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.recipe import read_recipe
 from napari_microaunet.distillation.scores import FrameScore, score_frame
 from napari_microaunet.frames import open_frames
@@ -105,6 +106,22 @@ def test_all_frames_of_a_data_set_that_nobody_learned_from_judge(
     assert kvasir.indices == [3, 5]
     assert cvc.indices == list(range(len(frames)))
     assert table.judging_sets(table.TABLES["table"], tmp_path) == parts
+
+
+def test_masks_of_a_source_are_forgotten_where_they_would_teach(
+    table: ModuleType, tmp_path: Path
+) -> None:
+    dataset = open_dataset(write_frames(tmp_path / "frames"))
+    (source,) = {frame.source for frame in dataset.frames}
+    assert table.without_masks(dataset, "another").frames == dataset.frames
+    forgetful = table.without_masks(dataset, source)
+    assert forgetful.indices("training", labelled=True) == [
+        index for index in dataset.indices("training") if dataset.frames[index].negative
+    ]
+    validation = dataset.indices("validation")
+    assert [forgetful.frames[index] for index in validation] == [
+        dataset.frames[index] for index in validation
+    ]
 
 
 def test_halves_share_no_group(table: ModuleType, tmp_path: Path) -> None:
