@@ -45,7 +45,7 @@ BUNDLED := src/napari_microaunet/weights
 
 weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED)/expert.safetensors
 
-$(BUNDLED)/student.safetensors: $(RUNS)/student-gently/model.safetensors
+$(BUNDLED)/student.safetensors: $(RUNS)/student-standardised/model.safetensors
 $(BUNDLED)/teacher.safetensors: $(RUNS)/malunet-gently/model.safetensors
 $(BUNDLED)/expert.safetensors: $(RUNS)/expert-gently/model.safetensors
 $(BUNDLED)/%.safetensors:
@@ -54,6 +54,8 @@ $(BUNDLED)/%.safetensors:
 # What follows a bar must be there, however old: a finished run is not trained again.
 $(RUNS)/student/model.safetensors: | $(RUNS)/student-labels/model.safetensors $(RUNS)/expert/model.safetensors
 $(RUNS)/student-again/model.safetensors: | $(RUNS)/student/model.safetensors
+$(RUNS)/student-standardised/model.safetensors: \
+	| $(RUNS)/student-gently/model.safetensors $(RUNS)/expert-average/model.safetensors
 $(RUNS)/student-gently/model.safetensors: \
 	| $(RUNS)/student-again/model.safetensors $(RUNS)/expert-average/model.safetensors
 $(RUNS)/malunet-gently/model.safetensors: \

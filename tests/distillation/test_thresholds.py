@@ -122,7 +122,7 @@ def points(dice=None, flagged=None):
         OperatingPoint(
             threshold, 0.0, dice and dice[i], None if dice is None else 1.0, flagged and flagged[i]
         )
-        for i, threshold in enumerate((0.3, 0.5, 0.7, 0.9))
+        for i, threshold in enumerate((0.3, 0.5, 0.7, 0.9)[: len(dice or flagged)])
     ]
 
 
@@ -157,6 +157,19 @@ def test_a_peak_can_silence_negatives_where_a_threshold_would_cost_dice():
     ]
     point = choose_operating_point([positive, negative], 0.15)
     assert point == OperatingPoint(0.5, 0.9, 0.7, 1.0, 0.1)
+
+
+def test_settings_that_miss_more_polyps_may_be_left_out():
+    curve = [
+        OperatingPoint(threshold, 0.0, dice, found, None)
+        for threshold, dice, found in ((0.3, 0.5, 1.0), (0.5, 0.6, 0.98), (0.7, 0.7, 0.9))
+    ]
+    assert choose_operating_point([curve], 0.15).threshold == 0.7
+    assert choose_operating_point([curve], 0.15, found_within=0.03).threshold == 0.5
+    assert choose_operating_point([curve], 0.15, found_within=0.0).threshold == 0.3
+    # What the loud ones find is no measure for the quiet ones.
+    loud = points(flagged=[0.4, 0.1, 0.1])
+    assert choose_operating_point([curve, loud], 0.15, found_within=0.0).threshold == 0.5
 
 
 def test_a_share_that_no_threshold_keeps_is_disregarded():

@@ -171,17 +171,20 @@ class ThresholdCurve:
 
 
 def choose_operating_point(
-    curves: Sequence[Sequence[OperatingPoint]], most_negatives_flagged: float
+    curves: Sequence[Sequence[OperatingPoint]],
+    most_negatives_flagged: float,
+    found_within: float = 1.0,
 ) -> OperatingPoint:
     """Choose the settings with the best mean Dice that leave negative frames in peace.
 
-    Dice is averaged over the curves that hold positive frames, the share of
-    flagged negatives over those that hold negative ones: one curve per
-    validation set, so that a small set weighs as much as a large one. Of the
-    settings that flag at most the given share of negatives those with the
-    best Dice are taken. Where there are no such settings the share is
-    disregarded: silencing that model would cost its polyps, too. Of equals the
-    higher threshold is taken, which marks less.
+    Dice and the share of positive frames found are averaged over the curves that
+    hold positive frames, the share of flagged negatives over those that hold
+    negative ones: one curve per validation set, so that a small set weighs as
+    much as a large one. Of the settings that flag at most the given share of
+    negatives, and find little less than any of them, those with the best Dice
+    are taken. Where none is so quiet that share is disregarded: silencing
+    that model would cost its polyps, too. Of equals the higher threshold is
+    taken, which marks less.
 
     Parameters
     ----------
@@ -189,6 +192,9 @@ def choose_operating_point(
         `ThresholdCurve.points` of each validation set, at the same settings.
     most_negatives_flagged : float
         In [0, 1].
+    found_within : float
+        How much smaller than the largest the share of positive frames found may be, in [0, 1]; by
+        default Dice alone decides.
 
     Returns
     -------
@@ -210,13 +216,19 @@ def choose_operating_point(
         )
         means.append(OperatingPoint(row[0].threshold, row[0].least_peak, dice, found, flagged))
 
-    def merit(point: OperatingPoint) -> tuple[bool, float, float, float]:
+    quiet = [point for point in means if (point.negatives_flagged or 0.0) <= most_negatives_flagged]
+    choice = quiet or means
+    most_found = max(point.positives_found or 0.0 for point in choice)
+
+    def merit(point: OperatingPoint) -> tuple[float, float, float]:
         if point.dice is None:
             raise ValueError("at least one curve with positive frames is needed")
-        quiet = (point.negatives_flagged or 0.0) <= most_negatives_flagged
-        return quiet, point.dice, point.threshold, point.least_peak
+        return point.dice, point.threshold, point.least_peak
 
-    return max(means, key=merit)
+    return max(
+        (point for point in choice if (point.positives_found or 0.0) >= most_found - found_within),
+        key=merit,
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
