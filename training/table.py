@@ -119,6 +119,7 @@ class Variant:
 
 ONE_STAGE: dict[str, float | str] = {"imitation.share": 1.0}
 BOUNDARY: dict[str, float | str] = {"imitation.boundary": 0.2, "preference.boundary": 0.2}
+OVERLAP: dict[str, float | str] = {"imitation.overlap": 1.0, "preference.overlap": 1.0}
 FEATURES: dict[str, float | str] = {"imitation.features": 1.0, "teacher.soft_labels": "each view"}
 VARIANTS = {
     "plain": Variant("labels alone", None, ONE_STAGE),
@@ -128,6 +129,9 @@ VARIANTS = {
     ),
     "expert-imitation": Variant("expert, imitation only", "expert", ONE_STAGE, "plain"),
     "expert": Variant("expert, both stages", "expert", {}, "expert-imitation"),
+    "expert-overlap": Variant(
+        "expert, both stages, its masks as wholes", "expert", OVERLAP, "expert"
+    ),
     "expert-boundary": Variant("expert, both stages, boundary", "expert", BOUNDARY, "expert"),
     "expert-fresh-views": Variant(
         "expert, both stages, every view used once", "expert", {"batch.echo": 1}, "expert"

@@ -95,6 +95,32 @@ def divergence(logits: Tensor, teacher_probabilities: Tensor, temperature: float
     return temperature**2 * (cross_entropy - entropy)
 
 
+def overlap_loss(logits: Tensor, teacher_probabilities: Tensor) -> Tensor:
+    """Dice loss between the student's probabilities and the teacher's.
+
+    ``sum(|p - q|) / (sum(p) + sum(q) + s)``, the Dice semimetric loss (Wang et al. 2023, arXiv
+    2303.16296, DML1): with a teacher that is always sure it is the Dice term of
+    `segmentation_loss`, and with any other it is 0 only where both agree, which that term is not.
+    The divergence is a mean over pixels, most of which are background: alone it makes a small
+    network that would rather overlook polyps. Labels play no part here, either.
+
+    Parameters
+    ----------
+    logits : float tensor, shape (batch, 1, height, width)
+        The student's output.
+    teacher_probabilities : float tensor, shape (batch, 1, height, width)
+        In [0, 1].
+
+    Returns
+    -------
+    Tensor
+        float32 scalar in [0, 1].
+    """
+    own, taught = torch.sigmoid(logits.float()), teacher_probabilities.float()
+    smooth = _SMOOTH_SHARE * logits.shape[2] * logits.shape[3]
+    return (_sum((own - taught).abs()) / (_sum(own) + _sum(taught) + smooth)).mean()
+
+
 def boundary_loss(logits: Tensor, labels: Tensor, width: int) -> Tensor:
     """Binary cross-entropy in a band along the outline of the labels.
 

@@ -11,6 +11,7 @@ from napari_microaunet.distillation.losses import (
     boundary_loss,
     divergence,
     feature_alignment,
+    overlap_loss,
     segmentation_loss,
 )
 from napari_microaunet.distillation.preference import preference_loss
@@ -72,6 +73,9 @@ def weighted_losses(
         terms["divergence"] = weight * divergence(
             student.logits, teacher_probabilities, recipe.imitation.temperature
         )
+    if teacher_probabilities is not None and stage.overlap * to_probabilities > 0:
+        weight = stage.overlap * to_probabilities
+        terms["overlap"] = weight * overlap_loss(student.logits, teacher_probabilities)
     if teacher_skips is not None and student.skips is not None and to_features > 0:
         weight = recipe.imitation.features * to_features
         terms["features"] = weight * feature_alignment(student.skips, teacher_skips)
