@@ -170,7 +170,7 @@ def bright_model(model):
     """
     path = model.path.with_name("bright.safetensors")
     network, card = load_checkpoint(model.path)
-    own = {"name": "b", "threshold": 0.5, "least_peak": 0.0}
+    own = {"name": "b", "threshold": 0.5, "least_peak": 0.0, "standardise": False}
     card = save_checkpoint(path, network, card.model_copy(update=own))
     bright = Model("bright", path, card)
     image, logits = (
