@@ -56,12 +56,9 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     logits = logits.float()
     entropy = F.binary_cross_entropy_with_logits(logits, polyp, reduction="none")
     probabilities = torch.sigmoid(logits) * counted
-    smooth = _SMOOTH_SHARE * labels.shape[2] * labels.shape[3]
-    overlap = (2 * _sum(probabilities * polyp) + smooth) / (
-        _sum(probabilities) + _sum(polyp) + smooth
-    )
     return _mean_over_frames(
-        _mean_over_pixels(entropy, counted) + 1 - overlap, counted.flatten(1).any(dim=1)
+        _mean_over_pixels(entropy, counted) + _dice_loss(probabilities, polyp),
+        counted.flatten(1).any(dim=1),
     )
 
 
@@ -116,9 +113,14 @@ def overlap_loss(logits: Tensor, teacher_probabilities: Tensor) -> Tensor:
     Tensor
         float32 scalar in [0, 1].
     """
-    own, taught = torch.sigmoid(logits.float()), teacher_probabilities.float()
-    smooth = _SMOOTH_SHARE * logits.shape[2] * logits.shape[3]
-    return (_sum((own - taught).abs()) / (_sum(own) + _sum(taught) + smooth)).mean()
+    return _dice_loss(torch.sigmoid(logits.float()), teacher_probabilities.float()).mean()
+
+
+def _dice_loss(probabilities: Tensor, wanted: Tensor) -> Tensor:
+    """Return the loss of each frame; with what is wanted 0 or 1, |p - g| is p + g - 2 p g."""
+    smooth = _SMOOTH_SHARE * wanted.shape[2] * wanted.shape[3]
+    apart = _sum((probabilities - wanted).abs())
+    return apart / (_sum(probabilities) + _sum(wanted) + smooth)
 
 
 def boundary_loss(logits: Tensor, labels: Tensor, width: int) -> Tensor:
