@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -76,13 +76,16 @@ class Table:
     unlabelled : str
         A source whose training frames are there without their masks, so that only a teacher can
         make use of them; empty where there is none.
+    variants : dict of str to Variant
+        The rows; one of them is "plain".
     """
 
     name: str
     start: str
-    teachers: dict[str, tuple[Path, ...]]
+    teachers: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     unseen: str = ""
     unlabelled: str = ""
+    variants: dict[str, Variant] = field(default_factory=lambda: VARIANTS)
 
     @property
     def recipe(self) -> Path:
@@ -121,7 +124,7 @@ ONE_STAGE: dict[str, float | str] = {"imitation.share": 1.0}
 BOUNDARY: dict[str, float | str] = {"imitation.boundary": 0.2, "preference.boundary": 0.2}
 OVERLAP: dict[str, float | str] = {"imitation.overlap": 1.0, "preference.overlap": 1.0}
 FEATURES: dict[str, float | str] = {"imitation.features": 1.0, "teacher.soft_labels": "each view"}
-VARIANTS = {
+VARIANTS: dict[str, Variant] = {
     "plain": Variant("labels alone", None, ONE_STAGE),
     "plain-boundary": Variant("labels alone, boundary", None, ONE_STAGE | BOUNDARY, "plain"),
     "plain-standardised": Variant(
@@ -145,6 +148,18 @@ VARIANTS = {
         {"imitation.temperature": 1.0, "teacher.pseudo_labels": True},
         "expert-as-sure",
     ),
+    "expert-pseudo-only": Variant(
+        "expert, both stages, nothing but its masks on frames without one",
+        "expert",
+        {"imitation.divergence": 0.0, "preference.divergence": 0.0, "teacher.pseudo_labels": True},
+        "plain",
+    ),
+    "expert-pseudo-overlap": Variant(
+        "expert, both stages, temperature 1, its masks as wholes and on frames without one",
+        "expert",
+        OVERLAP | {"imitation.temperature": 1.0, "teacher.pseudo_labels": True},
+        "expert-pseudo-labels",
+    ),
     "malunet": Variant("MALUNet, both stages", "malunet", {}),
     "malunet-features-imitation": Variant(
         "MALUNet with its features, imitation only", "malunet", ONE_STAGE | FEATURES
@@ -155,6 +170,27 @@ VARIANTS = {
     "expert-malunet": Variant(
         "MALUNet that the expert taught, both stages", "expert-malunet", {}, "malunet"
     ),
+}
+# How all tables before this one mixed their batches: 0.35 of all frames were negative, and those
+# without a mask took the place of polyps, so that labels had 0.25 polyps left instead of 0.39.
+FOR_POLYPS = Variant(
+    "expert, both stages, frames without a mask for polyps only",
+    "expert",
+    {"batch.negatives": 0.35 / 0.6},
+    "expert",
+)
+ENCODERS = {
+    "plain": Variant("labels alone", None, {}),
+    "plain-standardised": Variant(
+        "the same, frames standardised", None, {"standardise": True}, "plain"
+    ),
+    "plain-lite2": Variant(
+        "the same, EfficientNet-Lite2 for its encoder",
+        None,
+        {"start": str(HERE / "cache" / "imagenet-expert-lite2.safetensors")},
+        "plain",
+    ),
+    "plain-320": Variant("the same, 320 pixels at last", None, {"size.side": 320}, "plain"),
 }
 
 # The MALUNet that learned from labels alone was bundled first, and replaced later:
@@ -191,6 +227,13 @@ TABLES = {
             f"{_LABELS}, without a frame of CVC",
             _WITHOUT_CVC,
             unlabelled="cvc-clinicdb",
+            variants=VARIANTS | {"expert-for-polyps": FOR_POLYPS},
+        ),
+        Table(
+            "table-encoder",
+            "the expert from ImageNet weights, without a frame of CVC",
+            unseen="CVC",
+            variants=ENCODERS,
         ),
     )
 }
@@ -239,7 +282,7 @@ def finished(folder: Path) -> bool:
 
 def train_one(table: Table, name: str, seed: int, device: str) -> None:
     """Train one variant with one seed, or go on with it, unless it is finished."""
-    variant, folder = VARIANTS[name], table.runs / f"{name}-{seed}"
+    variant, folder = table.variants[name], table.runs / f"{name}-{seed}"
     if finished(folder):
         return
     teacher = None if variant.teacher is None else kept_teacher(table, variant.teacher)
@@ -260,6 +303,10 @@ def train_one(table: Table, name: str, seed: int, device: str) -> None:
 
 def train_all(table: Table, names: Sequence[str], seeds: Sequence[int], device: str) -> None:
     """Train every variant with the first seed, then with the next one."""
+    if unknown := set(names) - table.variants.keys():
+        raise InputError(
+            f"{table.name} has no {', '.join(sorted(unknown))}; it has {', '.join(table.variants)}."
+        )
     table.runs.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         for name in names:
@@ -389,7 +436,7 @@ class Row:
     Attributes
     ----------
     variant : str
-        A key of `VARIANTS`.
+        A key of the table's `variants`.
     figures : dict of str to dict of int to float
         By figure and seed.
     more_than_plain, more_than_without : Interval or None
@@ -405,8 +452,8 @@ class Row:
     quiet_more_than_plain: Interval | None
 
 
-def rows_of(scores: Mapping[str, Mapping[int, Scores]]) -> list[Row]:
-    """Bring the scores of all runs together, by variant and seed."""
+def rows_of(table: Table, scores: Mapping[str, Mapping[int, Scores]]) -> list[Row]:
+    """Bring the scores of a table's runs together, by variant and seed."""
     rows = []
     for name, by_seed in scores.items():
         each = {seed: figures(of_run) for seed, of_run in by_seed.items()}
@@ -415,7 +462,7 @@ def rows_of(scores: Mapping[str, Mapping[int, Scores]]) -> list[Row]:
         }
         plain, without = (
             None if other == name else difference(by_seed, scores.get(other, {}))
-            for other in ("plain", VARIANTS[name].without)
+            for other in ("plain", table.variants[name].without)
         )
         quiet = None if name == "plain" else difference(by_seed, scores.get("plain", {}), QUIET)
         rows.append(Row(name, by_figure, plain, without, quiet))
@@ -452,10 +499,10 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe, table: Table) -> str:
         "|---" * len(head) + "|",
     ]
     for row in rows:
-        variant = VARIANTS[row.variant]
+        variant = table.variants[row.variant]
         without = _signed(row.more_than_without)
         if row.more_than_without is not None:
-            without += f" than {VARIANTS[variant.without].title}"
+            without += f" than {table.variants[variant.without].title}"
         seeds = len(row.figures[FIGURES[0]])
         values = [_over_seeds(list(row.figures[figure].values())) for figure in SHOWN]
         cells = [variant.title, str(seeds), *values[: len(FIGURES)]]
@@ -479,7 +526,7 @@ def write_table(table: Table, data: Path) -> None:
     """Score what is finished, and write the table of it."""
     parts: list[ValidationSet] = []
     scores: dict[str, dict[int, Scores]] = {}
-    for name in VARIANTS:
+    for name in table.variants:
         for folder in sorted(table.runs.glob(f"{name}-[0-9]*")):
             if not finished(folder):
                 continue
@@ -489,7 +536,7 @@ def write_table(table: Table, data: Path) -> None:
             seed = int(folder.name.removeprefix(f"{name}-"))
             scores.setdefault(name, {})[seed] = read_scores(folder)
     recipe = read_recipe(table.recipe)
-    rows = rows_of(scores)
+    rows = rows_of(table, scores)
     teachers = {
         name: read_card(kept).model_dump(include={"name", "sha256", "description"})
         for name in table.teachers
@@ -504,7 +551,7 @@ def write_table(table: Table, data: Path) -> None:
         file.write(json.dumps(content, indent=1).encode())
     with replacing(LOGS / f"{table.name}.md") as file:
         file.write(as_markdown(rows, recipe, table).encode())
-    print(f"{LOGS / table.name}.md: {len(rows)} of {len(VARIANTS)} variants")
+    print(f"{LOGS / table.name}.md: {len(rows)} of {len(table.variants)} variants")
 
 
 def main() -> None:
@@ -513,7 +560,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="table", choices=list(TABLES), help="which table")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
-    run.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    run.add_argument("--only", nargs="+", metavar="VARIANT", help="all of the table by default")
     run.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     run.add_argument("--threads", type=int, default=1, help="processor cores of this process")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -526,7 +573,7 @@ def main() -> None:
             write_table(table, options.data)
         else:
             torch.set_num_threads(options.threads)
-            train_all(table, options.only, options.seeds, options.device)
+            train_all(table, options.only or list(table.variants), options.seeds, options.device)
     except InputError as error:
         raise SystemExit(str(error)) from error
 

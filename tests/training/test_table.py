@@ -19,6 +19,8 @@ from napari_microaunet.frames import open_frames
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from napari_microaunet.distillation.recipe import Recipe
+
 TRAINING = Path(__file__).parents[2] / "training"
 
 
@@ -31,27 +33,47 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     return module
 
 
+def recipes_of(table: ModuleType, name: str) -> dict[str, Recipe]:
+    """Return the recipe of every row of a table, with seed 2."""
+    base = read_recipe(table.TABLES[name].recipe)
+    return {
+        row: table.recipe_of(
+            base, variant, 2, variant.teacher and Path(f"{variant.teacher}.safetensors")
+        )
+        for row, variant in table.TABLES[name].variants.items()
+    }
+
+
 @pytest.mark.parametrize("name", [file.stem for file in TRAINING.glob("recipes/table*.toml")])
 def test_every_variant_is_a_training_of_the_same_steps(table: ModuleType, name: str) -> None:
     base = read_recipe(table.TABLES[name].recipe)
     assert base.validation.times == 1  # what a finished run is known by
-    recipes = {
-        name: table.recipe_of(
-            base, variant, 2, variant.teacher and Path(f"{variant.teacher}.safetensors")
-        )
-        for name, variant in table.VARIANTS.items()
-    }
-    assert recipes["expert-fresh-views"].batch.echo == 1
-    for section in ("budget", "size", "augmentation", "optimiser"):
+    recipes = recipes_of(table, name)
+    for section in ("budget", "augmentation", "optimiser"):
         assert len({repr(getattr(recipe, section)) for recipe in recipes.values()}) == 1
     assert {recipe.seed for recipe in recipes.values()} == {2}
-    assert recipes["plain"].teacher is None
+    variants = table.TABLES[name].variants
+    for row, variant in variants.items():
+        assert variant.without in {"", *variants}, row
+        assert variant.teacher is None or variant.teacher in table.TABLES["table"].teachers, row
+        assert (recipes[row].teacher is None) == (variant.teacher is None)
+    assert recipes["plain"] == base.model_copy(
+        update={"seed": 2, "teacher": None, "imitation": recipes["plain"].imitation}
+    )
     assert recipes["plain"].imitation.share == 1
+
+
+def test_the_variants_are_what_they_are_called(table: ModuleType) -> None:
+    recipes = recipes_of(table, "table")
+    assert len({repr(recipe.size) for recipe in recipes.values()}) == 1
+    assert recipes["expert-fresh-views"].batch.echo == 1
     assert recipes["expert-boundary"].imitation.boundary > 0
     assert recipes["expert"].imitation.boundary == 0
-    for name, variant in table.VARIANTS.items():
-        assert variant.without in {"", *table.VARIANTS}, name
-        assert variant.teacher is None or variant.teacher in table.TABLES["table"].teachers, name
+    encoders = recipes_of(table, "table-encoder")
+    assert encoders["plain-320"].size.side == 320
+    assert "lite2" in encoders["plain-lite2"].start
+    unlabelled = recipes_of(table, "table-unlabelled")
+    assert unlabelled["expert-for-polyps"].batch.negatives > unlabelled["expert"].batch.negatives
 
 
 def test_all_runs_have_the_teacher_of_the_first(

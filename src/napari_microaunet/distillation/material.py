@@ -109,14 +109,17 @@ def gather_material(
     looking_on, soft = _labels_of(
         recipe, teacher, frames, fabric, cache, telling(report, "soft labels"), cancelled
     )
+    unlabelled = batch.unlabelled if recipe.teacher else 0.0
+    with_mask = 1 - recipe.replay.share - unlabelled
     if recipe.teacher is not None and recipe.teacher.pseudo_labels and soft is not None:
         frames = replace(frames, labels=pseudo_labels(frames.labels, soft))
+        with_mask += unlabelled
     batches = Batches(
         frames,
         batch.size,
         recipe.seed,
-        negatives=batch.negatives,
-        unlabelled=batch.unlabelled if recipe.teacher else 0.0,
+        negatives=batch.negatives * with_mask,
+        unlabelled=unlabelled,
         replayed=recipe.replay.share,
         source_weights=batch.source_weights,
     )

@@ -52,7 +52,9 @@ class BatchSettings(_Section):
         How often each augmented view is used (see `Views`): a tiny network takes steps faster
         than a processor makes views.
     negatives : float
-        Share of negative frames, in [0, 1].
+        Share of negative frames among those with a mask, in [0, 1]; one that the teacher gives
+        (`Teacher.pseudo_labels`) counts. So frames without a mask do not take the place of polyps
+        alone: a network that sees fewer polyps with each negative frame overlooks more.
     unlabelled : float
         Share of frames without a mask; used only where there is a teacher.
     most_unlabelled : int
