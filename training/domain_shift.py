@@ -126,8 +126,13 @@ VARIANTS = {
     "expert": Variant("labels and the expert", _FEW_STEPS, changes=_LABELS),
     "replay": Variant("labels, rendered frames replayed", _FEW_STEPS, teacher=False, changes=_FULL),
     "both": Variant("labels, expert, rendered frames replayed", _FEW_STEPS, changes=_FULL),
+    "pseudo-labels": Variant(
+        "the same, temperature 1, the expert's masks on frames without one",
+        _FEW_STEPS,
+        changes=_FULL | {"imitation.temperature": 1.0, "teacher.pseudo_labels": True},
+    ),
     "crops": Variant(
-        "the same, 30 % of the frames cropped to a part without a polyp",
+        "labels, expert, rendered frames replayed; 30 % cropped to a part without a polyp",
         _FEW_STEPS,
         changes=_FULL | {"augmentation.polyp_free_crop": 0.3},
     ),
