@@ -527,14 +527,14 @@ def write_table(table: Table, data: Path) -> None:
     parts: list[ValidationSet] = []
     scores: dict[str, dict[int, Scores]] = {}
     for name in table.variants:
-        for folder in sorted(table.runs.glob(f"{name}-[0-9]*")):
-            if not finished(folder):
+        for folder in sorted(table.runs.glob(f"{name}-*")):
+            seed = folder.name.removeprefix(f"{name}-")
+            if not seed.isdigit() or not finished(folder):  # another variant's, or a lock
                 continue
             if not (folder / "scores.json").is_file():
                 parts = parts or judging_sets(table, data)
                 score_run(folder, parts)
-            seed = int(folder.name.removeprefix(f"{name}-"))
-            scores.setdefault(name, {})[seed] = read_scores(folder)
+            scores.setdefault(name, {})[int(seed)] = read_scores(folder)
     recipe = read_recipe(table.recipe)
     rows = rows_of(table, scores)
     teachers = {

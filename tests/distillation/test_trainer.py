@@ -406,7 +406,9 @@ def test_pseudo_labels_teach_where_nobody_drew(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sure(_: object, __: object, frames: TrainingFrames, *___: object, **____: object):
-        return torch.full_like(frames.labels, 255)
+        half = torch.zeros_like(frames.labels)
+        half[:, :, half.shape[2] // 2 :] = 255
+        return half
 
     monkeypatch.setattr(material, "soft_labels", sure)
     segmentation = []
@@ -421,8 +423,8 @@ def test_pseudo_labels_teach_where_nobody_drew(
         )
         run(recipe, tmp_path / f"{filled}")
         segmentation.append(losses(tmp_path / f"{filled}")[0]["segmentation"])
-    # Polyp everywhere is easier to guess than the polyps of the one labelled frame.
-    assert segmentation[1] < segmentation[0] - 0.5
+    # Half a frame is easier to guess than the polyps of the one labelled frame.
+    assert segmentation[1] < segmentation[0] - 0.1
 
 
 def test_a_full_graphics_card_is_tried_with_fewer_frames_at_once(

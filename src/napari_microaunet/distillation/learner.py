@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from napari_microaunet.distillation.losses import FeatureAdapters
 from napari_microaunet.distillation.preference import Projection
@@ -50,14 +51,23 @@ class Normalised(nn.Module):
         Kept as it is, in channels-last order.
     card : ModelCard
         Its mean and standard deviation are used, or it says that they are the frame's own.
+    input_size : tuple of 2 ints, optional
+        Height and width that frames are brought to first, for a network that is not to learn
+        another; its logits come back at the frames' own size.
     """
 
     network: SegmentationNetwork
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: SegmentationNetwork, card: ModelCard) -> None:
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        card: ModelCard,
+        input_size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
+        self.input_size = input_size
         # Twice as fast as the default layout for depthwise convolutions on a CPU.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.standardise = card.standardise
@@ -66,11 +76,14 @@ class Normalised(nn.Module):
 
     def forward(self, frames: Tensor) -> Outputs:
         """Run the network on float frames (batch, 3, height, width) in [0, 1]."""
+        inputs = frames
+        if self.input_size is not None:
+            inputs = F.interpolate(frames, self.input_size, mode="bilinear", antialias=True)
         mean, std = self.mean, self.std
         if self.standardise:
-            std, mean = torch.std_mean(frames, dim=(2, 3), keepdim=True, correction=0)
+            std, mean = torch.std_mean(inputs, dim=(2, 3), keepdim=True, correction=0)
             std = std.clamp(min=LEAST_DEVIATION)
-        inputs = ((frames - mean) / std).contiguous(memory_format=torch.channels_last)
+        inputs = ((inputs - mean) / std).contiguous(memory_format=torch.channels_last)
         features = self.network.encode(inputs)
         decoded = self.network.decode(features)
         logits = upsample(self.network.head(decoded), frames)

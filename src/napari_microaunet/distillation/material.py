@@ -157,7 +157,7 @@ def _labels_of(
     if recipe.teacher is None or teacher is None:
         return None, None
     card, network = teacher
-    normalised = Normalised(network, card)
+    normalised = Normalised(network, card, card.input_size)
     fabric.to_device(normalised.eval().requires_grad_(False))
     if recipe.teacher.soft_labels == "each view":
         return normalised, None
