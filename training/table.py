@@ -346,7 +346,7 @@ def halves(part: ValidationSet) -> tuple[ValidationSet, ValidationSet]:
 def score_run(folder: Path, parts: Sequence[ValidationSet]) -> None:
     """Score a finished run and keep what comes out, frame by frame.
 
-    Once at `SETTINGS` and once at settings that the run would be bundled with: one half of the
+    Once at `SETTINGS` and once at settings of the run's own: one half of the
     frames with polyps is scored at what is best for the other half with few negatives flagged.
     """
     model = find_model(str(folder / "best.safetensors"))

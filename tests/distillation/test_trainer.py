@@ -285,7 +285,7 @@ def test_too_few_frames_are_refused_until_there_are_enough(tmp_path: Path) -> No
 
 
 def test_until_it_begins_a_training_can_be_asked_for_otherwise(data: Path, tmp_path: Path) -> None:
-    shares = {"size": 8, "negatives": 0.9, "unlabelled": 0.2}
+    shares = {"size": 8, "negatives": 1.0, "unlabelled": 0.2}
     with pytest.raises(InputError, match="no room for polyps"):
         run(small_recipe(data, batch=shares), tmp_path / "run")
     assert run(small_recipe(data, teacher=None, budget={"steps": 1}), tmp_path / "run").finished
