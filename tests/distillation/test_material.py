@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.training_frames import Batches, TrainingFrames
 
 TAUGHT = {"model": "teacher", "soft_labels": "once"}
+FILLED = TAUGHT | {"pseudo_labels": True}
 
 
 def gather(recipe: Recipe, cache: Path) -> material.Material:
@@ -40,15 +41,18 @@ def gather(recipe: Recipe, cache: Path) -> material.Material:
 
 
 @pytest.mark.parametrize(
-    ("teacher", "expected"),
+    ("teacher", "unlabelled", "expected"),
     [
-        (None, {"polyp": 0.7, "negative": 0.3}),
-        (TAUGHT, {"polyp": 0.35, "negative": 0.15, "unlabelled": 0.5}),
-        (TAUGHT | {"pseudo_labels": True}, {"polyp": 0.2, "negative": 0.3, "unlabelled": 0.5}),
+        (None, 4, {"polyp": 0.7, "negative": 0.3}),
+        (TAUGHT, 0, {"polyp": 0.7, "negative": 0.3}),
+        (TAUGHT, 4, {"polyp": 0.35, "negative": 0.15, "unlabelled": 0.5}),
+        (FILLED, 0, {"polyp": 0.7, "negative": 0.3}),
+        (FILLED, 4, {"polyp": 0.2, "negative": 0.3, "unlabelled": 0.5}),
     ],
 )
 def test_frames_without_a_mask_leave_the_mix_of_those_with_one_as_it_is(
     teacher: Mapping[str, object] | None,
+    unlabelled: int,
     expected: dict[str, float],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -63,7 +67,7 @@ def test_frames_without_a_mask_leave_the_mix_of_those_with_one_as_it_is(
     monkeypatch.setattr(
         material, "soft_labels", lambda _, __, frames, *___, **____: frames.labels * 0 + 255
     )
-    data = write_frames(tmp_path / "frames")
+    data = write_frames(tmp_path / "frames", unlabelled=unlabelled)
     batch = {"size": 8, "negatives": 0.3, "unlabelled": 0.5}
     gather(small_recipe(data, teacher=teacher, batch=batch, imitation={}), tmp_path)
     assert {kind: count / 200 for kind, count in drawn.items()} == pytest.approx(expected, abs=0.01)

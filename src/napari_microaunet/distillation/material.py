@@ -109,7 +109,7 @@ def gather_material(
     looking_on, soft = _labels_of(
         recipe, teacher, frames, fabric, cache, telling(report, "soft labels"), cancelled
     )
-    unlabelled = batch.unlabelled if recipe.teacher else 0.0
+    unlabelled = batch.unlabelled if recipe.teacher and "unlabelled" in frames.kinds else 0.0
     with_mask = 1 - recipe.replay.share - unlabelled
     if recipe.teacher is not None and recipe.teacher.pseudo_labels and soft is not None:
         frames = replace(frames, labels=pseudo_labels(frames.labels, soft))
