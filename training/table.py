@@ -154,12 +154,6 @@ VARIANTS: dict[str, Variant] = {
         {"imitation.divergence": 0.0, "preference.divergence": 0.0, "teacher.pseudo_labels": True},
         "plain",
     ),
-    "expert-pseudo-overlap": Variant(
-        "expert, both stages, temperature 1, its masks as wholes and on frames without one",
-        "expert",
-        OVERLAP | {"imitation.temperature": 1.0, "teacher.pseudo_labels": True},
-        "expert-pseudo-labels",
-    ),
     "malunet": Variant("MALUNet, both stages", "malunet", {}),
     "malunet-features-imitation": Variant(
         "MALUNet with its features, imitation only", "malunet", ONE_STAGE | FEATURES

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from napari_microaunet.networks import NETWORKS, build
 from napari_microaunet.networks.checkpoint import load_checkpoint
+from napari_microaunet.networks.expert import LITE2_WIDTHS, WIDTHS
 from napari_microaunet.networks.library import BUNDLED_NAMES, find_model
 from napari_microaunet.networks.microaunet import PUBLISHED_WIDTHS
 from napari_microaunet.networks.onnx_export import export_onnx, graph_beside
@@ -41,13 +42,19 @@ def test_teacher_has_its_published_size() -> None:
     assert parameters(build("malunet")) == pytest.approx(0.175e6, rel=0.02)
 
 
-def test_expert_encoder_is_efficientnet_lite0() -> None:
-    # timm's efficientnet_lite0 counts 4,652,008; the last convolution, its norm and the classifier
-    # are of no use to a U-Net.
-    head = 320 * 1280 + 2 * 1280 + 1280 * 1000 + 1000
-    network = build("expert").eval()
-    assert parameters(network.encoder) == 4_652_008 - head
-    assert parameters(network) == 3_041_137
+@pytest.mark.parametrize(
+    # As timm counts efficientnet_lite0 and efficientnet_lite2.
+    ("widths", "published"),
+    [(WIDTHS, 4_652_008), (LITE2_WIDTHS, 6_092_072)],
+)
+def test_expert_encoder_is_an_efficientnet_lite(widths: tuple[int, ...], published: int) -> None:
+    # The last convolution, its norm and the classifier are of no use to a U-Net.
+    head = widths[-1] * 1280 + 2 * 1280 + 1280 * 1000 + 1000
+    assert parameters(build("expert", widths).encoder) == published - head
+
+
+def test_expert_has_its_stated_size() -> None:
+    assert parameters(build("expert")) == 3_041_137
 
 
 @pytest.mark.parametrize("network", NETWORKS)
