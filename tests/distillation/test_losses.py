@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
-from torch.nn import functional as F
 
 from napari_microaunet.distillation.losses import (
     FeatureAdapters,
@@ -17,7 +16,6 @@ from napari_microaunet.distillation.losses import (
     divergence,
     feature_alignment,
     outline_band,
-    overlap_loss,
     segmentation_loss,
 )
 
@@ -51,7 +49,6 @@ ON_LABELS = {
 }
 ALL = ON_LABELS | {
     "divergence": lambda logits, labels: divergence(logits, (labels == 1).float(), 2.0),
-    "overlap": lambda logits, labels: overlap_loss(logits, (labels == 1).float()),
 }
 
 
@@ -137,38 +134,6 @@ def test_divergence_is_learnt_from_where_labels_say_nothing():
     loss = segmentation_loss(logits, nothing) + boundary_loss(logits, nothing, 3)
     assert gradient(loss, logits)[0].abs().max() == 0
     assert (gradient(divergence(logits, soft, 2.0), logits)[0] != 0).all()
-
-
-def test_overlap_by_hand():
-    # Student 1/2 and 3/4, teacher 1 and 1/4; 30 of 65,536 pixels are added below.
-    logits = torch.tensor([[[[0.0, LOG3]]]])
-    teacher = torch.tensor([[[[1.0, 0.25]]]])
-    expected = (1 / 2 + 1 / 2) / (5 / 4 + 5 / 4 + 2 * 30 / 65536)
-    assert float(overlap_loss(logits, teacher)) == pytest.approx(expected, rel=1e-5)
-    # Frames weigh the same, however much of them is polyp.
-    two = overlap_loss(torch.cat([logits, logits]), torch.cat([teacher, torch.sigmoid(logits)]))
-    assert float(two) == pytest.approx(expected / 2, rel=1e-5)
-
-
-def test_overlap_with_a_sure_teacher_is_the_dice_loss():
-    logits, labels, _ = frames(2)
-    labels[labels == IGNORE] = 0
-    sure = (labels > 0).float()
-    entropy = F.binary_cross_entropy_with_logits(logits, sure)
-    dice = segmentation_loss(logits, labels) - entropy
-    assert float(overlap_loss(logits, sure)) == pytest.approx(float(dice), rel=1e-4)
-
-
-def test_overlap_pulls_towards_the_teacher_alone_and_most_where_polyps_are_small():
-    teacher = torch.full((1, 1, 32, 32), 0.02)
-    teacher[..., 4:8, 4:8] = 0.7
-    logits = torch.full((1, 1, 32, 32), -5.0, requires_grad=True)
-    (pull,) = gradient(overlap_loss(logits, teacher), logits)
-    assert (pull < 0).all()
-    (pixelwise,) = gradient(divergence(logits, teacher, 1.0), logits)
-    assert pull.sum() < 3 * pixelwise.sum()
-    agreed = torch.logit(teacher)
-    assert float(overlap_loss(agreed, teacher)) == pytest.approx(0, abs=1e-6)
 
 
 def test_the_softening_keeps_the_size_of_gradients():

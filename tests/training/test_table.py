@@ -73,26 +73,20 @@ def test_the_variants_are_what_they_are_called(table: ModuleType) -> None:
     assert encoders["plain-320"].size.side == 320
     assert "lite2" in encoders["plain-lite2"].start
     unlabelled = recipes_of(table, "table-unlabelled")
-    assert unlabelled["expert-for-polyps"].batch.negatives > unlabelled["expert"].batch.negatives
+    assert unlabelled["expert-pseudo-labels"].teacher.pseudo_labels
+    assert not unlabelled["expert-as-sure"].teacher.pseudo_labels
 
 
 def test_all_runs_have_the_teacher_of_the_first(
     table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, of_table = tmp_path / "trained.safetensors", table.TABLES["table"]
-    monkeypatch.setitem(of_table.teachers, "expert", (tmp_path / "none.safetensors", file))
+    monkeypatch.setitem(of_table.teachers, "expert", file)
     assert table.kept_teacher(of_table, "expert") is None
     file.write_bytes(b"first")
     table.kept_teacher(of_table, "expert")
     file.write_bytes(b"second")
     assert table.kept_teacher(of_table, "expert").read_bytes() == b"first"
-
-
-def test_the_bundled_malunet_teaches_only_while_it_is_the_one_of_labels_alone(
-    table: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(table, "LABELS_ALONE", "another")
-    assert table.kept_teacher(table.TABLES["table"], "malunet") is None
 
 
 def test_difference_pairs_frames_and_seeds(table: ModuleType) -> None:

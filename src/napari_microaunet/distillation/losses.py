@@ -56,9 +56,12 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     logits = logits.float()
     entropy = F.binary_cross_entropy_with_logits(logits, polyp, reduction="none")
     probabilities = torch.sigmoid(logits) * counted
+    smooth = _SMOOTH_SHARE * labels.shape[2] * labels.shape[3]
+    overlap = (2 * _sum(probabilities * polyp) + smooth) / (
+        _sum(probabilities) + _sum(polyp) + smooth
+    )
     return _mean_over_frames(
-        _mean_over_pixels(entropy, counted) + _dice_loss(probabilities, polyp),
-        counted.flatten(1).any(dim=1),
+        _mean_over_pixels(entropy, counted) + 1 - overlap, counted.flatten(1).any(dim=1)
     )
 
 
@@ -90,37 +93,6 @@ def divergence(logits: Tensor, teacher_probabilities: Tensor, temperature: float
     cross_entropy = F.binary_cross_entropy_with_logits(logits.float() / temperature, softened)
     entropy = F.binary_cross_entropy_with_logits(teacher_logits / temperature, softened)
     return temperature**2 * (cross_entropy - entropy)
-
-
-def overlap_loss(logits: Tensor, teacher_probabilities: Tensor) -> Tensor:
-    """Dice loss between the student's probabilities and the teacher's.
-
-    ``sum(|p - q|) / (sum(p) + sum(q) + s)``, the Dice semimetric loss (Wang et al. 2023, arXiv
-    2303.16296, DML1): with a teacher that is always sure it is the Dice term of
-    `segmentation_loss`, and with any other it is 0 only where both agree, which that term is not.
-    The divergence is a mean over pixels, most of which are background: alone it makes a small
-    network that would rather overlook polyps. Labels play no part here, either.
-
-    Parameters
-    ----------
-    logits : float tensor, shape (batch, 1, height, width)
-        The student's output.
-    teacher_probabilities : float tensor, shape (batch, 1, height, width)
-        In [0, 1].
-
-    Returns
-    -------
-    Tensor
-        float32 scalar in [0, 1].
-    """
-    return _dice_loss(torch.sigmoid(logits.float()), teacher_probabilities.float()).mean()
-
-
-def _dice_loss(probabilities: Tensor, wanted: Tensor) -> Tensor:
-    """Return the loss of each frame; with what is wanted 0 or 1, |p - g| is p + g - 2 p g."""
-    smooth = _SMOOTH_SHARE * wanted.shape[2] * wanted.shape[3]
-    apart = _sum((probabilities - wanted).abs())
-    return apart / (_sum(probabilities) + _sum(wanted) + smooth)
 
 
 def boundary_loss(logits: Tensor, labels: Tensor, width: int) -> Tensor:

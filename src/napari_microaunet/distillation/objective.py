@@ -11,7 +11,6 @@ from napari_microaunet.distillation.losses import (
     boundary_loss,
     divergence,
     feature_alignment,
-    overlap_loss,
     segmentation_loss,
 )
 from napari_microaunet.distillation.preference import preference_loss
@@ -68,15 +67,10 @@ def weighted_losses(
     )
     if recipe.imitation.features == 0:
         to_probabilities = 1.0  # nothing to move from
-    if teacher_probabilities is not None and to_probabilities > 0:
-        if stage.divergence:
-            terms["divergence"] = (stage.divergence * to_probabilities) * divergence(
-                student.logits, teacher_probabilities, recipe.imitation.temperature
-            )
-        if stage.overlap:
-            terms["overlap"] = (stage.overlap * to_probabilities) * overlap_loss(
-                student.logits, teacher_probabilities
-            )
+    if teacher_probabilities is not None and stage.divergence and to_probabilities > 0:
+        terms["divergence"] = (stage.divergence * to_probabilities) * divergence(
+            student.logits, teacher_probabilities, recipe.imitation.temperature
+        )
     if teacher_skips is not None and student.skips is not None and to_features > 0:
         weight = recipe.imitation.features * to_features
         terms["features"] = weight * feature_alignment(student.skips, teacher_skips)

@@ -215,10 +215,9 @@ class ImitationStage(_Section):
         Share of the budget, in (0, 1]; the preference stage has the rest.
     segmentation, boundary : float
         Weights of the losses on labels: everywhere, and in the band around the outline.
-    divergence, overlap, features : float
-        Weights of the losses against the teacher: its probabilities pixel by pixel, the same as
-        masks (a Dice loss), and its five skips. A cosine moves from the last to the first two in
-        the course of the stage.
+    divergence, features : float
+        Weights of the losses against the teacher: its probabilities and its five skips. A cosine
+        moves from the second to the first in the course of the stage.
     temperature : float
         Softens both sides' probabilities.
     band : int
@@ -229,7 +228,6 @@ class ImitationStage(_Section):
     segmentation: Weight = 1.0
     boundary: Weight = 0.0
     divergence: Weight = 1.0
-    overlap: Weight = 0.0
     features: Weight = 0.0
     temperature: Positive = 2.0
     band: Annotated[int, Field(ge=1, le=64)] = 5
@@ -240,7 +238,7 @@ class PreferenceStage(_Section):
 
     Attributes
     ----------
-    segmentation, boundary, divergence, overlap : float
+    segmentation, boundary, divergence : float
         Weights as in the first stage.
     contrast : float
         Weight of the contrastive loss over hard pixels.
@@ -257,7 +255,6 @@ class PreferenceStage(_Section):
     segmentation: Weight = 1.0
     boundary: Weight = 0.0
     divergence: Weight = 0.5
-    overlap: Weight = 0.0
     contrast: Weight = 0.1
     pixels: Annotated[int, Field(ge=2, le=8192)] = 256
     dimensions: Annotated[int, Field(ge=1, le=256)] = 16

@@ -18,12 +18,12 @@ from napari_microaunet.networks.segmentation_network import SegmentationNetwork,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WIDTHS = (24, 40, 80, 112, 192, 320)  # of EfficientNet-Lite0
+LITE0_WIDTHS = (24, 40, 80, 112, 192, 320)
 LITE2_WIDTHS = (24, 48, 88, 120, 208, 352)  # 1.1 times as wide, in multiples of 8
 
 _STEM, _FIRST = 32, 16  # channels before and after the first block, the same in all variants
 # Blocks of each stage; Lite2 has 1.2 times as many, rounded up, but for the last stage.
-_DEPTHS = {WIDTHS: (2, 2, 3, 3, 4, 1), LITE2_WIDTHS: (3, 3, 4, 4, 5, 1)}
+_DEPTHS = {LITE0_WIDTHS: (2, 2, 3, 3, 4, 1), LITE2_WIDTHS: (3, 3, 4, 4, 5, 1)}
 _KERNELS = (3, 5, 3, 5, 5, 3)
 _STRIDES = (2, 2, 2, 1, 2, 1)
 _EXPANSION = 6
@@ -37,12 +37,12 @@ class Expert(SegmentationNetwork):
     Parameters
     ----------
     widths : sequence of 6 ints
-        Channels of the encoder's stages after the first block: `WIDTHS` for EfficientNet-Lite0,
-        `LITE2_WIDTHS` for EfficientNet-Lite2. How many blocks each stage has goes with them;
-        other channels have the blocks of Lite0.
+        Channels of the encoder's stages after the first block: `LITE0_WIDTHS` or
+        `LITE2_WIDTHS`, of EfficientNet-Lite0 and -Lite2. How many blocks each stage has goes with
+        them; other channels have the blocks of Lite0.
     """
 
-    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, widths: Sequence[int] = LITE2_WIDTHS) -> None:
         super().__init__(widths)
         self.encoder = nn.ModuleList(
             [
@@ -55,7 +55,11 @@ class Expert(SegmentationNetwork):
         )
         inputs = _FIRST
         for outputs, depth, kernel, stride in zip(
-            self.widths, _DEPTHS.get(self.widths, _DEPTHS[WIDTHS]), _KERNELS, _STRIDES, strict=True
+            self.widths,
+            _DEPTHS.get(self.widths, _DEPTHS[LITE0_WIDTHS]),
+            _KERNELS,
+            _STRIDES,
+            strict=True,
         ):
             blocks = [InvertedResidual(inputs, outputs, kernel, stride, _EXPANSION)]
             blocks += [
