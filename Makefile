@@ -18,6 +18,8 @@ SCREEN = $(if $(DISPLAY)$(WAYLAND_DISPLAY),,xvfb-run -a -s "-screen 0 1600x1000x
 UV_INSTALL = UV_FIND_LINKS="$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)" \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 
+# A file that a failed command left is no finished one.
+.DELETE_ON_ERROR:
 .PHONY: demo test lint weights table clean
 
 demo: $(INSTALLED)

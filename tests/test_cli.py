@@ -11,7 +11,10 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from small_frames import write_frames
 
+from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.curation.manifest import write_manifest
 from napari_microaunet.frames import open_frames
 from napari_microaunet.networks.library import BUNDLED_NAMES, find_model
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
@@ -217,12 +220,37 @@ def test_evaluate_wants_masks_or_the_word_that_there_is_nothing(microaunet, labe
     assert "100.0 %" in stdout
 
 
+def test_evaluate_scores_the_held_out_frames_of_a_curated_dataset(microaunet, tmp_path):
+    data, file = write_frames(tmp_path / "ward", polyps=20), tmp_path / "scores.json"
+    manifest = open_dataset(data).manifest
+    frames = tuple(frame.model_copy(update={"group": frame.split}) for frame in manifest.frames)
+    write_manifest(data / "manifest.json", manifest.model_copy(update={"frames": frames}))
+    held_out = {f.name for f in frames if f.split == "validation" and f.labelled}
+    code, stdout, stderr = microaunet("evaluate", "--data", data, "--json", file)
+    assert code == 0
+    assert f"the {len(held_out)} frames of its validation split" in stderr
+    assert "all of one group" in stdout
+    scored = json.loads(file.read_text())["frames"]
+    assert {frame["name"] for frame in scored} == held_out
+    assert {frame["group"] for frame in scored} == {"validation"}
+
+
+def test_evaluate_says_where_so_few_frames_prove_nothing(microaunet, tmp_path):
+    data, names = write_frames(tmp_path / "ward", polyps=8), tmp_path / "names.txt"
+    command = ["evaluate", "--data", data, "--compare", "teacher", "--frames-from", names]
+    for frames, proves in ((5, False), (8, True)):
+        names.write_text("".join(f"images/{number}\n" for number in range(frames)))
+        code, stdout, _ = microaunet(*command)
+        assert code == 0
+        assert ("Wilcoxon" in stdout) == proves
+        assert ("prove nothing" in " ".join(stdout.split())) != proves
+
+
 def test_evaluate_compares_two_models_frame_by_frame(microaunet, labelled, tmp_path):
     file = tmp_path / "scores.json"
     command = ["evaluate", "--data", labelled, "--model", "mine", "--compare", "student"]
     code, stdout, _ = microaunet(*command, "--json", file)
     assert code == 0
-    assert "Wilcoxon" in stdout
     content = json.loads(file.read_text())
     other = content["compare"]
     assert other["model"]["name"] == "student"
@@ -261,7 +289,7 @@ def test_intervals_are_over_groups_of_frames_that_resemble_each_other(
     (labelled / "sequences.csv").write_text(table)
     code, stdout, _ = microaunet(*command)
     assert code == 0
-    assert "intervals over 2 groups" in stdout
+    assert "4, of 2 groups" in stdout
     groups = [frame["group"] for frame in json.loads(file.read_text())["frames"]]
     assert groups[0] == groups[1] != groups[2] == groups[3]
 

@@ -27,9 +27,11 @@ def main(first: Path, second: Path, out: Path) -> None:
         for name, value in network.state_dict().items()
     }
     network.load_state_dict(middle)
-    shutil.copytree(second, out, dirs_exist_ok=True)
+    part = out.with_name(f"{out.name}.part")
+    shutil.copytree(second, part, dirs_exist_ok=True)
     for name in ("best", "model"):
-        save_checkpoint(out / f"{name}.safetensors", network, card)
+        save_checkpoint(part / f"{name}.safetensors", network, card)
+    part.rename(out)
 
 
 if __name__ == "__main__":

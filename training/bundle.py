@@ -132,11 +132,8 @@ def describe(run: Path) -> str:
     taught = (
         "on labels alone" if teacher is None else f"taught by {Path(teacher['model']).parent.name}"
     )
-    averaged = (
-        ", averaged with the run that it started from" if run.name.endswith("average") else ""
-    )
     return (
-        f"Trained {taught}{averaged}: {last['step']} steps of {recipe['batch']['size']} frames, "
+        f"Trained {taught}: {last['step']} steps of {recipe['batch']['size']} frames, "
         f"{last['minutes']:.0f} minutes, one run (training/logs/)."
     )
 
@@ -150,10 +147,10 @@ def main(data: Path, chosen: Sequence[str]) -> None:
         run = HERE / "runs" / RUNS[name]
         network, card = load_checkpoint(run / "best.safetensors")
         card = card.model_copy(update={"augment": name in AUGMENT})
-        path = BUNDLED / f"{name}.safetensors"
-        save_checkpoint(path, network, card, half=name == "expert")
-        network, card = load_checkpoint(path)  # rounded, where it is stored in half precision
-        predictor = Predictor(find_model(str(path)), backend="torch", device="cpu")
+        draft = run / f"{name}.safetensors"
+        save_checkpoint(draft, network, card, half=name == "expert")
+        network, card = load_checkpoint(draft)  # rounded, where it is stored in half precision
+        predictor = Predictor(find_model(str(draft)), backend="torch", device="cpu")
         curves = [score(predictor, part, MaskSettings(), CANDIDATES).curve for part in validation]
         point = choose_operating_point(curves, MOST_FLAGGED[name], FOUND_WITHIN)
         settings = MaskSettings(point.threshold, least_peak=point.least_peak)
@@ -185,6 +182,7 @@ def main(data: Path, chosen: Sequence[str]) -> None:
         )
         for old in BUNDLED.glob(f"{name}-*.onnx"):
             old.unlink()
+        path = BUNDLED / f"{name}.safetensors"
         save_checkpoint(path, network, card, half=name == "expert")
         model = find_model(str(path))
         export_onnx(network, graph_beside(model))

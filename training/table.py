@@ -481,8 +481,8 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe, table: Table) -> str:
         "differences of Dice over the same frames of both sets, averaged over the seeds that both "
         "have, with 95 % bootstrap intervals over groups of frames: they tell of other frames, not "
         "of other seeds. Quiet: at settings of each run's own, chosen on the other half of the "
-        f"frames with at most {MOST_FLAGGED['student']:.0%} of the negatives flagged. Every seed's "
-        "figures are in the JSON file beside this one.",
+        f"frames with polyps with at most {MOST_FLAGGED['student']:.0%} of all negatives flagged. "
+        "Every seed's figures are in the JSON file beside this one.",
         "",
         "| " + " | ".join(head) + " |",
         "|---" * len(head) + "|",

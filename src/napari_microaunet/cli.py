@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_microaunet.distillation.bootstrap import Interval
     from napari_microaunet.distillation.comparison import Comparison
-    from napari_microaunet.distillation.evaluation import Evaluation
+    from napari_microaunet.distillation.evaluation import Evaluation, ReferenceMasks
     from napari_microaunet.distillation.thresholds import OperatingPoint
     from napari_microaunet.frames.sequence import FrameSequence
     from napari_microaunet.networks.library import Model
@@ -197,28 +197,19 @@ def evaluate(
     """Score a model against reference masks, at the native size of the frames.
 
     Frames of one clip resemble each other, so intervals are over groups: the folders of
-    frames, or a table sequences.csv with columns frame and sequence in DATA.
+    frames, or a table sequences.csv with columns frame and sequence in DATA. Of a curated
+    dataset the held-out frames are scored, unless --frames-from says otherwise, and its
+    manifest says which frames belong together.
     """
     from dataclasses import asdict, replace
 
-    from napari_microaunet.curation.groups import find_groups
     from napari_microaunet.distillation import comparison, evaluation
     from napari_microaunet.distillation.thresholds import THRESHOLDS
-    from napari_microaunet.frames import open_frames
     from napari_microaunet.networks.library import find_model
     from napari_microaunet.prelabel.masks import MaskSettings
 
     chosen = [find_model(name) for name in (model, compare) if name is not None]
-    sequence = open_frames(data.absolute())
-    if not sequence.has_masks and not no_polyps:
-        raise InputError(
-            f"{data} holds no masks to score against: put them in masks/ beside images/, "
-            "or say that there is no polyp in any frame (--no-polyps)."
-        )
-    indices = range(len(sequence)) if frames_from is None else _listed(sequence, frames_from)
-    with Console(stderr=True).status("Looking for frames that resemble each other"):
-        names = [frame.name for frame in sequence.frames]
-        groups = dict(zip(names, find_groups(sequence), strict=True))
+    judges = _judges(data, frames_from, no_polyps)
     console = Console()
     results = []
     reports: list[dict[str, Any]] = []
@@ -234,11 +225,12 @@ def evaluate(
         with progress(f"Scoring {one.name}") as report:
             result = evaluation.evaluate(
                 predictor,
-                sequence,
+                judges.sequence,
                 settings,
-                indices,
+                judges.indices,
+                reference=judges.reference,
                 no_polyps=no_polyps,
-                groups=groups,
+                groups=judges.groups,
                 alternatives=[replace(settings, threshold=step) for step in THRESHOLDS]
                 if curve or json_file is not None
                 else (),
@@ -370,6 +362,49 @@ def _runner(
     return ClusterPredictor(scheduler, model, backend, device, batch, augment)
 
 
+class _Judges(NamedTuple):
+    """The frames that a model is scored on."""
+
+    sequence: FrameSequence
+    indices: Sequence[int]
+    groups: dict[str, str]
+    reference: ReferenceMasks | None
+
+
+def _judges(data: Path, frames_from: Path | None, no_polyps: bool) -> _Judges:
+    """Open frames and find out which of them judge, and which belong together."""
+    from napari_microaunet.curation.dataset import open_dataset
+    from napari_microaunet.curation.groups import find_groups
+    from napari_microaunet.curation.manifest import MANIFEST_NAME
+    from napari_microaunet.distillation.model_file import held_out_indices
+    from napari_microaunet.frames import open_frames
+
+    if (data / MANIFEST_NAME).is_file() and not no_polyps:
+        dataset = open_dataset(data.absolute())
+        if frames_from is not None:
+            indices = _listed(dataset.sequence, frames_from)
+        else:
+            indices = held_out_indices(dataset)
+            if not indices:
+                raise InputError(
+                    f"{data} holds out no frames with masks; name those to score (--frames-from)."
+                )
+            split = dataset.frames[indices[0]].split
+            _say(f"{data} is a curated dataset: the {len(indices)} frames of its {split} split")
+        return _Judges(dataset.sequence, indices, dataset.groups, dataset.mask)
+    sequence = open_frames(data.absolute())
+    if not sequence.has_masks and not no_polyps:
+        raise InputError(
+            f"{data} holds no masks to score against: put them in masks/ beside images/, "
+            "or say that there is no polyp in any frame (--no-polyps)."
+        )
+    chosen = range(len(sequence)) if frames_from is None else _listed(sequence, frames_from)
+    with Console(stderr=True).status("Looking for frames that resemble each other"):
+        names = [frame.name for frame in sequence.frames]
+        groups = dict(zip(names, find_groups(sequence), strict=True))
+    return _Judges(sequence, chosen, groups, None)
+
+
 def _listed(sequence: FrameSequence, path: Path) -> list[int]:
     """Find the frames that a list names; a line may also name a folder of frames."""
     try:
@@ -404,7 +439,7 @@ def _scores(title: str, result: Evaluation) -> Table:
 
     summary, calibration = result.summary, result.calibration
     rows = {
-        "frames with a polyp": str(summary.positives),
+        "frames with a polyp": _counted(summary.positives, summary.positive_groups),
         "  Dice per frame": _mean(summary.dice, _decimal),
         "  IoU per frame": _mean(summary.iou, _decimal),
         "  boundary F, 0.75 % of the diagonal": _mean(summary.boundary_f, _decimal),
@@ -421,7 +456,7 @@ def _scores(title: str, result: Evaluation) -> Table:
         least = f" (≥ {100 * POLYP_SIZES[size]:.0f} %)" if POLYP_SIZES[size] else ""
         rows[f"  Dice, {size} polyps{least}, {part.frames} frames"] = _mean(part.dice, _decimal)
     rows |= {
-        "frames without a polyp": str(summary.negatives),
+        "frames without a polyp": _counted(summary.negatives, summary.negative_groups),
         "  flagged (false alarms)": _mean(summary.negatives_flagged, _percent),
     }
     if calibration is not None:
@@ -429,9 +464,14 @@ def _scores(title: str, result: Evaluation) -> Table:
             "pixels: expected calibration error": _decimal(calibration.expected_error),
             "pixels: Brier score": _decimal(calibration.brier),
         }
-    alone = summary.groups in (1, summary.positives + summary.negatives)
-    over = "frames" if alone else f"{summary.groups} groups"
-    return _table(f"{title}, intervals over {over}", rows)
+    return _table(title, rows)
+
+
+def _counted(frames: int, groups: int) -> str:
+    """Say how many frames there are, and what their intervals are over where it is groups."""
+    if groups in (0, frames):
+        return str(frames)
+    return f"{frames}, all of one group" if groups == 1 else f"{frames}, of {groups} groups"
 
 
 def _curve(title: str, points: Sequence[OperatingPoint]) -> Table:
@@ -448,17 +488,20 @@ def _curve(title: str, points: Sequence[OperatingPoint]) -> Table:
 
 
 def _difference(title: str, difference: Comparison) -> Table:
-    """Show what there is a figure for."""
+    """Show what there is a figure for, and what proves nothing."""
+    from napari_microaunet.distillation.comparison import proves_nothing
+
+    p_value = None if proves_nothing(difference.groups) else difference.dice_p_value
     rows = {
         "Dice per frame": _mean(difference.dice, "{:+.3f}".format),
-        "  Wilcoxon signed-rank test, p": _shown(difference.dice_p_value, "{:.2g}".format),
+        "  Wilcoxon signed-rank test, p": _shown(p_value, "{:.2g}".format),
         "false alarms": _mean(difference.negatives_flagged, lambda share: f"{100 * share:+.1f} %"),
     }
-    return _table(title, rows)
+    return _table(title, rows, "\n".join(difference.doubts))
 
 
-def _table(title: str, rows: dict[str, str | None]) -> Table:
-    table = Table("score", "value (95 % interval)", title=title)
+def _table(title: str, rows: dict[str, str | None], caption: str = "") -> Table:
+    table = Table("score", "value (95 % interval)", title=title, caption=caption)
     for name, value in rows.items():
         if value is not None:
             table.add_row(name, value)

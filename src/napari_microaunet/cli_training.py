@@ -25,7 +25,7 @@ from rich.table import Table
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from napari_microaunet.distillation.bootstrap import Interval
     from napari_microaunet.distillation.evaluation import Summary
@@ -47,7 +47,11 @@ Events = Annotated[
 def train(
     recipe: Annotated[Path, typer.Argument(help="A TOML file; see training/recipes/.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; runs/NAME OF RECIPE by default.")
+        Path | None,
+        typer.Option(
+            help="Folder of the run, runs/NAME OF RECIPE by default; labels that a teacher gives "
+            "once are kept beside it, for other runs."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
     device: Device = "auto",
@@ -81,7 +85,8 @@ def train(
             raise CancelledError
         if _speaks_for_all():
             scorer = Scorer(device, report, stopped)
-            write_model(run.path / "model.safetensors", run, dataset, outcome, scorer)
+            model = run.path / "model.safetensors"
+            _name(write_model(model, run, dataset, outcome, scorer).problems)
 
 
 def finetune(
@@ -149,11 +154,18 @@ def finetune(
         if result is None:
             raise CancelledError
         report({"event": "report", **json.loads(finetuning.as_json(result))})
+    _name(result.problems)
     if not events:
         console = Console()
         console.print(_before_and_after("held-out frames", result.held_out))
         console.print(_before_and_after("reference frames (forgetting)", result.reference))
         console.print(f"The new model: {result.model}")
+
+
+def _name(problems: Mapping[str, str]) -> None:
+    """Name held-out frames that are in no figure."""
+    for problem in problems.values():
+        typer.echo(f"left out: {problem}", err=True)
 
 
 def _change(text: str) -> tuple[str, Value]:
@@ -169,7 +181,14 @@ def _change(text: str) -> tuple[str, Value]:
 
 def _before_and_after(title: str, both: BeforeAndAfter) -> Table:
     """Show what the new model gained or lost on some frames."""
-    table = Table("score", "before", "after", "difference (95 % interval)", title=title)
+    table = Table(
+        "score",
+        "before",
+        "after",
+        "difference (95 % interval)",
+        title=title,
+        caption="\n".join(both.difference.doubts),
+    )
 
     def row(name: str, of: Callable[[Summary], Interval | None], by: Interval | None) -> None:
         before, after = of(both.before), of(both.after)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
-from small_frames import write_frames
+import numpy as np
+from small_frames import SIDE, write_frames
 
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.advice import look_at
+from napari_microaunet.frames.masks import write_mask_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +35,10 @@ def test_what_is_missing_is_said_in_words(tmp_path: Path) -> None:
     assert "at least 10 are needed" in sentences(write_frames(tmp_path / "few", polyps=5))
     assert "only 24 frames with a polyp" in sentences(write_frames(tmp_path / "some"))
     no_negatives = write_frames(tmp_path / "none", polyps=60, negatives=0)
+    assert "accept some negative frames" in sentences(no_negatives)
+    ignored = np.full((SIDE, SIDE), 255, np.uint8)
+    shutil.copy(no_negatives / "images" / "0.png", no_negatives / "images" / "blank.png")
+    write_mask_file(no_negatives / "masks" / "blank.png", ignored)
     assert "accept some negative frames" in sentences(no_negatives)
 
 

@@ -95,7 +95,19 @@ def test_of_a_single_clip_the_frames_are_the_observations():
     one_clip = compare(model(better, ["clip"] * 6), model(worse))
     frames = compare(model(better), model(worse))
     assert (one_clip.dice, one_clip.dice_p_value) == (frames.dice, frames.dice_p_value)
-    assert (one_clip.groups, frames.groups) == (1, 6)  # but they prove nothing
+    assert (one_clip.groups, frames.groups) == (1, 6)
+    (doubt,) = one_clip.doubts
+    assert "Dice: the frames are of 1 video or scene, and fewer than 6 prove nothing" in doubt
+    assert frames.doubts == []
+
+
+def test_few_clips_without_polyps_prove_nothing_about_false_alarms():
+    clips = [f"clip {number // 2}" for number in range(6)]
+    result = compare(model([0.5] * 6, clips, [1, 0]), model([0.4] * 6, clips, [1, 1]))
+    assert [doubt.partition(":")[0] for doubt in result.doubts] == [
+        "Difference of Dice",
+        "Difference of false alarms",
+    ]
 
 
 def test_frames_are_matched_by_name():

@@ -10,6 +10,7 @@ from PIL import Image
 from napari_microaunet.distillation.evaluation import evaluate, summarise
 from napari_microaunet.distillation.scores import FrameScore, score_frame
 from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.masks import write_mask_file
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.predictor import Predictor
 
@@ -97,18 +98,20 @@ def labelled_frames(model, make_frame, tmp_path):
 def test_a_model_scored_against_its_own_masks_is_perfect(model, labelled_frames):
     (labelled_frames / "images/2.png").write_bytes(b"")
     (labelled_frames / "masks/4.png").unlink()
+    write_mask_file(labelled_frames / "masks/5.png", np.full((160, 205), 255, np.uint8))
     result = evaluate(
         Predictor(model),
         open_frames(labelled_frames),
         MaskSettings.of(model.card),
     )
-    assert [frame.name for frame in result.frames] == ["0", "1", "3", "5"]
-    assert set(result.problems) == {"2", "4"}
-    assert result.summary.positives == 4
+    assert [frame.name for frame in result.frames] == ["0", "1", "3"]
+    assert set(result.problems) == {"2", "4", "5"}
+    assert "ignored throughout" in result.problems["5"]  # no frame without a polyp
+    assert (result.summary.positives, result.summary.negatives) == (3, 0)
     assert result.summary.dice.mean == result.summary.boundary_f.mean == 1
     assert result.summary.hausdorff95.mean == 0
     text = json.dumps(asdict(result))
-    assert json.loads(text)["frames"][3]["dice"] == 1
+    assert json.loads(text)["frames"][2]["dice"] == 1
 
 
 def test_frames_known_to_be_without_polyps_need_no_masks(model, labelled_frames):
@@ -167,7 +170,7 @@ def test_groups_are_what_intervals_are_over(model, labelled_frames):
     groups = {str(i): "first clip" if i < 3 else "second clip" for i in range(6)}
     result = evaluate(predictor, sequence, settings, groups=groups)
     assert [frame.group for frame in result.frames] == list(groups.values())
-    assert result.summary.groups == 2
+    assert (result.summary.positive_groups, result.summary.negative_groups) == (2, 0)
     dice = [frame.dice for frame in result.frames]
     ends = sorted((np.mean(dice[:3]), np.mean(dice[3:])))
     assert (result.summary.dice.low, result.summary.dice.high) == pytest.approx(ends)

@@ -151,6 +151,15 @@ def test_the_same_command_again_changes_nothing(done, folder: Path) -> None:
     assert "left out: Frame unlabelled/broken" in result.stderr
 
 
+def test_it_is_said_where_so_few_groups_prove_nothing(done, folder: Path) -> None:
+    out, _ = done
+    report = json.loads((out / "report.json").read_text())
+    assert report["held_out"]["difference"]["negative_groups"] < 6
+    said = CliRunner().invoke(app, command(folder, out, *FINISHED)).stdout
+    assert "Difference of false alarms" in said
+    assert "prove nothing" in " ".join(said.split())
+
+
 def test_a_recipe_is_fitted_to_its_minutes_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +254,7 @@ def test_a_terminated_command_goes_on(folder: Path, tmp_path: Path) -> None:
         (("--set", "optimiser.learning_rate=fast"), "optimiser.learning_rate"),
         (("--out", "{folder}/out", "--minutes", "7"), "differs in teacher and budget"),
         (("--out", "{folder}/few/out", "--seed", "3"), "training frames with a polyp"),
+        (("--out", "{folder}/elsewhere"), "elsewhere/model.safetensors is there already"),
     ],
 )
 def test_refusals_are_one_sentence_and_leave_nothing(
@@ -256,6 +266,8 @@ def test_refusals_are_one_sentence_and_leave_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     save_model(folder / "wide.safetensors", "microaunet", (64, 96))
+    (folder / "elsewhere").mkdir(exist_ok=True)
+    save_model(folder / "elsewhere" / "model.safetensors", "microaunet", (64, 64))
     arguments = command(folder, folder / "none", *(m.format(folder=folder) for m in more))
     if "few" in str(arguments):
         arguments[1] = str(write_frames(folder / "five", polyps=5))

@@ -207,6 +207,18 @@ def test_a_half_written_event_is_left_for_later(frames: Path, tmp_path: Path) ->
     assert [event["event"] for event in job.events()] == ["began"]
 
 
+def test_an_event_that_a_full_disk_cut_short_stands_in_nobodys_way(
+    frames: Path, tmp_path: Path
+) -> None:
+    job = FinetuneJob.new(request(frames, dataset=tmp_path / "nowhere"), tmp_path)
+    job.events_file.write_text('{"event": "began"}\n{"event": "ended", "ho')
+    job.start()
+    wait(lambda: job.state is JobState.FAILED)
+    assert FinetuneJob(job.folder).state is JobState.FAILED
+    names = [event["event"] for event in job.events()]
+    assert [names[0], names[1], names[2], names[-1]] == ["began", "queued", "began", "ended"]
+
+
 def test_one_core_is_left_to_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, spare in ((1, 1), (2, 1), (8, 7)):
         monkeypatch.setattr(jobs.os, "cpu_count", lambda cores=cores: cores)

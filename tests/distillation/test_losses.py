@@ -48,7 +48,7 @@ ON_LABELS = {
     "boundary": lambda logits, labels: boundary_loss(logits, labels, 2),
 }
 ALL = ON_LABELS | {
-    "divergence": lambda logits, labels: divergence(logits, (labels == 1).float(), 2.0),
+    "divergence": lambda logits, labels: divergence(logits, (labels == 1).float(), 2.0, labels),
 }
 
 
@@ -105,6 +105,9 @@ def test_polyps_of_any_number_are_polyps():
 # --- divergence ---------------------------------------------------------------------------
 
 
+ALL_LABELLED = torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
+
+
 def test_divergence_by_hand():
     # Teacher 9/10 and 1/2, logits 2 log 3 and 0; at temperature 2 they become 3/4 and 1/2.
     # Student logits 0 and 2 log 3 become 1/2 and 3/4.
@@ -112,18 +115,18 @@ def test_divergence_by_hand():
     logits = torch.tensor([[[[0.0, 2 * LOG3]]]])
     first = 3 / 4 * math.log(3 / 2) + 1 / 4 * math.log(1 / 2)
     second = 1 / 2 * math.log(2 / 3) + 1 / 2 * math.log(2)
-    loss = divergence(logits, teacher, 2.0)
+    loss = divergence(logits, teacher, 2.0, ALL_LABELLED[..., :2])
     assert float(loss) == pytest.approx(4 * (first + second) / 2, rel=1e-5)
 
 
 def test_divergence_vanishes_only_where_student_and_teacher_agree():
     teacher = torch.tensor([[[[0.2, 0.5, 0.9]]]])
     agreed = torch.logit(teacher).requires_grad_()
-    loss = divergence(agreed, teacher, 3.0)
+    loss = divergence(agreed, teacher, 3.0, ALL_LABELLED)
     assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
     assert gradient(loss, agreed)[0].abs().max() < 1e-6
     off = (torch.logit(teacher) + torch.tensor([1.0, -1.0, 1.0])).requires_grad_()
-    (pull,) = gradient(divergence(off, teacher, 3.0), off)
+    (pull,) = gradient(divergence(off, teacher, 3.0, ALL_LABELLED), off)
     assert (pull.sign().flatten() == torch.tensor([1, -1, 1])).all()
 
 
@@ -133,15 +136,27 @@ def test_divergence_is_learnt_from_where_labels_say_nothing():
     nothing = torch.full((2, 1, 32, 32), IGNORE, dtype=torch.uint8)
     loss = segmentation_loss(logits, nothing) + boundary_loss(logits, nothing, 3)
     assert gradient(loss, logits)[0].abs().max() == 0
-    assert (gradient(divergence(logits, soft, 2.0), logits)[0] != 0).all()
+    assert (gradient(divergence(logits, soft, 2.0, nothing), logits)[0] != 0).all()
+
+
+def test_divergence_leaves_out_what_an_annotator_ignores():
+    # The middle pixel, of which the student differs most, is ignored in a frame with a mask.
+    teacher = torch.tensor([[[[0.5, 0.99, 0.5]]]])
+    logits = torch.tensor([[[[LOG3, -5.0, 0.0]]]], requires_grad=True)
+    labels = torch.tensor([[[[0, IGNORE, 1]]]], dtype=torch.uint8)
+    loss = divergence(logits, teacher, 1.0, labels)
+    by_hand = 1 / 2 * math.log(2 / 3) + 1 / 2 * math.log(2)  # 1/2 against 3/4, and no difference
+    assert float(loss.detach()) == pytest.approx(by_hand / 2, rel=1e-5)
+    pull = gradient(loss, logits)[0].flatten()
+    assert (pull[0], pull[1]) == (pytest.approx(1 / 8), 0)
 
 
 def test_the_softening_keeps_the_size_of_gradients():
-    logits, _, soft = frames(2)
+    logits, labels, soft = frames(2)
     logits = (logits / 10).requires_grad_()
     soft = 0.45 + soft / 10
-    (cold,) = gradient(divergence(logits, soft, 1.0), logits)
-    (warm,) = gradient(divergence(logits, soft, 8.0), logits)
+    (cold,) = gradient(divergence(logits, soft, 1.0, labels), logits)
+    (warm,) = gradient(divergence(logits, soft, 8.0, labels), logits)
     assert float(warm.norm() / cold.norm()) == pytest.approx(1, abs=0.05)
 
 
@@ -149,9 +164,11 @@ def test_stored_certainty_of_the_teacher_is_within_its_rounding():
     # 8 bits cannot say more than "below 0.5 / 255": a student that says so is left in peace.
     teacher = torch.tensor([[[[0.0, 1.0]]]])
     within = torch.logit(torch.tensor([[[[0.4 / 255, 1 - 0.4 / 255]]]]))
-    assert float(divergence(within, teacher, 1.0)) < 2e-4
+    assert float(divergence(within, teacher, 1.0, ALL_LABELLED[..., :2])) < 2e-4
     doubting = torch.zeros(1, 1, 1, 2)
-    assert float(divergence(doubting, teacher, 1.0)) == pytest.approx(math.log(2), abs=0.01)
+    assert float(divergence(doubting, teacher, 1.0, ALL_LABELLED[..., :2])) == pytest.approx(
+        math.log(2), abs=0.01
+    )
 
 
 # --- the band -----------------------------------------------------------------------------
@@ -350,7 +367,7 @@ def test_half_precision_is_computed_in_full(precision):
     others = [skip.to(precision) for skip in maps((4,), (8,), 2, 100.0)]
     for loss, inputs in (
         (segmentation_loss, (logits, labels)),
-        (lambda first, second: divergence(first, second, 2.0), (logits, soft)),
+        (lambda first, second: divergence(first, second, 2.0, labels), (logits, soft)),
         (lambda first, second: boundary_loss(first, second, 2), (logits, labels)),
         (lambda first, second: feature_alignment([first], [second]), (skips[0], others[0])),
     ):

@@ -14,6 +14,7 @@ from small_training import small_recipe
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation import material
 from napari_microaunet.distillation.learner import load_teacher
+from napari_microaunet.errors import InputError
 from napari_microaunet.networks.library import find_model
 
 if TYPE_CHECKING:
@@ -82,3 +83,10 @@ def test_a_teacher_that_looks_at_every_view_sees_it_at_its_own_size(tmp_path: Pa
     first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2:]))
     assert teacher(torch.rand(1, 3, 64, 64)).logits.shape == (1, 1, 64, 64)
     assert seen == [find_model("teacher").card.input_size]
+
+
+def test_a_weight_for_frames_that_do_not_exist_is_refused(tmp_path: Path) -> None:
+    data = write_frames(tmp_path / "frames")
+    batch = {"size": 8, "source_weights": {"fames": 0.5}}
+    with pytest.raises(InputError, match=r'weighs frames of "fames".* but of frames;'):
+        gather(small_recipe(data, batch=batch), tmp_path)

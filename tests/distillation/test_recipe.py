@@ -49,7 +49,8 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
         (ENOUGH + "budget.minutes = 3", "one of minutes, epochs and steps"),
         (ENOUGH.replace("budget.steps = 3", ""), "budget"),
         (ENOUGH + 'network = "unet"', "network"),
-        (ENOUGH + "batch.negatives = 1.5", "batch.negatives"),
+        (ENOUGH + "batch.negatives = 1.0", "batch.negatives"),
+        (ENOUGH + "batch.unlabelled = 0.6\nreplay.share = 0.4", "no room for labelled frames"),
         (ENOUGH + "size.side = 128", "first is larger than side"),
         (
             ENOUGH + 'teacher = {model = "t", soft_labels = "once"}\nimitation.features = 1',

@@ -58,6 +58,16 @@ def test_frames_that_a_model_has_learned_from_are_left_out(frames, model, shy):
     assert result.first.positives + result.first.negatives == len(held_out) < 24
 
 
+def test_what_either_model_has_learned_from_counts_also_under_one_name(frames, model, shy):
+    dataset = open_dataset(frames)
+    hashes = dataset.content_hash("training"), "of another dataset"
+    first, second = (
+        Model("m", one.path, one.card.model_copy(update={"training_data": {"dataset": sha256}}))
+        for one, sha256 in zip((model, shy), hashes, strict=True)
+    )
+    assert "held-out frames of ward" in side_by_side(first, second, dataset).frames
+
+
 def test_a_dataset_that_has_grown_since_is_known_by_its_name(frames, model, shy):
     learned = {"ward": "of fewer frames"}
     taught = Model("t", model.path, model.card.model_copy(update={"training_data": learned}))

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 from shapely import Polygon
-from small_frames import write_frames
+from small_frames import SIDE, write_frames
 from small_training import RECIPE, small_recipe
 from typer.testing import CliRunner
 
@@ -30,8 +30,8 @@ from napari_microaunet.distillation.run_folder import RunFolder, load_tensors, s
 from napari_microaunet.distillation.trainer import TrainingError, train
 from napari_microaunet.distillation.watched import PICTURE
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.masks import read_mask_file
-from napari_microaunet.networks.checkpoint import load_checkpoint, read_card
+from napari_microaunet.frames.masks import read_mask_file, write_mask_file
+from napari_microaunet.networks.checkpoint import load_checkpoint, read_card, save_checkpoint
 from napari_microaunet.networks.library import find_model
 
 if TYPE_CHECKING:
@@ -284,9 +284,9 @@ def test_too_few_frames_are_refused_until_there_are_enough(tmp_path: Path) -> No
 
 
 def test_until_it_begins_a_training_can_be_asked_for_otherwise(data: Path, tmp_path: Path) -> None:
-    shares = {"size": 8, "negatives": 1.0, "unlabelled": 0.2}
-    with pytest.raises(InputError, match="no room for polyps"):
-        run(small_recipe(data, batch=shares), tmp_path / "run")
+    slip = {"size": 8, "source_weights": {"fames": 0.5}}
+    with pytest.raises(InputError, match="correct the name"):
+        run(small_recipe(data, batch=slip), tmp_path / "run")
     assert run(small_recipe(data, teacher=None, budget={"steps": 1}), tmp_path / "run").finished
 
 
@@ -382,6 +382,33 @@ def test_soft_labels_are_made_once_and_resumed_with(data: Path, tmp_path: Path) 
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("changes", ["start", "teacher", "replay"])
+def test_a_run_does_not_go_on_with_other_weights_or_replayed_frames(
+    changes: str, data: Path, tmp_path: Path
+) -> None:
+    replayed = write_frames(tmp_path / "replayed", polyps=2, negatives=0, unlabelled=0)
+    for name in ("student", "teacher"):
+        shutil.copy(find_model(name).path, tmp_path / f"{name}.safetensors")
+    recipe = small_recipe(
+        data,
+        start=str(tmp_path / "student.safetensors"),
+        teacher={"model": str(tmp_path / "teacher.safetensors")},
+        replay={"share": 0.2, "data": replayed},
+    )
+    assert not run(recipe, tmp_path / "run", after(2, tmp_path / "run")).finished
+    if changes == "replay":
+        for mask in (replayed / "masks").iterdir():
+            write_mask_file(mask, np.ones((SIDE, SIDE), np.uint8))
+    else:
+        file = tmp_path / f"{'student' if changes == 'start' else 'teacher'}.safetensors"
+        network, card = load_checkpoint(file)
+        torch.nn.init.zeros_(network.head.bias)
+        save_checkpoint(file, network, card)
+    says = {"start": "starts from", "teacher": "teaches", "replay": "replayed"}[changes]
+    with pytest.raises(InputError, match=f"cannot go on: the .* {says}"):
+        run(recipe, tmp_path / "run")
+
+
 def test_frames_are_standardised_for_the_weights_that_were_taught_so(
     data: Path, tmp_path: Path
 ) -> None:
@@ -450,15 +477,18 @@ def test_a_full_graphics_card_is_tried_with_fewer_frames_at_once(
         train(recipe, open_dataset(data), folder, device="cpu")
 
 
-def test_a_kept_encoder_stays_as_it_is_also_when_it_goes_on(data: Path, tmp_path: Path) -> None:
-    recipe = changed(small_recipe(data), {"optimiser.encoder_factor": 0})
-    start, _ = load_checkpoint(find_model("student").path)
-    recipe = recipe.model_copy(update={"start": "student"})
+@pytest.mark.parametrize(("name", "network"), [("student", "microaunet"), ("teacher", "malunet")])
+def test_a_kept_encoder_stays_as_it_is_also_when_it_goes_on(
+    name: str, network: str, data: Path, tmp_path: Path
+) -> None:
+    kept = {"optimiser.encoder_factor": 0, "network": network, "start": name}
+    recipe = changed(small_recipe(data), kept)
+    start, _ = load_checkpoint(find_model(name).path)
     assert not run(recipe, tmp_path / "run", after(3, tmp_path / "run")).finished
     assert run(recipe, tmp_path / "run").finished
-    network, _ = load_checkpoint(tmp_path / "run" / "best.safetensors")
-    before, after_it = start.state_dict(), network.state_dict()
-    encoder = {name for name in before if name.startswith("encoder.")}
+    new, _ = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    before, after_it = start.state_dict(), new.state_dict()
+    encoder = {name for name in before if name.startswith("encoder")}
     assert encoder
     assert all(torch.equal(before[name], after_it[name]) for name in encoder)
     assert any(not torch.equal(before[name], after_it[name]) for name in before.keys() - encoder)

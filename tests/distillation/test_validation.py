@@ -54,6 +54,18 @@ def test_dice_and_false_alarms_by_hand() -> None:
     assert found.score == pytest.approx((3 * 0.2 + 0.75) / 4)
 
 
+def test_specks_are_no_false_alarm_however_many() -> None:
+    # Of 64 x 64 pixels the smallest polyp has 5: two lines of 4 are none, one of 8 is.
+    side = 64
+    images = torch.zeros(3, 3, side, side, dtype=torch.uint8)
+    images[0, 0, 8, 8:12] = images[0, 0, 20, 20:24] = images[1, 0, 8, 8:16] = images[2] = 255
+    labels = torch.zeros(3, 1, side, side, dtype=torch.uint8)
+    labels[2] = 1
+    kinds = ("negative", "negative", "polyp")
+    frames = TrainingFrames(images, labels, kinds, kinds, kinds, kinds, {})
+    assert validate(RedIsPolyp(), frames, side).negatives_flagged == 0.5  # type: ignore[arg-type]
+
+
 def test_without_negatives_dice_is_the_score() -> None:
     found = looked_at(("polyp", slice(4), slice(4), NONE))
     assert found == Validation(1.0, 1.0, None, 1.0)

@@ -238,7 +238,8 @@ def test_settings_are_those_of_the_chosen_model(use):
     assert settings.changes()["optimiser.learning_rate"] == 1e-3  # the user's own stays
 
 
-def test_a_run_that_is_not_to_go_on_stops_with_the_window(use, qtbot, tmp_path, yes):
+@pytest.mark.parametrize("again", [False, True], ids=["a new one", "one gone on with"])
+def test_a_run_that_is_not_to_go_on_stops_with_the_window(use, qtbot, tmp_path, yes, again):
     frames = write_frames(tmp_path / "frames")
     used = use()
     tune = used.dock.sections["Fine-tune"]
@@ -249,8 +250,14 @@ def test_a_run_that_is_not_to_go_on_stops_with_the_window(use, qtbot, tmp_path, 
     used.wait_for_job()
     tune.start_button.click()
     qtbot.waitUntil(lambda: "left" in tune.run.status.text(), timeout=120_000)
-    used.viewer.window.remove_dock_widget("all")
     (job,) = list_jobs()
+    if again:
+        tune.run.stop_button.click()
+        qtbot.waitUntil(lambda: tune.run.state is JobState.STOPPED, timeout=30_000)
+        tune._started_here.clear()  # as in the next window
+        tune.run.stop_button.click()
+        qtbot.waitUntil(lambda: tune.run.state is JobState.RUNNING, timeout=60_000)
+    used.viewer.window.remove_dock_widget("all")
     qtbot.waitUntil(lambda: job.state is JobState.STOPPED, timeout=30_000)
     assert not job.model_file.exists()
 

@@ -89,7 +89,7 @@ def look_at(
         elif ((mask > 0) & (mask < IGNORE)).any():
             polyps[record.split] += 1
             with_polyps.add(record.group)
-        else:
+        elif (mask == 0).any():  # not ignored throughout
             negatives[record.split] += 1
         progress(index + 1, len(dataset.frames))
 

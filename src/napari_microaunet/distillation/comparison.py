@@ -60,6 +60,34 @@ class Comparison:
     groups: int
     negative_groups: int
 
+    @property
+    def doubts(self) -> list[str]:
+        """Which differences prove nothing because frames are of too few groups, in sentences."""
+        return [
+            f"Difference of {what}: {proves_nothing(groups)}"
+            for what, interval, groups in (
+                ("Dice", self.dice, self.groups),
+                ("false alarms", self.negatives_flagged, self.negative_groups),
+            )
+            if interval is not None and proves_nothing(groups)
+        ]
+
+
+def proves_nothing(groups: int) -> str:
+    """Say why a difference over so few groups proves nothing; empty where there are enough.
+
+    Parameters
+    ----------
+    groups : int
+        How many groups (videos, scenes) the frames are of.
+    """
+    if groups >= FEWEST_GROUPS:
+        return ""
+    return (
+        f"the frames are of {groups} video{'s' if groups > 1 else ''} or "
+        f"scene{'s' if groups > 1 else ''}, and fewer than {FEWEST_GROUPS} prove nothing."
+    )
+
 
 @dataclass(frozen=True)
 class FrameChange:

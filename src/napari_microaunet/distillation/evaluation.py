@@ -25,6 +25,7 @@ from napari_microaunet.distillation.thresholds import (
     overlaps_at,
 )
 from napari_microaunet.errors import InputError
+from napari_microaunet.frames.masks import IGNORE, IGNORED_THROUGHOUT
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 
@@ -65,8 +66,9 @@ class Summary:
     ----------
     positives, negatives : int
         Frames with and without a polyp in their reference mask.
-    groups : int
-        How many groups the frames come in, which is what intervals are over.
+    positive_groups, negative_groups : int
+        How many groups the frames with and without a polyp come in, which is what intervals are
+        over. Where all are of one group, intervals are over frames.
     dice, iou, hausdorff95, boundary_f : Interval or None
         Means over the positive frames; None when there is none.
     global_dice, global_iou : float or None
@@ -87,7 +89,8 @@ class Summary:
 
     positives: int
     negatives: int
-    groups: int
+    positive_groups: int
+    negative_groups: int
     dice: Interval | None
     iou: Interval | None
     hausdorff95: Interval | None
@@ -265,6 +268,9 @@ def _score_frames(
             if labels is None:
                 results[prediction.index] = f"Frame {frame.name} has no reference mask."
                 continue
+            if (labels == IGNORE).all():
+                results[prediction.index] = IGNORED_THROUGHOUT.format(frame.name)
+                continue
             score = score_frame(
                 frame.name,
                 confidence(prediction.map, settings),
@@ -298,7 +304,8 @@ def summarise(scores: Sequence[FrameScore]) -> Summary:
     return Summary(
         positives=len(positives),
         negatives=len(negatives),
-        groups=len({score.group for score in scores}),
+        positive_groups=len({score.group for score in positives}),
+        negative_groups=len({score.group for score in negatives}),
         dice=_mean("dice", positives),
         iou=_mean("iou", positives),
         hausdorff95=_mean("hausdorff95", positives),

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import torch
+
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.comparison import Comparison, FrameChange, changes, compare
@@ -31,7 +33,7 @@ from napari_microaunet.distillation.recipe import (
 from napari_microaunet.distillation.replay import replayed_dataset
 from napari_microaunet.distillation.run_folder import RunFolder, kept_recipe
 from napari_microaunet.distillation.time_box import as_fitted, fit_to_time
-from napari_microaunet.distillation.trainer import Outcome, train
+from napari_microaunet.distillation.trainer import MEMORY_FULL, Outcome, TrainingError, train
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.library import Model, find_model
@@ -39,7 +41,7 @@ from napari_microaunet.prelabel.backends import torch_device
 from napari_microaunet.prelabel.masks import MaskSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from napari_microaunet.curation.dataset import CuratedDataset
@@ -149,7 +151,8 @@ def finetune(
     Raises
     ------
     InputError
-        If the data, a model or the folder cannot be used.
+        If the data, a model or the folder cannot be used, or the folder holds a model or a report
+        from elsewhere.
     TrainingError
         If the loss stops being a number, or the graphics card's memory is full.
     """
@@ -158,7 +161,12 @@ def finetune(
     taught_by = None if teacher is None else find_model(teacher)
     recipes = _recipes(data, out, budget, old, taught_by, adapt_teacher, seed)
     recipes["student"] = changed(recipes["student"], changes)
-    model = out / "model.safetensors"
+    replayed = recipes["student"].replay.data
+    if replayed is not None:
+        whole = {"replay.data": str(replayed.absolute())}
+        recipes["student"] = changed(recipes["student"], whole)
+    model, report_file = out / "model.safetensors", out / "report.json"
+    _check_free(out, list(recipes), (model, report_file))
     settings = MaskSettings.of(old.card)
     scorer = Scorer(device, report, cancelled)
     try:
@@ -191,6 +199,8 @@ def finetune(
         )
     except CancelledError:
         return None
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(MEMORY_FULL) from error
     result = FinetuneReport(
         model,
         outcome,
@@ -198,7 +208,7 @@ def finetune(
         _before_and_after(known, remembered),
         after.problems | remembered.problems,
     )
-    with replacing(out / "report.json") as file:
+    with replacing(report_file) as file:
         file.write(as_json(result).encode())
     return result
 
@@ -206,6 +216,18 @@ def finetune(
 def as_json(report: FinetuneReport) -> str:
     """Return a report as JSON."""
     return json.dumps(asdict(report), indent=1, default=str)
+
+
+def _check_free(out: Path, runs: Sequence[str], files: Sequence[Path]) -> None:
+    """Refuse to write over what no fine-tuning in this folder has made."""
+    if any(kept_recipe(out / run) is not None for run in runs):
+        return
+    for file in files:
+        if file.exists():
+            raise InputError(
+                f"{file} is there already, and not from a fine-tuning in this folder; choose "
+                "another folder for the new model."
+            )
 
 
 def _recipes(
@@ -221,10 +243,11 @@ def _recipes(
     if teacher is None:
         return {"student": _recipe(data, start, None, budget, seed)}
     if not adapt_teacher:
-        taught_by = Teacher(model=str(teacher.path), soft_labels="once")
+        taught_by = Teacher(model=str(teacher.path.absolute()), soft_labels="once")
         return {"student": _recipe(data, start, taught_by, budget, seed)}
     first, second = _share(budget, _TEACHER_SHARE), _share(budget, 1 - _TEACHER_SHARE)
-    taught_by = Teacher(model=str(out / "teacher" / "best.safetensors"), soft_labels="once")
+    adapted = (out / "teacher" / "best.safetensors").absolute()
+    taught_by = Teacher(model=str(adapted), soft_labels="once")
     return {
         "teacher": _recipe(data, teacher, None, first, seed),
         "student": _recipe(data, start, taught_by, second, seed),
@@ -244,7 +267,7 @@ def _recipe(data: Path, start: Model, teacher: Teacher | None, budget: Budget, s
             update={
                 "title": f"{start.card.name}, fine-tuned"[:100],
                 "data": data.absolute(),
-                "start": str(start.path),
+                "start": str(start.path.absolute()),
                 "teacher": teacher,
                 "budget": budget,
                 "seed": seed,

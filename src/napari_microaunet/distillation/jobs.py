@@ -234,8 +234,12 @@ class FinetuneJob:
 
     def _start(self) -> None:
         self.stop_file.unlink(missing_ok=True)
-        with self.events_file.open("a", encoding="utf-8") as events:
-            events.write(json.dumps({"event": "queued"}) + "\n")
+        with self.events_file.open("a+b") as events:
+            # After a line that a full disk cut short, on one of its own.
+            whole = events.tell() == 0 or self.events_file.read_bytes().endswith(b"\n")
+            events.write(
+                (b"" if whole else b"\n") + json.dumps({"event": "queued"}).encode() + b"\n"
+            )
         # In a session of its own: neither Ctrl-C nor a closed terminal reaches it.
         with self.errors_file.open("ab") as errors:
             self._started = subprocess.Popen(  # noqa: S603 - our own module, and a path
@@ -283,7 +287,8 @@ class FinetuneJob:
                     self._read_to += len(line)
                     # Only these are parsed: a night's training tells of every second.
                     if line.startswith(_TURNS):
-                        self._last = json.loads(line)
+                        with suppress(ValueError):  # a full disk cut the line before it short
+                            self._last = json.loads(line)
         return self._last
 
     def events(self, start: int = 0) -> Iterator[Event]:

@@ -117,7 +117,8 @@ class Learner(nn.Module):
         self.normalised = normalised
         if keep_encoder:
             # Not in training mode either: its batch norms' averages stay with its weights.
-            normalised.network.encoder.eval().requires_grad_(False)
+            for part in normalised.network.encoder_parts:
+                part.eval().requires_grad_(False)
         self.adapters = (
             None
             if teacher_widths is None
@@ -203,7 +204,8 @@ def load_teacher(recipe: Recipe) -> tuple[ModelCard, SegmentationNetwork] | None
 def parameter_groups(learner: Learner, recipe: Recipe) -> list[dict[str, Any]]:
     """Give the encoder a learning rate of its own; ``peak`` is the rate at its highest."""
     rate = recipe.optimiser.learning_rate
-    encoder = set(learner.normalised.network.encoder.parameters())
+    parts = learner.normalised.network.encoder_parts
+    encoder = {parameter for part in parts for parameter in part.parameters()}
     others = [parameter for parameter in learner.parameters() if parameter not in encoder]
     return [
         {

@@ -65,13 +65,15 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     )
 
 
-def divergence(logits: Tensor, teacher_probabilities: Tensor, temperature: float) -> Tensor:
+def divergence(
+    logits: Tensor, teacher_probabilities: Tensor, temperature: float, labels: Tensor
+) -> Tensor:
     """Kullback-Leibler divergence of the student's probabilities from the teacher's.
 
     Each pixel is a Bernoulli variable. Both logits are divided by the temperature, and the
     result is multiplied by its square, so that gradients keep their size (Hinton et al. 2015,
-    arXiv 1503.02531, section 2). Labels play no part: pixels to ignore and frames without a
-    mask count as well.
+    arXiv 1503.02531, section 2). Pixels to ignore are left out; a frame without a mask, in which
+    all are, counts whole.
 
     Parameters
     ----------
@@ -82,6 +84,8 @@ def divergence(logits: Tensor, teacher_probabilities: Tensor, temperature: float
         of a step from the end.
     temperature : float
         1 or more.
+    labels : uint8 tensor, shape (batch, 1, height, width)
+        255 ignore; nothing else in them matters.
 
     Returns
     -------
@@ -90,9 +94,13 @@ def divergence(logits: Tensor, teacher_probabilities: Tensor, temperature: float
     """
     teacher_logits = torch.logit(teacher_probabilities.float(), eps=_LEAST_PROBABILITY)
     softened = torch.sigmoid(teacher_logits / temperature)
-    cross_entropy = F.binary_cross_entropy_with_logits(logits.float() / temperature, softened)
-    entropy = F.binary_cross_entropy_with_logits(teacher_logits / temperature, softened)
-    return temperature**2 * (cross_entropy - entropy)
+    cross_entropy, entropy = (
+        F.binary_cross_entropy_with_logits(of / temperature, softened, reduction="none")
+        for of in (logits.float(), teacher_logits)
+    )
+    ignored = labels == IGNORE
+    counted = ~ignored | ignored.flatten(1).all(dim=1).view(-1, 1, 1, 1)
+    return temperature**2 * _mean_over_pixels(cross_entropy - entropy, counted).mean()
 
 
 def boundary_loss(logits: Tensor, labels: Tensor, width: int) -> Tensor:
@@ -181,7 +189,8 @@ def feature_alignment(student_skips: Sequence[Tensor], teacher_skips: Sequence[T
     Each map of each frame is first brought to mean 0 and variance 1 over all its channels and
     pixels, and the distance halved: it is 1 minus their correlation, 1 for unrelated features
     of whatever scale and 0 for equal ones. The distance of normalised features is that of
-    Zagoruyko and Komodakis 2017 (arXiv 1612.03928, section 3.1).
+    Zagoruyko and Komodakis 2017 (arXiv 1612.03928, section 3.1). Labels play no part: features
+    are of whole frames, pixels to ignore among them.
 
     Parameters
     ----------

@@ -12,9 +12,10 @@ from napari_microaunet.distillation.replay import load_replayed
 from napari_microaunet.distillation.soft_labels import pseudo_labels, soft_labels
 from napari_microaunet.distillation.training_frames import Batches, load_split
 from napari_microaunet.distillation.views import Views
+from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -40,6 +41,8 @@ class Material:
         Where it looks at every view; soft labels that it gave once come with the views.
     held_out : TrainingFrames
         Labelled validation frames.
+    replayed_sha256 : str
+        Hash of the replayed frames; empty where there are none.
     own, replayed, unused : int
         Frames that are learned from: of the dataset, and of older ones; and frames of the dataset
         that nobody looks at, because their group is held out and they have no mask.
@@ -50,6 +53,7 @@ class Material:
     views: Views
     teacher: Normalised | None
     held_out: TrainingFrames
+    replayed_sha256: str
     own: int
     replayed: int
     unused: int
@@ -91,7 +95,8 @@ def gather_material(
     Raises
     ------
     InputError
-        If there are too few frames, or those to be replayed cannot be used.
+        If there are too few frames, those to be replayed cannot be used, or the recipe weighs a
+        source that none is of.
     CancelledError
         If `cancelled` says so.
     """
@@ -103,9 +108,14 @@ def gather_material(
         cancelled=cancelled,
         most_unlabelled=batch.most_unlabelled if recipe.teacher else 0,
     )
+    number, replayed_sha256 = len(own), ""
     frames = own
     if recipe.replay.share > 0:
-        frames = own.joined(load_replayed(recipe.replay, dataset, recipe.size.read_at, cancelled))
+        replayed = load_replayed(recipe.replay, dataset, recipe.size.read_at, cancelled)
+        replayed_sha256 = replayed.sha256
+        frames = own.joined(replayed)
+    del own  # of which there is a copy by now
+    _check_sources(batch.source_weights, dataset, frames)
     looking_on, soft = _labels_of(
         recipe, teacher, frames, fabric, cache, telling(report, "soft labels"), cancelled
     )
@@ -137,11 +147,26 @@ def gather_material(
         views,
         looking_on,
         held_out,
-        len(own),
-        len(frames) - len(own),
+        replayed_sha256,
+        number,
+        len(frames) - number,
         sum(frame.split != "training" and not frame.labelled for frame in dataset.frames),
         frames.problems | held_out.problems,
     )
+
+
+def _check_sources(
+    weighed: Mapping[str, float], dataset: CuratedDataset, frames: TrainingFrames
+) -> None:
+    """Refuse a weight for a source that does not exist, most likely a slip of the pen."""
+    sources = {frame.source for frame in dataset.frames} | set(frames.sources)
+    for source in weighed:
+        if source not in sources:
+            raise InputError(
+                f'The recipe weighs frames of "{source}" (batch.source_weights), and '
+                f"{dataset.path} has none of them, but of {', '.join(sorted(sources))}; correct "
+                "the name."
+            )
 
 
 def _labels_of(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_microaunet.distillation.evaluation import Evaluation, Summary, evaluate
 from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.networks.checkpoint import (
     FIGURES,
     INTERVAL_HIGH,
@@ -155,7 +157,7 @@ def write_model(
         update={
             "threshold": settings.threshold,
             "least_peak": settings.least_peak,
-            "training_data": {dataset.name: dataset.content_hash("training")},
+            "training_data": card.training_data | {dataset.name: dataset.content_hash("training")},
             "metrics": card_metrics(dataset.name, scores.summary),
             "recipe": _without_folders(json.loads(run.recipe_file.read_bytes())),
             "description": f"{outcome.steps} steps in {outcome.minutes:.0f} minutes; figures are "
@@ -193,8 +195,20 @@ def card_metrics(title: str, summary: Summary) -> dict[str, float]:
 def held_out_indices(dataset: CuratedDataset) -> list[int]:
     """Return the labelled frames of the test split, of the validation split if it has no polyps."""
     test = dataset.indices("test", labelled=True)
-    shows_polyps = any(not dataset.frames[index].negative for index in test)
-    return test if shows_polyps else dataset.indices("validation", labelled=True)
+    return (
+        test
+        if any(_shows_polyp(dataset, index) for index in test)
+        else dataset.indices("validation", labelled=True)
+    )
+
+
+def _shows_polyp(dataset: CuratedDataset, index: int) -> bool:
+    """Tell whether a labelled frame's mask, where it can be read, holds a polyp."""
+    try:
+        mask = dataset.mask(index)
+    except InputError:
+        return False
+    return mask is not None and bool(((mask > 0) & (mask != IGNORE)).any())
 
 
 def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def weighted_losses(
         to_probabilities = 1.0  # nothing to move from
     if teacher_probabilities is not None and stage.divergence and to_probabilities > 0:
         terms["divergence"] = (stage.divergence * to_probabilities) * divergence(
-            student.logits, teacher_probabilities, recipe.imitation.temperature
+            student.logits, teacher_probabilities, recipe.imitation.temperature, labels
         )
     if teacher_skips is not None and student.skips is not None and to_features > 0:
         weight = recipe.imitation.features * to_features

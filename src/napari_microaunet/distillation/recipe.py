@@ -47,12 +47,14 @@ class BatchSettings(_Section):
         Frames per step.
     chunk : int
         Most frames that go through the network at once; a larger step is computed in equal
-        parts, and each process takes its share of them. Batch norms see one part at a time.
+        parts, and each process takes its share of them. Batch norms see one part at a time, and
+        every part weighs the same: fewer frames at once weigh polyps and frames without a mask a
+        little more, where a part has fewer of the others.
     echo : int
         How often each augmented view is used (see `Views`): a tiny network takes steps faster
         than a processor makes views.
     negatives : float
-        Share of negative frames among those with a mask, in [0, 1]; one that the teacher gives
+        Share of negative frames among those with a mask, in [0, 1); one that the teacher gives
         (`Teacher.pseudo_labels`) counts. So frames without a mask do not take the place of polyps
         alone: a network that sees fewer polyps with each negative frame overlooks more.
     unlabelled : float
@@ -67,7 +69,7 @@ class BatchSettings(_Section):
     size: Annotated[int, Field(ge=1, le=4096)] = 16
     chunk: Annotated[int, Field(ge=1)] = 4096
     echo: Annotated[int, Field(ge=1, le=16)] = 1
-    negatives: Share = 0.3
+    negatives: Annotated[float, Field(ge=0, lt=1)] = 0.3
     unlabelled: Share = 0.15
     most_unlabelled: Annotated[int, Field(ge=0)] = 1000
     source_weights: dict[str, Weight] = {}
@@ -82,7 +84,8 @@ class Replay(_Section):
         Of the frames in every batch, in [0, 1).
     data : Path, optional
         A curated dataset, or another folder with masks, whose training split is replayed, relative
-        to the recipe's file; rendered frames that come with the package by default.
+        to the recipe's file; rendered frames that come with the package by default. Files that are
+        held out in the dataset at hand are not replayed; frames that only resemble them are.
     """
 
     share: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -321,6 +324,15 @@ class Recipe(_Section):
     imitation: ImitationStage = ImitationStage()
     preference: PreferenceStage = PreferenceStage()
     validation: ValidationSettings = ValidationSettings()
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        if self.batch.unlabelled + self.replay.share >= 1:
+            raise ValueError(
+                "batch.unlabelled and replay.share leave no room for labelled frames in a batch; "
+                "choose shares that add up to less than 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _features_need_views(self) -> Self:

@@ -12,9 +12,9 @@
     └── curves.png             losses and validation scores
     soft_labels-HASH.safetensors   beside it: the teacher's labels, shared by runs of one folder
 
-Nothing is written before the first step is about to be taken, so that what is refused until then
-can be corrected and tried again. Every file is written whole beside its target and moved into
-place, but for a line that is added to the metrics.
+Nothing but the teacher's labels is written before the first step is about to be taken, so that
+what is refused until then can be corrected and tried again. Every file is written whole beside
+its target and moved into place, but for a line that is added to the metrics.
 """
 
 from __future__ import annotations

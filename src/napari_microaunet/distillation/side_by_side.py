@@ -114,8 +114,10 @@ def side_by_side(
 
 def _frames_to_score(first: Model, second: Model, dataset: CuratedDataset) -> tuple[list[int], str]:
     """Choose frames, and say in a word which they are."""
-    known = first.card.training_data | second.card.training_data
-    learned_from = dataset.name in known or dataset.content_hash("training") in known.values()
+    cards = first.card, second.card
+    names = {name for card in cards for name in card.training_data}
+    hashes = {sha256 for card in cards for sha256 in card.training_data.values()}
+    learned_from = dataset.name in names or dataset.content_hash("training") in hashes
     if learned_from or (dataset.path / MANIFEST_NAME).is_file():
         indices, kind = held_out_indices(dataset), "held-out"
     else:

@@ -165,6 +165,8 @@ def measure(
 ) -> float:
     """Measure how long a step takes here, in seconds.
 
+    That of a step with new views, without a teacher that looks at them and without validations.
+
     Parameters
     ----------
     recipe : Recipe

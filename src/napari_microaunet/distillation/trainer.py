@@ -7,6 +7,7 @@ the step's number alone.
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections import defaultdict
@@ -34,6 +35,7 @@ from napari_microaunet.distillation.processes import count_chunks, start_fabric
 from napari_microaunet.distillation.training_state import Facts, load_state, save_state
 from napari_microaunet.distillation.validation import Validation, validate
 from napari_microaunet.distillation.watched import WatchedFrames
+from napari_microaunet.distillation.work_clock import WorkClock
 from napari_microaunet.errors import InputError
 from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
 
@@ -47,6 +49,10 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.recipe import Recipe
     from napari_microaunet.distillation.run_folder import RunFolder
 
+MEMORY_FULL = (
+    "The memory of the graphics card is full: close other programs that use it, choose a smaller "
+    "batch.chunk in the recipe, or train on the CPU."
+)
 _SAVE_EVERY = 60.0  # seconds
 _METRICS_LINES = 200  # lines about steps in the course of a budget
 
@@ -67,7 +73,7 @@ class Outcome:
     steps : int
         Steps taken, over all resumptions.
     minutes : float
-        Time in the training loop, over all resumptions.
+        Time in the training loop, over all resumptions, as `WorkClock` counts it.
     best : Validation or None
         The best validation, whose weights are in the run folder's ``best.safetensors``; a
         finished training has one.
@@ -111,7 +117,8 @@ def train(
     ------
     InputError
         If the device is missing, there are too few frames, start or teacher cannot be used,
-        another process is training in the same folder, or frames have changed since the run began.
+        another process is training in the same folder, or frames, start or teacher have changed
+        since the run began.
     TrainingError
         If the loss stops being a number, or the graphics card's memory is too small for one frame
         at a time; for fewer frames at once it goes on from its last state, and says so.
@@ -127,6 +134,7 @@ def train(
                 except torch.OutOfMemoryError as error:
                     recipe = _with_smaller_chunks(recipe, fabric, error)
                 # Out of the handler, which keeps everything alive that filled the memory.
+                gc.collect()
                 torch.cuda.empty_cache()
                 report({"event": "out of memory", "chunk": recipe.batch.chunk})
     except CancelledError:
@@ -147,10 +155,7 @@ def _with_smaller_chunks(recipe: Recipe, fabric: Fabric, error: Exception) -> Re
     """Have half as many frames go through the network at once."""
     chunk = min(recipe.batch.chunk, recipe.batch.size) // 2
     if chunk < 1 or fabric.world_size > 1:
-        raise TrainingError(
-            "The memory of the graphics card is full: close other programs that use it, choose a "
-            "smaller batch.chunk in the recipe, or train on the CPU."
-        ) from error
+        raise TrainingError(MEMORY_FULL) from error
     batch = recipe.batch.model_copy(update={"chunk": chunk})
     return recipe.model_copy(update={"batch": batch})
 
@@ -176,16 +181,22 @@ class _Training:
         self.chunks = count_chunks(recipe.batch, fabric.world_size)
         torch.manual_seed(recipe.seed)
         self.parent, network = load_start(recipe)
+        taught_by = load_teacher(recipe)
         self.material = gather_material(
             recipe,
             dataset,
-            load_teacher(recipe),
+            taught_by,
             fabric,
             run.path.parent,
             chunks=self.chunks,
             report=self.report,
             cancelled=cancelled,
         )
+        self.made_from = {
+            "the model that it starts from": self.parent.sha256,
+            "the model that teaches": "" if taught_by is None else taught_by[0].sha256,
+            "the frames that are replayed": self.material.replayed_sha256,
+        }
         self.held_out = self.material.held_out.spread(recipe.validation.frames)
         self.watched = WatchedFrames(self.material.held_out, self.parent, recipe.size.side)
         contrasted = recipe.imitation.share < 1 and recipe.preference.contrast > 0
@@ -210,7 +221,7 @@ class _Training:
         )
 
         self.step = 0
-        self.spent = 0.0  # seconds of earlier starts
+        self.clock = WorkClock()
         self.validated = 0
         self.since_best = 0
         self.best: Validation | None = None
@@ -221,13 +232,17 @@ class _Training:
             run.begin(dataset.manifest)
             self.watched.write_pictures(run.watched_file)
             run.forget_metrics_after(self.step)
-        self.started = self.saved = time.monotonic()
+        self.saved = time.monotonic()
         self.told = -math.inf  # the first step is told, however quick the run is
 
     # --- the loop -------------------------------------------------------------------------
 
     def run_to_end(self) -> Outcome:
         """Take steps until the budget is used up, the patience ends, or it is cancelled."""
+        with self.clock:
+            return self._run_to_end()
+
+    def _run_to_end(self) -> Outcome:
         self.report(
             {
                 "event": "watching",
@@ -262,12 +277,9 @@ class _Training:
             except CancelledError:
                 break
         self._save()
-        outcome = Outcome(finished, self.step, self._seconds() / 60, self.best)
+        outcome = Outcome(finished, self.step, self.clock.seconds() / 60, self.best)
         self.report({"event": "finished" if finished else "cancelled", "step": self.step})
         return outcome
-
-    def _seconds(self) -> float:
-        return self.spent + time.monotonic() - self.started
 
     def _progress(self) -> float:
         """Share of the budget that is used up, the same in all processes."""
@@ -277,7 +289,7 @@ class _Training:
         if budget.epochs is not None:
             return self.step * self.recipe.batch.size / (budget.epochs * self.material.own)
         assert budget.minutes is not None  # noqa: S101 - one of the three is set
-        return float(self.fabric.broadcast(self._seconds() / (budget.minutes * 60)))
+        return float(self.fabric.broadcast(self.clock.seconds() / (budget.minutes * 60)))
 
     def _take_step(self, progress: float) -> None:
         settings = self.recipe.optimiser
@@ -352,7 +364,7 @@ class _Training:
             "progress": progress,
             "stage": stage_at(self.recipe, progress),
             "side": side,
-            "minutes": self._seconds() / 60,
+            "minutes": self.clock.seconds() / 60,
             "learning_rate": self.optimiser.param_groups[-1]["lr"],
         }
         now = time.monotonic()
@@ -399,7 +411,7 @@ class _Training:
             "event": "validation",
             "step": self.step,
             "progress": progress,
-            "minutes": self._seconds() / 60,
+            "minutes": self.clock.seconds() / 60,
             "best": self.since_best == 0,
             **asdict(found),
         }
@@ -423,6 +435,7 @@ class _Training:
             standardise=self.parent.standardise,
             augment=self.parent.augment,
             parent=self.parent.sha256,
+            training_data=self.parent.training_data,
             licence=self.parent.licence,
             description=f"Weights of step {self.step}, not finished.",
         )
@@ -441,18 +454,26 @@ class _Training:
             self.optimiser,
             Facts(
                 step=self.step,
-                seconds=self._seconds(),
+                seconds=self.clock.seconds(),
                 validated=self.validated,
                 since_best=self.since_best,
                 best=self.best,
                 losses=self.losses,
+                made_from=self.made_from,
             ),
         )
 
     def _resume(self) -> None:
         facts = load_state(self.run.state_file, self.learner.module, self.averaged, self.optimiser)
+        for what, sha256 in facts.made_from.items():
+            if self.made_from[what] != sha256:
+                raise InputError(
+                    f"{self.run.path} cannot go on: {what}, by the recipe in it, is another than "
+                    "when the training began. Put the former files back, or start a new training "
+                    "in another folder."
+                )
         self.step = facts.step
-        self.spent = facts.seconds
+        self.clock = WorkClock(facts.seconds)
         self.losses.update(facts.losses)
         if facts.best is not None and not self.run.best_file.is_file():
             return  # the present weights are validated again at once, and are the best

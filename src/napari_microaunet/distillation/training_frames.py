@@ -21,7 +21,7 @@ from napari_microaunet.distillation.advice import (
     MINIMUM_VALIDATION_POLYPS,
 )
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.masks import IGNORE
+from napari_microaunet.frames.masks import IGNORE, IGNORED_THROUGHOUT
 from napari_microaunet.frames.sequence import spread
 
 if TYPE_CHECKING:
@@ -55,11 +55,12 @@ class TrainingFrames:
     names, groups, sources : tuple of str
         Of each frame, as in its `FrameRecord`.
     kinds : tuple of {"polyp", "negative", "unlabelled", "replayed"}
-        Whether a frame's mask shows a polyp, or none, or says nothing: it is missing, ignores
-        every pixel, or shows a polyp that is too small to be seen at this size. Replayed frames
-        are those of another dataset, which the model knew before.
+        Whether a frame's mask shows a polyp, or none, or says nothing: it is missing, or shows a
+        polyp that is too small to be seen at this size. Replayed frames are those of another
+        dataset, which the model knew before.
     problems : dict of str to str
-        Frames that could not be read and are left out, by name, and why.
+        Frames that are left out, by name, and why: they could not be read, or every pixel of
+        them is to be ignored.
     """
 
     images: Tensor
@@ -75,7 +76,7 @@ class TrainingFrames:
 
     @property
     def negatives(self) -> Tensor:
-        """Which frames are known to show no polyp, bool tensor of shape (n,)."""
+        """Which frames are of the kind "negative", bool tensor of shape (n,)."""
         return torch.tensor([kind == "negative" for kind in self.kinds], dtype=torch.bool)
 
     @cached_property
@@ -114,7 +115,7 @@ class TrainingFrames:
         Returns
         -------
         TrainingFrames
-            Without the frames that cannot be read; they are in its `problems`.
+            Without the frames that cannot be used; they are in its `problems`.
 
         Raises
         ------
@@ -160,7 +161,15 @@ class TrainingFrames:
         )
 
     def joined(self, others: TrainingFrames) -> Self:
-        """Return these frames and then others of the same size."""
+        """Return copies of these frames and then of others of the same size.
+
+        Raises
+        ------
+        InputError
+            If the copies do not fit into memory.
+        """
+        pixels = (of for frames in (self, others) for of in (frames.images, frames.labels))
+        _check_memory(sum(of.numel() for of in pixels))
         return replace(
             self,
             images=torch.cat([self.images, others.images]),
@@ -411,8 +420,10 @@ def _read(dataset: CuratedDataset, index: int, side: int) -> _Loaded | str:
     # One by one, so that no pixel between polyp and ignored ones becomes something else.
     labels = (_resize(_picture(polyp), field, side) > 127).astype(np.uint8)
     labels[_resize(_picture(ignored), field, side) > 127] = IGNORE
+    if ignored.all():
+        return IGNORED_THROUGHOUT.format(dataset.frames[index].name)
     if not polyp.any():
-        return _Loaded(image, labels, "unlabelled" if ignored.all() else "negative")
+        return _Loaded(image, labels, "negative")
     if (labels == 1).any():
         return _Loaded(image, labels, "polyp")
     return _Loaded(image, np.full((side, side), IGNORE, np.uint8), "unlabelled")

@@ -33,6 +33,10 @@ class Facts(BaseModel):
         The best one.
     losses : dict of str to list of float
         Those since the last line of metrics.
+    made_from : dict of str to str
+        Hashes of what the dataset's manifest says nothing of: the weights that it starts from,
+        the teacher's, and the replayed frames. What an older version did not write down is not
+        there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +47,7 @@ class Facts(BaseModel):
     since_best: int
     best: Validation | None
     losses: dict[str, list[float]]
+    made_from: dict[str, str] = {}
 
 
 def save_state(

@@ -6,7 +6,9 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
 from napari_microaunet.frames.masks import IGNORE
@@ -14,6 +16,8 @@ from napari_microaunet.prelabel.masks import MaskSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from napari_microaunet.distillation.learner import Normalised
     from napari_microaunet.distillation.training_frames import TrainingFrames
@@ -33,7 +37,7 @@ class Validation:
     positives_found : float
         Share of positive frames where the mask meets the reference.
     negatives_flagged : float or None
-        Share of negative frames where something of at least the smallest area is marked; None
+        Share of negative frames where a region of at least the smallest area is marked; None
         where there are no negative frames.
     score : float
         What the best weights are chosen by: Dice, and the share of negative frames left alone
@@ -97,8 +101,17 @@ def validate(
         )
         dice += overlap[positive].tolist()
         found += (both > 0)[positive].tolist()
-        flagged += (marked.sum(1) >= smallest)[negative].tolist()
+        flagged += [
+            _holds(of_frame.reshape(side, side), smallest)
+            for of_frame in marked[negative].cpu().numpy()
+        ]
     mean = sum(dice) / len(dice)
     alarms = sum(flagged) / len(flagged) if flagged else None
     score = mean if alarms is None else (_DICE_COUNTS * mean + 1 - alarms) / (_DICE_COUNTS + 1)
     return Validation(mean, sum(found) / len(found), alarms, score)
+
+
+def _holds(marked: NDArray[np.bool_], smallest: float) -> bool:
+    """Tell whether a connected region of a mask has so many pixels."""
+    regions, count = ndimage.label(marked, np.ones((3, 3)))
+    return count > 0 and bool(np.bincount(regions.ravel())[1:].max() >= smallest)

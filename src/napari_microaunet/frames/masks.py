@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IGNORE = 255
+# Why such a frame, by its name, neither teaches nor judges.
+IGNORED_THROUGHOUT = "Frame {} is to be ignored throughout: its mask says nothing."
 
 # A label image holds few polyps with low numbers; a drawn mask that was scaled or smoothed
 # holds many values, some of them bright.

@@ -93,7 +93,8 @@ class ModelCard(BaseModel):
     description : str
         What the model is, how it was trained and what it is bad at.
     training_data : dict of str to str
-        Data sets by name, each with a hash of the list of frames used.
+        Data sets by name, each with a hash of the list of frames used: this training's, and those
+        of the weights that it started from.
     metrics : dict of str to float
         Figures measured on validation frames, with the ends of their intervals; `figures`
         brings these together.

@@ -167,6 +167,11 @@ class MALUNet(SegmentationNetwork):
         )
         self.head = nn.Conv2d(first, 1, 1)
 
+    @property
+    def encoder_parts(self) -> tuple[nn.Module, ...]:
+        """All modules that only `encode` uses."""
+        return (self.encoder, self.encoder_norms)
+
     def encode(self, frames: Tensor) -> list[Tensor]:
         """Return the five skips (1/2 to 1/32 of the input's size) and the deepest features."""
         features = []

@@ -53,6 +53,11 @@ class SegmentationNetwork(nn.Module):
         first, second, third, fourth, fifth, sixth = widths
         self.widths = first, second, third, fourth, fifth, sixth
 
+    @property
+    def encoder_parts(self) -> tuple[nn.Module, ...]:
+        """All modules that only `encode` uses."""
+        return (self.encoder,)
+
     def encode(self, frames: Tensor) -> list[Tensor]:
         """Return the skips at 1/2 to 1/32 of the input's size; deeper features may follow."""
         raise NotImplementedError

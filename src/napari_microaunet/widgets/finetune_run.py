@@ -42,11 +42,14 @@ class FinetuneRun(QWidget):
         This frame of the dataset is to be shown.
     discarded : Signal()
         The run on show is to be deleted.
+    gone_on : Signal(FinetuneJob)
+        A run that had stopped was started again.
     """
 
     changed = Signal()
     frame_wanted = Signal(str)
     discarded = Signal()
+    gone_on = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,6 +242,7 @@ class FinetuneRun(QWidget):
                 show_error(str(error))
                 return
             self.state = None
+            self.gone_on.emit(job)
         self._timer.start(_LOOK_MS)
 
     def _stop_by_force(self) -> None:

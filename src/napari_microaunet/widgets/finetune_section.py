@@ -69,6 +69,7 @@ class FinetuneSection(QWidget):
         self.run.changed.connect(self._on_run)
         self.run.frame_wanted.connect(self._show_frame)
         self.run.discarded.connect(self.discard)
+        self.run.gone_on.connect(self._started_here.append)
         self.give_way = GiveWay(bench)
         self.result = FinetuneResult()
         self.result.promoted.connect(self.promote)

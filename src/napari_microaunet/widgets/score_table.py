@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
 )
 
-from napari_microaunet.distillation.comparison import FEWEST_GROUPS
+from napari_microaunet.distillation.comparison import proves_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,13 +136,9 @@ def in_doubt(difference: Part) -> str:
     difference : dict
         Of `Comparison`.
     """
-    dice, groups = difference["dice"], difference["groups"]
-    if groups < FEWEST_GROUPS:
-        return (
-            f"the frames are of {groups} videos or scenes, and fewer than {FEWEST_GROUPS} prove "
-            "nothing."
-        )
-    return f"anything from {dice['low']:+.3f} to {dice['high']:+.3f} is possible."
+    dice = difference["dice"]
+    possible = f"anything from {dice['low']:+.3f} to {dice['high']:+.3f} is possible."
+    return proves_nothing(difference["groups"]) or possible
 
 
 def clear_sign(difference: Part | None, groups: int) -> int:
@@ -155,6 +151,6 @@ def clear_sign(difference: Part | None, groups: int) -> int:
     groups : int
         How many videos or scenes it is over; of fewer than `FEWEST_GROUPS` none leaves no doubt.
     """
-    if difference is None or groups < FEWEST_GROUPS:
+    if difference is None or proves_nothing(groups):
         return 0
     return int(difference["low"] > 0) - int(difference["high"] < 0)
