@@ -49,7 +49,7 @@ weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED
 
 $(BUNDLED)/student.safetensors: $(RUNS)/student-standardised/model.safetensors
 $(BUNDLED)/teacher.safetensors: $(RUNS)/malunet-gently/model.safetensors
-$(BUNDLED)/expert.safetensors: $(RUNS)/expert-lite2-gently/model.safetensors
+$(BUNDLED)/expert.safetensors: $(RUNS)/expert-lite2-again/model.safetensors
 $(BUNDLED)/%.safetensors:
 	$(BIN)/python training/bundle.py "$(DATA)" $*
 
@@ -72,6 +72,7 @@ $(RUNS)/expert-gently/model.safetensors: | $(RUNS)/expert-average/model.safetens
 $(RUNS)/expert-lite2/model.safetensors: | $(IMAGENET) $(RUNS)/expert-gently/model.safetensors
 $(RUNS)/expert-lite2-gently/model.safetensors: \
 	| $(RUNS)/expert-lite2/model.safetensors $(RUNS)/expert-gently/model.safetensors
+$(RUNS)/expert-lite2-again/model.safetensors: | $(RUNS)/expert-lite2-gently/model.safetensors
 $(RUNS)/expert/model.safetensors: | $(IMAGENET)
 $(RUNS)/%/model.safetensors: training/recipes/%.toml | $(DATASET)
 	$(BIN)/microaunet train $< --out $(@D)

@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 RUNS = {
     "student": "student-standardised",
     "teacher": "malunet-gently",
-    "expert": "expert-lite2-gently",
+    "expert": "expert-lite2-again",
 }
 TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher", "expert": "Expert"}
 AUGMENT = ("expert",)  # those of whom quality is asked, not speed
