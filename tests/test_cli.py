@@ -233,13 +233,16 @@ def test_evaluate_scores_the_held_out_frames_of_a_curated_dataset(microaunet, tm
     scored = json.loads(file.read_text())["frames"]
     assert {frame["name"] for frame in scored} == held_out
     assert {frame["group"] for frame in scored} == {"validation"}
+    code, _, stderr = microaunet("evaluate", "--data", data, "--scheduler", "tcp://nobody:1")
+    assert code == 2
+    assert "leave --scheduler out" in stderr
 
 
 def test_evaluate_says_where_so_few_frames_prove_nothing(microaunet, tmp_path):
     data, names = write_frames(tmp_path / "ward", polyps=8), tmp_path / "names.txt"
     command = ["evaluate", "--data", data, "--compare", "teacher", "--frames-from", names]
     for frames, proves in ((5, False), (8, True)):
-        names.write_text("".join(f"images/{number}\n" for number in range(frames)))
+        names.write_text("".join(f"{number}\n" for number in range(frames)))
         code, stdout, _ = microaunet(*command)
         assert code == 0
         assert ("Wilcoxon" in stdout) == proves

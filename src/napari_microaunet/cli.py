@@ -210,6 +210,10 @@ def evaluate(
 
     chosen = [find_model(name) for name in (model, compare) if name is not None]
     judges = _judges(data, frames_from, no_polyps)
+    if scheduler is not None and judges.reference is not None:
+        raise InputError(
+            f"{data} is a curated dataset, which a cluster cannot score; leave --scheduler out."
+        )
     console = Console()
     results = []
     reports: list[dict[str, Any]] = []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from napari_microaunet.cli_progress import IncludeChoice, progress, tell_remarks
@@ -158,7 +159,11 @@ def compare(
     for one in found[:worst]:
         distance = "-" if one.boundary_distance is None else f"{one.boundary_distance:.1f}"
         table.add_row(
-            one.name, f"{one.dice:.3f}", f"{one.kappa:.3f}", distance, str(one.different_pixels)
+            escape(one.name),
+            f"{one.dice:.3f}",
+            f"{one.kappa:.3f}",
+            distance,
+            str(one.different_pixels),
         )
     console = Console()
     console.print(table)
@@ -238,7 +243,7 @@ def _found(findings: Sequence[Finding]) -> Table:
         found = [finding for finding in findings if finding.check == name]
         first = found[0]
         named = first.text if len(first.frames) != 1 else f"{first.frames[0]}: {first.text}"
-        table.add_row(first.severity, CHECKS[name].title, str(len(found)), named)
+        table.add_row(first.severity, CHECKS[name].title, str(len(found)), escape(named))
     return table
 
 

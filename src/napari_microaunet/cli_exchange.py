@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_microaunet.cli_progress import IncludeChoice, progress, tell_remarks
-from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
     from napari_microaunet.exchange.export import Preview
@@ -112,8 +111,6 @@ def import_labels(
             overwrite=overwrite,
             progress=report,
         )
-        if not opened.flush():
-            raise InputError(f"Nothing was imported: {opened.problem}")
     typer.echo(
         f"{summary.frames} masks imported, {summary.empty} of them empty; "
         f"{summary.untouched} frames are as they were: {session}",

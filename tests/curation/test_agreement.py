@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_microaunet.curation import open_dataset
+from napari_microaunet.curation import open_dataset, read_manifest, write_manifest
 from napari_microaunet.curation.agreement import (
     combine,
     compare_annotations,
@@ -146,6 +146,22 @@ def test_decisions_that_fit_nothing_are_refused(versions, tmp_path):
         reconcile(versions, {})
     with pytest.raises(InputError, match="exists"):
         write_decisions([], table)
+
+
+def test_a_number_is_that_of_a_dataset_also_where_others_lack_the_frame(versions, tmp_path):
+    lacking = tmp_path / "Ben" / "manifest.json"
+    manifest = read_manifest(lacking)
+    write_manifest(lacking, manifest.model_copy(update={"frames": manifest.frames[:3]}))
+    with Session(open_frames(tmp_path / "case"), tmp_path / "Cy.microaunet") as session:
+        session.put_mask(3, box(1, 1, 5, 5), MaskOrigin.HAND)
+        session.accept([3])
+        write_dataset(incoming_frames(session), tmp_path / "Cy")
+    three = [open_dataset(tmp_path / name) for name in ("Ada", "Ben", "Cy")]
+    decided = {"case/1": "1", "case/3": "3"}
+    write_dataset(reconcile(three, decided), tmp_path / "one")
+    np.testing.assert_array_equal(open_dataset(tmp_path / "one").mask(3), box(1, 1, 5, 5))
+    with pytest.raises(InputError, match="Dataset 2 does not have the frame case/3; take one of"):
+        reconcile(three, decided | {"case/3": "2"})
 
 
 def test_majority_and_what_is_unknown():

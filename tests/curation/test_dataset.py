@@ -33,6 +33,15 @@ def with_manifest(folder, **changes):
     return manifest
 
 
+@pytest.mark.parametrize("path", [".", "images/.."])
+def test_a_folder_has_its_name_whatever_the_path_to_it(tmp_path, write_set, monkeypatch, path):
+    write_set(tmp_path / "ward", 3)
+    monkeypatch.chdir(tmp_path / "ward")
+    dataset = open_dataset(path)
+    assert (dataset.name, dataset.path) == ("ward", tmp_path / "ward")
+    assert {frame.source for frame in dataset.frames} == {"ward"}
+
+
 def test_masks_negatives_and_frames_that_nobody_has_labelled(tmp_path, write_set, write_frame):
     folder = write_set(tmp_path / "stills", 3)
     write_frame(folder / "images" / "no mask.png", 3)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,11 +11,12 @@ import pytest
 import tifffile
 from PIL import Image, ImageDraw
 
-from napari_microaunet.curation import open_dataset
+from napari_microaunet.curation import open_dataset, read_manifest, write_manifest
 from napari_microaunet.curation.deidentify import Box, Deidentifier, parse_box
 from napari_microaunet.curation.incoming import incoming_frames
 from napari_microaunet.curation.writer import WriteOptions, write_dataset
 from napari_microaunet.errors import InputError
+from napari_microaunet.frames import open_frames
 
 
 @pytest.fixture
@@ -76,6 +81,64 @@ def test_asked_for_later_it_is_done_in_place(named, tmp_path):
     assert [path.name for path in (tmp_path / "set" / "images" / "stills").iterdir()] == ["a.png"]
 
 
+_KILLED = """
+import os, sys
+from pathlib import Path
+from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.curation.deidentify import Deidentifier
+from napari_microaunet.curation.incoming import incoming_frames
+from napari_microaunet.curation.writer import WriteOptions, write_dataset
+source, folder, method, last = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+act = getattr(Path, method)
+def kill(path, *arguments, **options):
+    if str((arguments or [path])[0]).endswith(last):
+        os.kill(os.getpid(), 9)
+    return act(path, *arguments, **options)
+setattr(Path, method, kill)
+frames = incoming_frames(open_dataset(source))
+write_dataset(frames, folder, WriteOptions(deidentifier=Deidentifier()), append=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
+@pytest.mark.parametrize(
+    ("method", "last"),
+    [
+        ("replace", ".replaced.json"),
+        ("replace", "manifest.json"),
+        ("unlink", "a.jpg"),
+        ("unlink", ".replaced.json"),
+    ],
+)
+def test_killed_at_any_moment_it_leaves_no_original_for_good(named, tmp_path, method, last):
+    frames = incoming_frames(open_dataset(named))
+    folder = tmp_path / "set"
+    write_dataset(frames, folder)
+    command = [sys.executable, "-c", _KILLED, str(named), str(folder), method, last]
+    ended = subprocess.run(command, check=False, capture_output=True)  # noqa: S603
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert open_dataset(folder).read(0).shape == (240, 400, 3)
+    write_dataset(frames, folder, WriteOptions(deidentifier=Deidentifier()), append=True)
+    (record,) = open_dataset(folder).frames
+    assert "outside the field of view" in record.blanked
+    assert [*(folder / "images" / "stills").iterdir()] == [folder / record.image]
+    assert not (folder / ".replaced.json").exists()
+
+
+def test_a_list_of_replaced_files_leads_nowhere_else(named, tmp_path):
+    frames = incoming_frames(open_dataset(named))
+    folder = tmp_path / "set"
+    write_dataset(frames, folder)
+    (tmp_path / "precious.txt").write_text("mine")
+    (folder / "images" / "out").symlink_to(tmp_path)
+    for names in (["../precious.txt"], ["images/out/precious.txt", "images/stills/a.jpg"], ["x/y"]):
+        (folder / ".replaced.json").write_text(json.dumps([*names, "manifest.json"]))
+        write_dataset(frames, folder, append=True)
+        assert not (folder / ".replaced.json").exists()
+        assert (tmp_path / "precious.txt").exists()
+        assert open_dataset(folder).read(0).any()
+
+
 @pytest.mark.parametrize("again", [None, Deidentifier()])
 def test_what_was_blanked_stays_blanked_when_a_mask_is_updated(named, tmp_path, again):
     frames = incoming_frames(open_dataset(named))
@@ -93,6 +156,26 @@ def test_what_was_blanked_stays_blanked_when_a_mask_is_updated(named, tmp_path, 
     assert [path.name for path in (tmp_path / "set" / "images" / "stills").iterdir()] == ["a.png"]
     assert (tmp_path / "set" / record.image).read_bytes() == image
     np.testing.assert_array_equal(open_dataset(tmp_path / "set").mask(0), mask)
+
+
+def test_other_boxes_do_not_bring_back_what_was_blanked(named, tmp_path):
+    boxes = Box(200, 300, 230, 390), Box(100, 150, 120, 170)
+    frames = incoming_frames(open_dataset(named))
+    for box in boxes:
+        hidden = WriteOptions(deidentifier=Deidentifier(box))
+        write_dataset(frames, tmp_path / "set", hidden, append=(tmp_path / "set").exists())
+    # Of another dataset, with more kinds of blanks but the second box alone.
+    more = ("metadata", "outside the field of view", "position marker", "boxes")
+    path = tmp_path / "set" / "manifest.json"
+    manifest = read_manifest(path)
+    fewer = manifest.frames[0].model_copy(update={"blanked": ("metadata", "boxes")})
+    write_manifest(path, manifest.model_copy(update={"frames": (fewer,)}))
+    write_dataset([replace(frames[0], blanked=more)], tmp_path / "set", append=True)
+    blanked = open_dataset(tmp_path / "set").read(0)
+    original = open_frames(named).read(0)
+    for top, left, bottom, right in boxes:
+        assert not blanked[top:bottom, left:right].any()
+    np.testing.assert_array_equal(blanked[20:100, 130:380], original[20:100, 130:380])
 
 
 def test_frames_as_they_were_recorded_do_not_join_de_identified_ones(named, tmp_path, make_frame):
@@ -129,6 +212,59 @@ def test_every_video_has_an_outline_of_its_own(tmp_path):
         picture = shown[index].sequence.read(0)
         kept = (dataset.read(index) == picture)[20:100][picture[20:100] > 0]
         assert kept.mean() > 0.9
+
+
+def dark(folder, name, size=(400, 240)):
+    """Write a still without light, with a patient's name where `named` has its border."""
+    image = Image.new("RGB", size)
+    ImageDraw.Draw(image).text((8, 20), "MUSTERMANN", fill=(235, 235, 235))
+    image.save(folder / f"{name}.png")
+
+
+def test_a_dark_still_has_the_outline_of_the_others_of_its_folder_and_size(named, tmp_path):
+    dark(named, "b")
+    dark(named, "of another size", (200, 120))
+    polyp = np.asarray(Image.open(named / "b.png")).copy()
+    polyp[100:110, 200:210] = 30
+    Image.fromarray(polyp).save(named / "b.png")
+    (named / "c.png").write_bytes(b"")
+    frames = incoming_frames(open_dataset(named))
+    write_dataset(frames, tmp_path / "set", WriteOptions(deidentifier=Deidentifier()))
+    dataset = open_dataset(tmp_path / "set")
+    assert [frame.name for frame in dataset.frames[1:]] == ["stills/b", "stills/of another size"]
+    assert not dataset.read(1)[:, :112].any()
+    assert (dataset.read(1)[100:110, 200:210] == 30).all()
+    # Nobody knows where its picture is.
+    assert not dataset.read(2).any()
+    assert "outside the field of view" in dataset.frames[2].blanked
+
+
+def test_a_dark_frame_alone_becomes_black(tmp_path):
+    (tmp_path / "stills").mkdir()
+    dark(tmp_path / "stills", "a")
+    frames = incoming_frames(open_dataset(tmp_path / "stills" / "a.png"))
+    write_dataset(frames, tmp_path / "set", WriteOptions(deidentifier=Deidentifier()))
+    assert not open_dataset(tmp_path / "set").read(0).any()
+
+
+def test_damaged_frames_of_a_video_do_not_keep_the_others_from_being_blanked(tmp_path):
+    frame = np.zeros((120, 200, 3), np.uint8)
+    frame[10:110, 20:100] = 180
+    frame[2:6, 150:190] = 255
+    stack = np.stack([frame] * 20)
+    path = tmp_path / "video.tif"
+    tifffile.imwrite(path, stack, photometric="rgb", compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        start, length = file.pages[19].dataoffsets[0], file.pages[19].databytecounts[0]
+    content = bytearray(path.read_bytes())
+    content[start : start + length] = bytes(length)
+    path.write_bytes(content)
+    sequence = open_frames(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        sequence.read(19)
+    blanked, _ = Deidentifier().blank(sequence, 5, sequence.read(5))
+    assert not blanked[:, 120:].any()
+    assert (blanked[15:105, 25:95] == 180).all()
 
 
 def test_the_text_of_rendered_frames_is_blanked(data_of_scopes):

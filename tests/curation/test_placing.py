@@ -69,6 +69,33 @@ def test_frames_never_move_and_neither_group_nor_likeness_is_divided(batches, se
         assert len(near_duplicate_pairs(thumbnails, splits)) == 0
 
 
+@pytest.mark.parametrize("between", ["its own", "b"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_splits_that_frames_bring_are_kept_and_what_is_between_is_left_out(place, between):
+    """A new frame resembles one that is held out and one that was learned from."""
+    shift = 0.45 * picture(2)
+    pictures = {"a": picture(1) + shift, "b": picture(1) - shift, "between": picture(1)}
+    kinds = ["a", "b"]
+    kinds.insert(place, "between")
+    brought = {"a": "validation", "b": "training", "between": None}
+    groups = {"a": "a", "b": "b", "between": between}
+    records = [
+        FrameRecord(
+            name=kind, image=f"{kind}.png", group=groups[kind], split="training", source="s"
+        )
+        for kind in kinds
+    ]
+    thumbnails = np.stack([pictures[kind] / np.linalg.norm(pictures[kind]) for kind in kinds])
+    result = place_frames(
+        records, [brought[kind] for kind in kinds], 0, thumbnails, Shares(1, 0, 0), 1
+    )
+    assert {kinds[index]: split for index, split in result.splits.items()} == {
+        "a": "validation",
+        "b": "training",
+    }
+    assert list(result.leaks) == [place]
+
+
 @pytest.mark.parametrize("shares", [(0.5, 0.5, 0.5), (1.2, -0.2, 0), (0, 0, 0)])
 def test_shares_have_to_add_up(shares):
     with pytest.raises(InputError, match="add up to 1"):

@@ -25,6 +25,7 @@ from napari_microaunet.curation.session import (
     Session,
     session_folder_for,
 )
+from napari_microaunet.curation.session.database import Database
 from napari_microaunet.curation.session.folder import SessionFolder
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
@@ -192,6 +193,42 @@ def test_killed_between_the_files_of_frames_and_their_rows(frames, tmp_path, mon
             assert session.map(1).values.shape == (6, 6)
             assert session.map(3, "compared").values.min() == 6
             assert session.status(1).model == "student"
+
+
+def test_killed_when_a_mask_has_come_while_its_row_was_about_to_be_saved(
+    frames, tmp_path, monkeypatch
+):
+    killed = tmp_path / "killed.microaunet"
+    measure, intend = Session._measure, Database.intend
+    waiting = []
+
+    def measure_and_put(session, index):
+        measure(session, index)
+        if waiting:
+            session.put_mask(index, waiting.pop(), MaskOrigin.HAND)
+
+    def copy_and_intend(database, *arguments):
+        if not killed.exists():
+            shutil.copytree(session.folder, killed)
+        intend(database, *arguments)
+
+    monkeypatch.setattr(Session, "_measure", measure_and_put)
+    with Session(open_frames(frames)) as session:
+        session.put_mask(0, mask_of(session, 0), MaskOrigin.MODEL)
+        assert session.flush()
+        monkeypatch.setattr(Database, "intend", copy_and_intend)
+        waiting.append(mask_of(session, 0, top=5))
+        session.note([0], "odd")
+        assert session.flush()
+        assert session.status(0).note == "odd"
+        monkeypatch.undo()
+    with Session(open_frames(frames), killed) as session:
+        assert session.chunks.mask(0)[:4].sum() == 12
+        assert session.status(0).state is ReviewState.PRELABELLED
+    with Session(open_frames(frames)) as session:
+        assert session.status(0).state is ReviewState.EDITED
+        assert session.status(0).note == "odd"
+        assert session.chunks.mask(0)[5:9].sum() == 12
 
 
 def test_killed_between_the_file_of_a_map_and_its_row(frames):
@@ -500,7 +537,7 @@ def test_mask_that_cannot_be_read_is_not_taken_for_an_empty_one(frames):
     with pytest.raises(InputError, match="drive"):
         session.chunks.array[0, 0, 0] = 5
     away.rename(session.folder)
-    session.chunks.array[0, 39, 49] = 5
+    session.chunks.array[0, 19, 29] = 5
     session.close()
     with Session(open_frames(frames)) as session:
         assert session.chunks.array[0].sum() == 12 + 5
@@ -537,6 +574,52 @@ def test_mask_file_that_is_damaged(frames):
     with Session(open_frames(frames)) as session:
         assert session.remarks == []
         assert session.chunks.mask(0).sum() == 1
+
+
+def test_starting_mask_that_is_damaged(frames):
+    with Session(open_frames(frames)) as session:
+        session.put_mask(0, mask_of(session, 0), MaskOrigin.MODEL)
+        session.put_mask(0, mask_of(session, 0, top=5), MaskOrigin.HAND)
+        folder = session.folder / "starting-masks-50x40.zarr"
+    (folder / "c.0.0.0").write_bytes(b"no mask")
+    with Session(open_frames(frames)) as session:
+        session.chunks.array[0, 15, 1] = 1
+        session.put_mask(1, mask_of(session, 1), MaskOrigin.HAND)
+        session.accept([0, 1])
+        assert session.flush()
+        assert session.problem is None
+        assert session.start(0).max() == 0
+        assert session.status(0).changed_pixels == 13
+        assert "starting mask of frame 0 is damaged" in session.remarks[0]
+    assert (folder / "c.0.0.0.damaged").read_bytes() == b"no mask"
+    with Session(open_frames(frames)) as session:
+        assert [session.chunks.mask(index).sum() for index in (0, 1)] == [13, 12]
+        assert session.status(0).state is ReviewState.ACCEPTED
+        assert session.remarks == []
+
+
+def test_damaged_masks_when_larger_frames_come(frames):
+    with Session(open_frames(frames)) as session:
+        for index in (0, 1):
+            session.put_mask(index, mask_of(session, index), MaskOrigin.MODEL)
+            session.put_mask(index, mask_of(session, index, top=5), MaskOrigin.HAND)
+        folder = session.folder
+    (folder / "masks-50x40.zarr" / "c.0.0.0").write_bytes(b"no mask")
+    (folder / "starting-masks-50x40.zarr" / "c.1.0.0").write_bytes(b"no start")
+    write_frames(frames / "more", ((64, 80),))
+    with Session(open_frames(frames)) as session:
+        assert [session.chunks.mask(index).sum() for index in (0, 1)] == [0, 12]
+        assert session.status(0).state is ReviewState.EDITED
+        assert session.start(1).max() == 0
+        damaged = [remark for remark in session.remarks if "damaged" in remark]
+        assert "The mask of frame 0 is" in damaged[0]
+        assert "The starting mask of frame 1 is" in damaged[1]
+        assert str(folder / "masks-80x64.zarr") in damaged[0]
+        assert session.flush()
+    kept = folder / "masks-80x64.zarr" / "c.0.0.0.damaged"
+    assert kept.read_bytes() == b"no mask"
+    kept = folder / "starting-masks-80x64.zarr" / "c.1.0.0.damaged"
+    assert kept.read_bytes() == b"no start"
 
 
 def test_mask_that_another_program_has_changed(frames):

@@ -22,6 +22,7 @@ from napari_microaunet.curation.session import (
     summarise,
     write_edit_costs,
 )
+from napari_microaunet.curation.session.database import read_identity
 from napari_microaunet.curation.session.edit_costs import FEWEST_FRAMES, LONGEST_PAUSE_S
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
@@ -89,6 +90,20 @@ def test_moved_together_with_its_frames(frames, tmp_path):
     assert session_folder_for(sequence) == elsewhere / folder.name
     with Session(sequence) as session:
         assert session.status(0).state is ReviewState.ACCEPTED
+
+
+def test_opened_with_frames_elsewhere_it_stays_the_session_of_its_own(frames, tmp_path):
+    folder = begin(open_frames(frames))
+    shutil.copytree(frames, tmp_path / "a copy")
+    with Session(open_frames(tmp_path / "a copy"), folder) as session:
+        assert session.flush()
+    assert session_folder_for(open_frames(frames)) == folder
+    # With its frames under another name for good, it is theirs.
+    frames.rename(tmp_path / "renamed")
+    with Session(open_frames(tmp_path / "renamed"), folder) as session:
+        assert session.flush()
+    assert recent_sessions()[0].path == tmp_path / "renamed"
+    assert read_identity(folder / "session.sqlite").path == tmp_path / "renamed"
 
 
 def test_damaged_session_is_not_passed_over(frames, tmp_path):
@@ -166,6 +181,13 @@ def test_annotator(frames, monkeypatch):
         assert {event.annotator for event in session.events()} == {"Dr Rita"}
     set_annotator_name("")
     assert annotator_name() == "rita"
+
+
+def test_annotator_whom_the_system_has_no_name_for(monkeypatch):
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2, raising=False)
+    assert annotator_name() == "unknown"
 
 
 # What the work costs

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from concurrent.futures import CancelledError
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -384,6 +388,36 @@ def test_a_session_is_opened_with_its_frames_where_both_have_been_moved(session,
     (tmp_path / "moved" / "case 7").rename(tmp_path / "gone")
     with pytest.raises(InputError, match=r"neither at .* nor beside it"):
         open_session(tmp_path / "moved" / session.folder.name)
+
+
+def test_a_session_of_somebody_else_that_may_not_be_read_is_named(session):
+    session.close()
+    with TemporaryDirectory() as place:
+        folder = Path(place) / "case 7.microaunet"
+        shutil.copytree(session.folder, folder)
+        Path(place).chmod(0o755)
+        (folder / "session.sqlite").chmod(0)
+        is_root = sys.platform != "win32" and os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)  # nobody: root may read everything
+        try:
+            if os.access(folder / "session.sqlite", os.R_OK, effective_ids=is_root):
+                pytest.skip("all may be read here")
+            with pytest.raises(InputError, match=r"session\.sqlite cannot be read"):
+                open_session(folder)
+        finally:
+            if is_root:
+                os.seteuid(0)
+
+
+def test_a_disk_that_fills_up_names_the_file(mount, tmp_path):
+    place = mount("128k")
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3)).astype(np.uint8)
+    (tmp_path / "stills").mkdir()
+    Image.fromarray(noise).save(tmp_path / "stills" / "a.png")
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_dataset(incoming_frames(open_dataset(tmp_path / "stills")), place / "set")
+    assert str(caught.value.filename).endswith("images/stills/a.png")
 
 
 _KILLED = """

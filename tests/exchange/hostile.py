@@ -15,6 +15,21 @@ import tifffile
 from PIL import Image
 
 BOX = [1, 1, 6, 1, 6, 6, 1, 6]
+# What is to be said where the reason is easily lost: others are said of whatever fails to parse.
+REASONS = {
+    "coco: a box": "only polygons and masks",
+    "coco: a key twice": "twice",
+    "cvat: a way out": "no plain path",
+    "cvat: a file too large": "256 MiB",
+    "cvat: no name": "where the name of an image is needed",
+    "cvat: sides of 100000": "claims 30 x 100000 px",
+    "cvat: sides of text": "no height in whole pixels",
+    "cvat: tracks": "CVAT for images",
+    "voc: colours": "no palette",
+    "tiff: names of others": "1 slices, but 2 names",
+    "nifti: names of others": "1 slices, but 2 names",
+    "yolo: too many names": "1 MiB",
+}
 MANY = 10**6
 
 
@@ -58,9 +73,25 @@ def corpus(folder):
     for title, content in _niftis():
         add(f"nifti: {title}", "nifti", "masks.nii.gz", content)
     add("yolo: names that are none", "yolo", "labels/a.txt", "0 0 0 1 0 1 1")
-    place = found["yolo: names that are none"][1].parents[1]
-    (place / "data.yaml").write_text("a: [b")
-    found["yolo: names that are none"] = "yolo", place
+    add("yolo: too many names", "yolo", "labels/a.txt", "0 0 0 1 0 1 1")
+    for title, names in (
+        ("yolo: names that are none", "a: [b"),
+        ("yolo: too many names", "#" * 2**21),
+    ):
+        place = found[title][1].parents[1]
+        (place / "data.yaml").write_text(names)
+        found[title] = "yolo", place
+    add("voc: colours", "voc", "a.png", _png(np.zeros((20, 30, 3), np.uint8)))
+    found["voc: colours"] = "voc", found["voc: colours"][1].parent
+    for key, name, content in (
+        ("tiff", "masks.tif", tiff_of(30, 20, 1)),
+        ("nifti", "masks.nii.gz", _volume(np.ones((30, 20, 1), np.uint8))),
+    ):
+        add(f"{key}: names of others", key, name, content)
+        found[f"{key}: names of others"][1].with_name("masks.json").write_text('["a", "b"]')
+    add("cvat: a file too large", "cvat", "annotations.xml", "")
+    with found["cvat: a file too large"][1].open("wb") as file:
+        file.truncate(2**28 + 1)
     _links(folder, found)
     return found
 
@@ -85,6 +116,7 @@ def _json(coco):
     yield "NaN", "x.json", coco(segmentation=[[float("nan"), *BOX[1:]]])
     yield "infinity", "x.json", coco().replace("[1, 1, 6", "[1e999, 1, 6")
     yield "a number of 5000 digits", "x.json", coco().replace("[1, 1, 6", f"[{'9' * 5000}, 1, 6")
+    yield "a box", "x.json", coco(segmentation=[])
     yield "two points", "x.json", coco(segmentation=[BOX[:4]])
     yield "an odd point", "x.json", coco(segmentation=[BOX[:7]])
     yield "outside", "x.json", coco(segmentation=[[1, 1, 6, 1, 1000, 1000]])
@@ -221,26 +253,24 @@ def _tiffs():
     yield "sides of 100000", tiff_of(100_000, 100_000, 1)
 
 
-def _niftis():
-    def volume(values, **fields):
-        image = nibabel.Nifti1Image(values, np.eye(4))
-        for name, value in fields.items():
-            image.header[name] = value
-        return gzip.compress(image.to_bytes())
+def _volume(values):
+    return gzip.compress(nibabel.Nifti1Image(values, np.eye(4)).to_bytes())
 
-    good = volume(np.ones((30, 20, 1), np.uint8))
+
+def _niftis():
+    good = _volume(np.ones((30, 20, 1), np.uint8))
     content = bytearray(gzip.decompress(good))
     content[40:56] = struct.pack("<8h", 3, 32000, 32000, 1, 1, 1, 1, 1)
     yield "empty", b""
     yield "text", b"this is a letter"
     yield "truncated", good[:-20]
     yield "shortened", gzip.compress(gzip.decompress(good)[:400])
-    yield "two axes", volume(np.ones((30, 20), np.uint8))
-    yield "too many slices", volume(np.ones((30, 20, 3), np.uint8))
-    yield "another size", volume(np.ones((31, 20, 1), np.uint8))
-    yield "fractions", volume(np.full((30, 20, 1), 0.5, np.float32))
-    yield "NaN", volume(np.full((30, 20, 1), np.nan, np.float32))
-    yield "complex numbers", volume(np.ones((30, 20, 1), np.complex64))
+    yield "two axes", _volume(np.ones((30, 20), np.uint8))
+    yield "too many slices", _volume(np.ones((30, 20, 3), np.uint8))
+    yield "another size", _volume(np.ones((31, 20, 1), np.uint8))
+    yield "fractions", _volume(np.full((30, 20, 1), 0.5, np.float32))
+    yield "NaN", _volume(np.full((30, 20, 1), np.nan, np.float32))
+    yield "complex numbers", _volume(np.ones((30, 20, 1), np.complex64))
     yield "sides of 32000", gzip.compress(bytes(content))
     yield "a gzip bomb", gzip.compress(bytes(100 * MANY))
 
@@ -265,6 +295,21 @@ def _links(folder, found):
     place.mkdir()
     (place / "tasks.json").symlink_to(folder / "elsewhere.json")
     found["labelstudio: tasks from elsewhere"] = "labelstudio", place
+    (folder / "masks-elsewhere").mkdir()
+    (folder / "masks-elsewhere" / "a.png").write_bytes(_png(np.zeros((20, 30), np.uint8)))
+    (folder / "masks-elsewhere" / "a.txt").write_text("0 0 0 1 0 1 1")
+    (folder / "masks-elsewhere" / "a.json").write_text(json.dumps(_coco()))
+    for key, inner in (
+        ("png", "masks"),
+        ("kvasir", "masks"),
+        ("coco", "annotations"),
+        ("yolo", "labels"),
+        ("voc", "SegmentationClass"),
+    ):
+        place = folder / f"a-folder-from-elsewhere-{key}"
+        place.mkdir()
+        (place / inner).symlink_to(folder / "masks-elsewhere")
+        found[f"{key}: a folder from elsewhere"] = key, place
     found["png: nothing"] = "png", folder / "nothing"
     (folder / "void").mkdir()
     for key in ("png", "coco", "yolo", "voc", "cvat", "labelstudio", "tiff", "nifti", "cvc"):

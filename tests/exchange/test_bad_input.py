@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import resource
 from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
-from hostile import corpus, tiff_of
+from hostile import REASONS, corpus, tiff_of
 from labelled_help import emptied, make_session, masks_of
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from napari_microaunet.curation.session import MaskOrigin, Session
+from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session
+from napari_microaunet.curation.session.chunk_files import ChunkFiles
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.export import export
 from napari_microaunet.exchange.formats import find_format
 from napari_microaunet.exchange.importing import import_labels
 from napari_microaunet.exchange.labelled import labels_of_session
 from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.masks import IGNORE
 
 # More than any of the files is worth, far less than what they claim.
 MOST_KIB = 500 * 1024
@@ -55,11 +60,13 @@ def test_every_hostile_file_is_refused_in_a_sentence(session, tmp_path):
     before = session.chunks.digest(0)
     files = corpus(tmp_path / "corpus")
     assert len(files) > 100
+    assert REASONS.keys() <= files.keys()
     for title, (key, path) in files.items():
         memory = peak_kib()
         said = refusal(session, key, path)
         assert said is not None, title
         assert str(path) in said, f"{title}: {said}"
+        assert REASONS.get(title, "") in said, f"{title}: {said}"
         assert "\n" not in said, title
         assert len(said.replace(str(path.parent), "")) < 300, title
         assert session.chunks.digest(0) == before, title
@@ -133,3 +140,59 @@ def test_a_cancelled_import_changes_nothing(tmp_path):
                     cancelled=lambda: len(done) == 3,
                 )
             assert not any(mask.any() for mask in masks_of(second).values())
+
+
+def test_names_of_classes_that_unfold_without_end_are_not_unfolded(session, tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("1 0.2 0.2 0.5 0.2 0.5 0.6\n")
+    laughs = "".join(f"l{n}: &l{n} [{f'*l{n - 1}, ' * 10}]\n" for n in range(1, 9))
+    names = "names: [*l8, Ignore]\n"
+    (tmp_path / "data.yaml").write_text(f"l0: &l0 {'laugh' * 10}\n{laughs}{names}")
+    memory = peak_kib()
+    assert refusal(session, "yolo", tmp_path) is None
+    assert set(np.unique(session.chunks.mask(0))) == {0, IGNORE}
+    assert peak_kib() - memory < MOST_KIB
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+def test_a_folder_that_cannot_be_read_is_not_left_out(session, tmp_path):
+    (tmp_path / "masks" / "inner").mkdir(parents=True)
+    Image.new("L", (30, 20)).save(tmp_path / "masks" / "a.png")
+    (tmp_path / "masks" / "inner").chmod(0o000)
+    assert str(tmp_path / "masks" / "inner") in refusal(session, "png", tmp_path)
+
+
+def test_an_import_that_the_disk_refused_says_what_is_there_and_goes_on(tmp_path, monkeypatch):
+    names = tuple(f"{number:02}" for number in range(40))
+    session, masks = make_session(tmp_path, names=names)
+    with session:
+        export(labels_of_session(session), find_format("labels"), tmp_path / "out")
+    filled = [name for name, mask in masks.items() if mask.any()]
+    save, written = ChunkFiles.save, []
+
+    def save_some(files, slot):
+        written.append(slot)
+        if len(written) > len(filled) // 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(files, slot)
+
+    with emptied(tmp_path, session) as second, monkeypatch.context() as patch:
+        patch.setattr(ChunkFiles, "save", save_some)
+        said = refusal(second, "labels", tmp_path / "out")
+        assert "make room on the disk" in said
+        assert "in memory" not in said
+        saved = int(re.match(r"(\d+) of 40 masks are saved", said)[1])
+    assert 40 - len(filled) < saved < 40
+    with emptied(tmp_path, session) as second:
+        assert import_labels(second, find_format("labels"), tmp_path / "out").frames == 40
+        for name, mask in masks_of(second).items():
+            np.testing.assert_array_equal(mask, masks[name])
+
+
+def test_a_mask_that_is_there_already_keeps_what_was_decided(tmp_path):
+    session, _ = make_session(tmp_path)
+    with session:
+        export(labels_of_session(session), find_format("labels"), tmp_path / "out")
+        import_labels(session, find_format("labels"), tmp_path / "out")
+        assert {status.state for status in session.statuses} == {ReviewState.ACCEPTED}
+        assert MaskOrigin.FILE not in {status.origin for status in session.statuses}

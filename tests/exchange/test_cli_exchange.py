@@ -86,3 +86,13 @@ def test_an_unknown_format_is_refused_with_those_there_are(tmp_path, microaunet)
     code, _, said = microaunet("export", tmp_path, "--format", "word", "--out", tmp_path / "x")
     assert code == 2
     assert "coco" in said
+
+
+def test_an_export_into_the_folder_where_one_is(tmp_path, microaunet, monkeypatch):
+    session, _ = make_session(tmp_path)
+    session.close()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    code, _, said = microaunet("export", session.folder, "--format", "png", "--out", ".")
+    assert code == 0, said
+    assert (tmp_path / "here" / "masks" / "a.png").is_file()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.groups import find_groups
 from napari_microaunet.curation.session import MaskOrigin, Session
 from napari_microaunet.errors import InputError
-from napari_microaunet.exchange.export import export
+from napari_microaunet.exchange.export import MARK, export
 from napari_microaunet.exchange.formats import FORMATS, find_format
 from napari_microaunet.exchange.labelled import (
     labels_of_dataset,
@@ -301,3 +303,105 @@ def test_a_name_that_xml_cannot_hold_is_refused_before_anything_is_written(sessi
     with pytest.raises(InputError, match="XML"):
         export(odd, find_format("cvat"), tmp_path / "deep" / "out")
     assert not (tmp_path / "deep").exists()
+
+
+@pytest.fixture
+def exported(session, tmp_path):
+    """An export with frames, as a colleague gets it."""
+    export(labels_of_session(session), find_format("coco"), tmp_path / "out")
+    return tmp_path / "out"
+
+
+def forget_the_list(exported):
+    """Make the summary as earlier versions wrote it."""
+    summary = json.loads((exported / MARK).read_text())
+    del summary["files"]
+    (exported / MARK).write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_work_begun_in_an_export_is_not_replaced(exported, listed):
+    if not listed:
+        forget_the_list(exported)
+    with Session(open_frames(exported / "images"), annotator="a colleague") as colleague:
+        assert colleague.folder.is_relative_to(exported)
+        colleague.put_mask(0, np.ones_like(colleague.chunks.mask(0)), MaskOrigin.HAND)
+        colleague.accept([0])
+        colleague.flush()
+        labels, before = labels_of_session(colleague), tree(exported)
+        with pytest.raises(InputError, match=r"session\.sqlite|microaunet"):
+            export(labels, find_format("coco"), exported, overwrite=True)
+        assert tree(exported) == before
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_frames_are_not_replaced_by_their_masks(exported, tmp_path, listed):
+    if not listed:
+        forget_the_list(exported)
+    with Session(open_frames(exported / "images"), tmp_path / "x.microaunet") as colleague:
+        colleague.accept([0])
+        labels, before = labels_of_session(colleague), tree(exported)
+        with pytest.raises(InputError, match="holds the frames"):
+            export(labels, find_format("labels"), exported, overwrite=True)
+        assert tree(exported) == before
+
+
+def test_what_was_put_into_an_export_is_not_replaced(session, exported):
+    labels = labels_of_session(session)
+
+    def put(_done, _total):
+        (exported / "images" / "thesis.txt").write_text("mine")
+
+    with pytest.raises(InputError, match=r"images/thesis\.txt"):
+        export(labels, find_format("labels"), exported, overwrite=True, progress=put)
+    assert (exported / "images" / "thesis.txt").read_text() == "mine"
+    assert not (exported / "masks").exists()
+    (exported / "images" / "thesis.txt").unlink()
+    (exported / "images" / "mine").symlink_to(exported / "annotations")
+    with pytest.raises(InputError, match="images/mine"):
+        export(labels, find_format("labels"), exported, overwrite=True)
+    (exported / "images" / "mine").unlink()
+    export(labels, find_format("labels"), exported, overwrite=True)
+    assert sorted(tree(exported)) == sorted(
+        [MARK, *json.loads((exported / MARK).read_text())["files"]]
+    )
+    assert not (exported / "images").exists()
+
+
+@pytest.mark.parametrize("key", ["tiff", "nifti"])
+def test_a_stack_that_was_killed_while_it_tidied_up_goes_on(session, tmp_path, monkeypatch, key):
+    def killed(folder, **_options):
+        next(Path(folder).iterdir()).unlink()
+        raise KeyboardInterrupt
+
+    labels = labels_of_session(session)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export(labels, find_format(key), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert export(labels, find_format(key), tmp_path / "out").frames == len(NAMES)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("key", ["coco", "cvat", "labelstudio", "yolo"])
+def test_numbers_that_change_are_counted(session, tmp_path, key):
+    for index in range(len(NAMES)):
+        mask = np.zeros_like(session.chunks.mask(index))
+        mask[1:3, 1:3] = 1
+        mask[5:7, 5:7] = 3 if index == 0 else 2
+        session.put_mask(index, mask, MaskOrigin.HAND)
+    session.accept(range(len(NAMES)))
+    labels = labels_of_session(session)
+    summary = export(labels, find_format(key), tmp_path / "out")
+    assert summary.warnings == ("numbers of polyps that have gaps become 1..n (1 frame).",)
+    [warning] = export(labels, find_format("png"), tmp_path / "png").warnings
+    assert warning.startswith("polyps lose their numbers")
+
+
+def test_a_nifti_file_is_limited_not_all_of_them_together(session):
+    frame = labels_of_session(session).frames[0]
+    frames = [replace(frame, height=height) for height in (8, 9) for _ in range(20_000)]
+    find_format("nifti").check(frames)
+    with pytest.raises(InputError, match="32767"):
+        find_format("nifti").check(frames * 2)

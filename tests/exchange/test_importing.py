@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -135,7 +136,7 @@ def test_label_studio_s_uploads_find_their_frames_and_skipped_tasks_say_nothing(
     tasks = [
         task("/data/upload/12/0a1b2c3d-a.png", [{"result": []}, {"result": [polygon]}]),
         task("b.png", [{"result": [polygon], "was_cancelled": True}]),
-        task("/data/local-files/?d=case%203/c.png", [{"result": []}]),
+        task("/data/local-files/?d=stills/case%203/c.png", [{"result": []}]),
     ]
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     summary = take(session, "labelstudio", tmp_path / "tasks.json")
@@ -179,3 +180,56 @@ def test_a_read_only_session_is_left_alone(tmp_path):
     session.close()
     with emptied(tmp_path, session) as second:
         assert import_labels(second, find_format("labels"), tmp_path / "out").untouched == 0
+
+
+def test_white_in_a_black_and_white_image_of_voc_is_polyp(session, tmp_path):
+    folder = tmp_path / "SegmentationClass"
+    folder.mkdir()
+    Image.fromarray(BLOB * 255).save(folder / "a.png")
+    palette = Image.fromarray(BLOB * 255).convert("P")
+    palette.putpalette([0, 0, 0] * 255 + [224, 224, 192])
+    palette.save(folder / "b.png")
+    take(session, "voc", tmp_path)
+    np.testing.assert_array_equal(session.chunks.mask(0), BLOB)
+    np.testing.assert_array_equal(session.chunks.mask(1), BLOB * IGNORE)
+
+
+@pytest.mark.parametrize("key", ["tiff", "ome-tiff", "nifti"])
+def test_our_stacks_are_known_without_their_names(session, tmp_path, key):
+    """Else a frame with nothing but glare would have a polyp."""
+    masks = [BLOB * IGNORE, BLOB + np.roll(BLOB, 9) * IGNORE, BLOB * 0]
+    for index, mask in enumerate(masks):
+        session.put_mask(index, mask, MaskOrigin.HAND)
+    session.accept(range(3))
+    export(labels_of_session(session), find_format(key), tmp_path / "out")
+    (tmp_path / "out" / "masks.json").unlink()
+    with emptied(tmp_path, session) as second:
+        take(second, key, tmp_path / "out")
+        for found, mask in zip(masks_of(second).values(), masks, strict=True):
+            np.testing.assert_array_equal(found, mask)
+
+
+def test_label_studio_is_given_frames_of_a_stack_where_coco_puts_them(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((2, 20, 30, 3), np.uint8), photometric="rgb")
+    with Session(open_frames(tmp_path / "x.tif")) as session:
+        session.put_mask(1, BLOB, MaskOrigin.HAND)
+        session.accept([0, 1])
+        labels = labels_of_session(session)
+        for key in ("labelstudio", "coco"):
+            export(labels, find_format(key), tmp_path / key)
+        for task in json.loads((tmp_path / "labelstudio" / "tasks.json").read_text()):
+            path = task["data"]["image"].partition("?d=")[2]
+            assert (tmp_path / "coco" / path).is_file()
+        with emptied(tmp_path, session) as second:
+            assert take(second, "labelstudio", tmp_path / "labelstudio").frames == 2
+            np.testing.assert_array_equal(second.chunks.mask(1), BLOB)
+
+
+def test_slanting_outlines_of_yolo_are_filled_as_ultralytics_fills_them(session, tmp_path):
+    points = np.array([[1, 11], [1, 10], [14, 6], [13, 13]])
+    shares = " ".join(map(str, ((points + 0.5) / (30, 20)).ravel()))
+    (tmp_path / "a.txt").write_text(f"0 {shares}\n")
+    take(session, "yolo", tmp_path)
+    expected = np.zeros((20, 30), np.uint8)
+    cv2.fillPoly(expected, [points.astype(np.int32)], 1)
+    np.testing.assert_array_equal(session.chunks.mask(0), expected)

@@ -200,10 +200,13 @@ def test_cvat_holds_polygons_and_masks_by_its_rules(labelled):
 
 
 def test_label_studio_decodes_the_brushes(labelled):
-    _, masks, write = labelled
+    session, masks, write = labelled
     brushes = 0
     for task in json.loads((write("labelstudio") / "tasks.json").read_text()):
-        name = unquote(task["data"]["image"]).partition("?d=")[2].removesuffix(".png")
+        path = unquote(task["data"]["image"]).partition("?d=")[2]
+        # From the root that Label Studio wants around the folder of the frames.
+        assert (session.sequence.path.parent / path).is_file()
+        name = path.removeprefix("frames/").removesuffix(".png")
         mask, number = masks[name], 0
         for result in task["annotations"][0]["result"]:
             height, width = result["original_height"], result["original_width"]
@@ -231,7 +234,7 @@ def test_a_stack_beyond_imagej_is_refused_before_anything_is_written(labelled, t
     huge = [
         type(frame)(**{**vars(frame), "height": 8000, "width": 8000}) for frame in labels.frames
     ]
-    many = type(labels)(labels.name, labels.source, tuple(huge * 20))
+    many = type(labels)(labels.source, tuple(huge * 20))
     with pytest.raises(InputError, match="ome-tiff"):
         export(many, find_format("tiff"), tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_help import NAMES, as_kept, make_session
+from scipy import ndimage
 
 from napari_microaunet.exchange.base import Loss
 from napari_microaunet.exchange.export import export, preview
-from napari_microaunet.exchange.formats import FORMATS
+from napari_microaunet.exchange.formats import FORMATS, find_format
 from napari_microaunet.exchange.importing import read_labels
 from napari_microaunet.exchange.labelled import labels_of_session
+from napari_microaunet.frames.masks import IGNORE
 
 EXACT = [one for one in FORMATS if not {Loss.PARTS, Loss.HOLES} & {*one.loses}]
 
@@ -45,6 +47,27 @@ def test_masks_come_back_as_they_were_from_every_format(seed):
                         as_kept(masks[name], format_.loses),
                         f"{format_.key}: {name}",
                     )
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_yolo_comes_back_with_its_outlines_and_filled(seed):
+    with tempfile.TemporaryDirectory() as folder:
+        session, masks = make_session(Path(folder), seed)
+        frames = session.sequence.frames
+
+        def encode(index, label):
+            return session.chunks.encode(label.read(masks[frames[index].name].shape))
+
+        with session:
+            export(labels_of_session(session), find_format("yolo"), Path(folder) / "out")
+            found = read_labels(find_format("yolo"), Path(folder) / "out", session.sequence, encode)
+            for index, chunk in found.items():
+                mask = masks[frames[index].name]
+                expected = np.zeros(mask.shape, bool)
+                for label in set(np.unique(mask)) - {0, IGNORE}:
+                    expected |= ndimage.binary_fill_holes(mask == label)
+                np.testing.assert_array_equal(session.chunks.decode(index, chunk) > 0, expected)
 
 
 @pytest.mark.parametrize("format_", FORMATS, ids=lambda one: one.key)

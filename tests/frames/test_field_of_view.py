@@ -139,6 +139,15 @@ def test_one_field_of_view_for_each_size_and_folder(tmp_path):
         assert field == pytest.approx(boxes[frame.name[0]], abs=5)
 
 
+@pytest.mark.parametrize("size", [(480, 640), (481, 643)])
+def test_one_field_of_view_where_formats_differ(tmp_path, size):
+    for name in ("a.jpg", "b.png", "c.jpg"):
+        scope_image(*size)[0].save(tmp_path / name)
+    sequence = open_frames(tmp_path)
+    for index in range(3):
+        assert sequence.field_of_view(index) == pytest.approx((40, 120, 440, 600), abs=6)
+
+
 def test_field_of_view_of_a_frame_that_cannot_be_read(tmp_path):
     Image.new("RGB", (64, 48), "red").save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")

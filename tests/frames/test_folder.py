@@ -42,6 +42,16 @@ def test_string_paths_are_fine(tmp_path, write_image):
     assert names(open_frames(str(tmp_path))) == ["a"]
 
 
+@pytest.mark.parametrize("path", [".", "../case 7", "sub/.."])
+def test_a_folder_has_its_name_whatever_the_path_to_it(tmp_path, write_image, monkeypatch, path):
+    write_image(tmp_path / "case 7" / "a.png")
+    (tmp_path / "case 7" / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "case 7")
+    sequence = open_frames(path)
+    assert (sequence.name, sequence.path) == ("case 7", tmp_path / "case 7")
+    assert open_frames(["a.png", "a.png"]).name == "case 7"
+
+
 @pytest.mark.parametrize(
     ("images", "masks"),
     [("images", "masks"), ("Original", "Ground Truth"), ("Images", "MASKS"), (".", "masks")],
@@ -91,6 +101,22 @@ def test_same_stem_in_two_formats(tmp_path, write_image):
     sequence = open_frames(tmp_path)
     assert len({name.lower() for name in names(sequence)}) == 4
     assert {frame.source.name for frame in sequence.frames} == {"a.jpg", "a.png", "A.bmp", "b.png"}
+
+
+def test_folders_that_differ_in_case_alone(tmp_path, write_image):
+    for name in ("Case/1.png", "case/1.png", "case/2.png", "Images/3.png", "images/4.png"):
+        write_image(tmp_path / name)
+    if len(list(tmp_path.iterdir())) < 4:
+        pytest.skip("case does not count here")
+    write_image(tmp_path / "masks" / "4.png", np.full((20, 30), 255, np.uint8))
+    sequence = open_frames(tmp_path)
+    assert len(sequence) == 5
+    assert {name.lower() for name in names(sequence)} == {
+        *("4", "case/1", "case/1_png", "case/2", "images/3")
+    }
+    assert [frame.name for i, frame in enumerate(sequence.frames) if sequence.mask_files[i]] == [
+        "4"
+    ]
 
 
 @given(

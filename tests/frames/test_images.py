@@ -144,6 +144,8 @@ def test_scaling_of_a_stack_is_the_same_for_every_frame():
     dark, bright = np.array([0, 100], np.uint16), np.array([0, 4000], np.uint16)
     assert to_uint8(dark, 4000).tolist() == [0, 6]
     assert to_uint8(bright, 4000).tolist() == [0, 250]
+    # One that is brighter than the frames that were looked at is white.
+    assert to_uint8(np.array([0, 4000, 5000], np.uint16), 4000).tolist() == [0, 250, 255]
     assert to_uint8(np.array([False, True])).tolist() == [0, 255]
     assert to_uint8(np.array([-5, 300], np.int16)).tolist() == [0, 75]
     assert to_uint8(np.array([-1.0, 0.5, 1.0, np.nan])).tolist() == [0, 128, 255, 0]

@@ -201,6 +201,16 @@ def test_damage_in_the_middle_leaves_the_rest(video, tmp_path):
     assert sequence.problems
 
 
+def test_field_of_view_where_key_frames_are_not_known(video, tmp_path):
+    path, _ = video("mpeg4_b_frames.avi")
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        key = next(container.demux(video=0))
+    content[key.pos : key.pos + key.size] = bytes(key.size)
+    (tmp_path / "damaged.avi").write_bytes(content)
+    assert open_frames(tmp_path / "damaged.avi").field_of_view(0) == (0, 0, 96, 128)
+
+
 def refusal(path):
     with pytest.raises(InputError) as error:
         open_frames(path)

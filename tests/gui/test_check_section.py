@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from PIL import Image
 from qtpy.QtCore import Qt
 
 from napari_microaunet.frames.masks import write_mask_file
+from napari_microaunet.widgets.jobs import Job
 
 
 @pytest.fixture
@@ -79,3 +83,40 @@ def test_a_clean_dataset_has_no_errors_and_a_folder_without_images_says_why(use,
     used.wait_for_job()
     assert "12 frames" in check.summary.text()
     assert "error" not in check.summary.text()
+
+
+def test_a_frame_asked_for_while_something_runs_does_not_come_later(use, folder):
+    used = use()
+    used.open(folder)
+    go_on = threading.Event()
+    used.bench.run(Job("Something long", lambda _: [go_on.wait(20)]))
+    used.bench.show_frame(used.work.sequence, 3)
+    go_on.set()
+    used.wait_for_job()
+    assert used.bench.shown == 0
+    # Nor does one whose folder could not be opened.
+    gone, there = used.work.sequence, folder.with_name("moved")
+    used.viewer.layers.clear()
+    folder.rename(there)
+    used.bench.show_frame(gone, 3)
+    used.wait_for_job()
+    there.rename(folder)
+    used.open(folder)
+    assert used.bench.shown == 0
+
+
+def test_a_check_is_cancelled_while_the_folder_is_looked_over(use, folder, monkeypatch):
+    begun = threading.Event()
+
+    def look_over(_folder, *, cancelled):
+        begun.set()
+        while not cancelled():
+            time.sleep(0.01)
+        raise CancelledError
+
+    monkeypatch.setattr("napari_microaunet.widgets.check_section.open_dataset", look_over)
+    used = use()
+    used.dock.sections["Check"].check(folder)
+    used.qtbot.waitUntil(begun.is_set, timeout=20_000)
+    used.bench.cancel()
+    used.wait_for_job()

@@ -10,7 +10,7 @@ from skimage.draw import disk
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
 from napari_microaunet.editing import masks
-from napari_microaunet.editing.contour import move_contour
+from napari_microaunet.editing.contour import level_of, move_contour
 from napari_microaunet.editing.labels import areas_of, labels_of
 from napari_microaunet.editing.tools import MASK_TOOLS
 from napari_microaunet.prelabel.masks import at_native_size
@@ -161,6 +161,40 @@ def test_brushes_come_into_the_hand_with_the_right_label(use, folder):
     assert used.layer.selected_label == 2
     used.layer.brush_size = 40
     assert brushes.size.value() == 40
+    # Larger than the slider can say.
+    used.layer.brush_size = 200
+    assert used.layer.brush_size == 200
+    assert brushes._size_shown.text() == "200 px"
+
+
+def test_paint_beside_a_small_frame_is_not_kept(use, folder, slicing):
+    used = use()
+    used.open(folder)
+    canvas = used.layer.data.shape[1:]
+    small = next(i for i, frame in enumerate(used.work.sequence.frames) if frame.height < canvas[0])
+    used.go_to(small)
+    start = example(native(used).shape)
+    draw(used, start)
+    used.masks.session.accept([small])
+    used.layer.brush_size = 9
+    used.layer.paint((small, canvas[0] - 10, 10), 1)
+    np.testing.assert_array_equal(native(used), start)
+    assert used.states[small] is ReviewState.ACCEPTED
+    height, width = start.shape
+
+    def beside():
+        shown = used.layer._slice.image.raw
+        return shown[height:].any() or shown[:, width:].any()
+
+    used.qtbot.waitUntil(lambda: not beside(), timeout=20_000)
+    assert not used.mask(small)[height:].any()
+    # Half on the frame, half beside it: the former is kept.
+    used.layer.paint((small, height, 10), 2)
+    assert native(used)[-1, 10] == 2
+    assert not used.mask(small)[height:].any()
+    used.qtbot.waitUntil(lambda: not beside(), timeout=20_000)
+    used.layer.undo()
+    np.testing.assert_array_equal(native(used), start)
 
 
 def test_the_contour_slider_moves_one_polyp_in_one_undo_step(use, folder, slicing):
@@ -201,6 +235,66 @@ def test_the_contour_slider_moves_one_polyp_in_one_undo_step(use, folder, slicin
     used.prelabel.threshold.value += 0.1
     used.settle()
     np.testing.assert_array_equal(native(used), moved)
+
+
+def test_a_contour_drag_ends_with_its_polyp_and_its_frame(use, folder):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    used.go_to(1)
+    contour, edits = used.edit.contour, used.edit.edits
+    whole = native(used)
+    probability = at_native_size(used.work.prelabels.map(1))
+    columns = np.nonzero(whole == 1)[1]
+    halves = np.where((whole == 1) & (np.arange(whole.shape[1]) > columns.mean()), 2, whole)
+    draw(used, halves.astype(np.uint8))
+    halves = native(used)
+    edits.choose(2)
+    contour.slider.setValue(200)
+    one_moved = native(used)
+    np.testing.assert_array_equal(one_moved, move_contour(halves, 2, probability, 200))
+    edits.choose(1)
+    contour.slider.setValue(180)
+    both_moved = native(used)
+    np.testing.assert_array_equal(both_moved, move_contour(one_moved, 1, probability, 180))
+    # Each is a step of its own.
+    used.layer.undo()
+    np.testing.assert_array_equal(native(used), one_moved)
+    used.layer.undo()
+    np.testing.assert_array_equal(native(used), halves)
+    # On another frame, a key goes on from where its own polyp is.
+    contour.slider.setValue(240)
+    used.viewer.dims.set_current_step(0, 2)
+    start, label = native(used), edits.chosen
+    contour.step(8)
+    probability = at_native_size(used.work.prelabels.map(2))
+    level = level_of(start, label, probability) + 8
+    np.testing.assert_array_equal(native(used), move_contour(start, label, probability, level))
+
+
+def test_a_contour_drag_that_begins_with_no_change_leaves_the_step_before_it(use, folder):
+    used = use()
+    used.open(folder)
+    used.prelabel.run_shown()
+    used.wait_for_job()
+    used.settle()
+    contour, start = used.edit.contour, native(used)
+    probability = at_native_size(used.work.prelabels.map(0))
+    label = used.edit.edits.chosen
+    level = next(
+        level
+        for level in range(100, 156)
+        if level != contour.slider.value()
+        and np.array_equal(move_contour(start, label, probability, level), start)
+    )
+    contour.slider.setValue(level)
+    np.testing.assert_array_equal(native(used), start)
+    contour.slider.setValue(level + 60)
+    assert (native(used) != start).any()
+    used.layer.undo()
+    np.testing.assert_array_equal(native(used), start)
+    used.layer.undo()
+    assert not native(used).any()
 
 
 def test_nothing_can_be_edited_without_frames_or_in_a_second_window(use, folder):

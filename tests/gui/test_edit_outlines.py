@@ -249,6 +249,29 @@ def test_a_new_shape_becomes_part_of_the_polyp(begun):
     assert areas_of(native(used))[2] > areas_of(start)[2] + 0.05 * height * 0.1 * width
 
 
+def test_a_new_shape_goes_to_the_polyp_whose_outline_is_selected_an_ellipse_as_one(begun):
+    used, mouse = begun
+    start = native(used)
+    used.edit.all_polyps.setChecked(True)
+    enter_boundary(used)
+    layer = used.edit.boundary.layer
+    # Polyp 1 has two rings, polyp 2 one.
+    layer.selected_data = {2}
+    height, width = start.shape
+    top, left, size = round(height * 0.7), round(width * 0.55), round(height * 0.25)
+    press(used, Qt.Key.Key_E)
+    assert layer.mode == "add_ellipse"
+    mouse.drag((top, left), (top + size, left + size))
+    press(used, Qt.Key.Key_Escape)
+    press(used, Qt.Key.Key_Return)
+    drawn = native(used)
+    np.testing.assert_array_equal(drawn == 1, start == 1)
+    assert drawn[top + size // 2, left + size // 2] == 2
+    added = areas_of(drawn)[2] - areas_of(start)[2]
+    # The box around it has 1.27 times this area.
+    assert added == pytest.approx(np.pi / 4 * size**2, rel=0.05)
+
+
 def test_another_frame_in_the_middle_of_boundary_mode_keeps_the_work(begun, slicing):
     used, mouse = begun
     start = native(used, 0)
@@ -399,6 +422,18 @@ def test_a_tool_of_naparis_or_another_frame_ends_the_scissors(begun):
     assert not used.edit.scissors.is_on
 
 
+def test_scissors_that_are_left_and_entered_at_once_stay_on(begun):
+    used, mouse = begun
+    for _ in range(3):
+        press(used, *SCISSORS)
+    assert used.edit.scissors.is_on
+    mouse.click(30, 30)
+    # The thread of the first time ends meanwhile.
+    used.qtbot.wait(1000)
+    assert used.edit.scissors.is_on
+    assert used.edit.scissors._clicks
+
+
 @pytest.fixture
 def prelabelled(use, folder):
     """The dock on pre-labelled frames."""
@@ -485,3 +520,23 @@ def test_a_click_far_from_all_polyps_begins_one_and_shift_takes_away(begun):
     press(used, Qt.Key.Key_Right)
     assert not used.edit.clicks.is_on
     assert not temporary(used)
+
+
+def test_a_click_beside_a_small_polyp_is_about_that_one_even_near_a_large_one(begun):
+    used, mouse = begun
+    height, width = native(used).shape
+    mask = np.zeros((height, width), np.uint8)
+    mask[disk((height * 0.5, width * 0.3), height * 0.3)] = 1
+    small = round(width * 0.3 + height * 0.42)
+    mask[disk((height * 0.5, small), height * 0.04)] = 2
+    used.masks.edit(used.bench.shown, mask, "drawn by the test")
+    press(used, *CLICKS)
+    # The large one is in hand, and would be within reach.
+    mouse.click(height * 0.5, width * 0.3)
+    wait_for_clicks(used)
+    assert used.edit.edits.chosen == 1
+    beside = (round(height * 0.5), round(small + height * 0.05))
+    mouse.click(*beside)
+    wait_for_clicks(used)
+    assert native(used)[beside] == 2
+    np.testing.assert_array_equal(native(used) == 1, mask == 1)

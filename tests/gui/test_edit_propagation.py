@@ -224,6 +224,43 @@ def test_asking_again_while_a_job_runs_leaves_what_was_proposed(use, clip):
     } == {*proposed - {3}}
 
 
+def test_while_it_runs_nothing_is_written_and_discarding_ends_it(use, clip, qtbot):
+    used = begin(use, clip)
+    panel = used.edit.propagation
+    press(used, *PROPAGATE)
+    job = used.bench.job
+    qtbot.waitUntil(lambda: 0 < job.done < job.total, timeout=60_000)
+    press(used, *APPLY)
+    assert "still running" in notification_manager.records[-1].message
+    assert panel.proposed
+    assert not any(native(used, index).any() for index in range(1, 7))
+    used.wait_for_job()
+    assert list(panel.proposed) == [1, 2, 3, 4, 5]
+    press(used, *APPLY)
+    assert all(native(used, index).any() for index in range(1, 6))
+
+    panel.also_corrected.setChecked(True)
+    press(used, *PROPAGATE)
+    job = used.bench.job
+    qtbot.waitUntil(lambda: 0 < job.done < job.total, timeout=60_000)
+    panel.discard_button.click()
+    assert job.is_cancelled()
+    used.wait_for_job()
+    assert not panel.proposed
+    assert not extra_layers(used)
+    assert "discarded" in used.edit.said.text()
+
+
+def test_a_propagation_cancelled_at_once_does_not_repeat_why_the_last_one_stopped(use, clip):
+    used = begin(use, clip)
+    propagate(used)
+    used.edit.propagation.discard_button.click()
+    press(used, *PROPAGATE)
+    used.bench.cancel()
+    used.wait_for_job()
+    assert used.edit.said.text() == "Propagate: no frame was reached."
+
+
 def test_the_mask_of_the_previous_frame_is_copied_in_one_undo_step(use, clip):
     used = begin(use, clip)
     press(used, *COPY)

@@ -13,6 +13,8 @@ from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.exchange.formats import FORMATS
 
+HAND = MaskOrigin.HAND
+
 
 @pytest.fixture
 def used(use, folder):
@@ -114,6 +116,31 @@ def test_labels_come_back_and_accepted_masks_stay_unless_the_user_says_so(
     used.wait_for_job()
     np.testing.assert_array_equal(used.mask(3), exported[3])
     assert used.masks.origin(3) is MaskOrigin.FILE
+
+
+def test_masks_replaced_by_labels_come_back_with_ctrl_z(used, tmp_path):
+    choose(used, "labels", "all")
+    used.export.write(tmp_path / "out")
+    used.wait_for_job()
+    folder = used.work.sequence.path
+    for index in (3, 4):
+        used.work.session.put_mask(index, np.ones_like(used.masks.chunks.mask(index)), HAND)
+    used.leave()
+    again = used.reopen()
+    again.viewer.layers.clear()
+    again.open(folder)
+    before = {index: again.mask(index) for index in (3, 4)}
+    choose(again, "labels", "all")
+    again.go_to(3)
+    again.answer("Replace")
+    again.export.read(tmp_path / "out")
+    again.wait_for_job()
+    for index, mask in before.items():
+        again.go_to(index)
+        assert (again.mask(index) != mask).any()
+        again.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        np.testing.assert_array_equal(again.mask(index), mask)
+        assert again.masks.origin(index) is HAND
 
 
 def test_labels_of_other_frames_change_nothing_and_say_why(used, tmp_path, errors):

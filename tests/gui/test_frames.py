@@ -14,9 +14,14 @@ from qtpy.QtWidgets import QMessageBox
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session
 from napari_microaunet.curation.session.chunk_files import ChunkFiles
+from napari_microaunet.errors import InputError
 from napari_microaunet.frames.masks import read_mask_file, write_mask_file
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.prelabel.masks import mask_from
+from napari_microaunet.widgets.jobs import Job
+from napari_microaunet.widgets.mask_files import find_masks, masks_from_folder
+from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE
+from napari_microaunet.widgets.overlay import OverlayStyle
 
 
 def save_to(used, folder):
@@ -188,7 +193,28 @@ def test_a_folder_without_masks_of_these_frames_is_refused(use, folder, errors, 
     used = use()
     used.open(folder)
     used.frames.read_masks(tmp_path)
+    used.wait_for_job()
     assert any("sample_01.png" in message for message in errors())
+
+
+def test_masks_for_a_session_that_cannot_be_opened_are_one_sentence(
+    use, errors, tmp_path, qtbot, monkeypatch
+):
+    def refuse(*_arguments, **_options):
+        raise InputError("The session cannot be opened.")
+
+    used = use()
+    image = used.viewer.add_image(np.zeros((60, 80), np.uint8), name="mine")
+    used.bench.choose(image)
+    write_mask_file(
+        tmp_path / f"{used.work.sequence.frames[0].name}.png", np.ones((60, 80), np.uint8)
+    )
+    monkeypatch.setattr("napari_microaunet.widgets.work.Session", refuse)
+    with qtbot.captureExceptions() as raised:
+        used.frames.read_masks(tmp_path)
+        used.wait_for_job()
+    assert not raised
+    assert errors() == ["The session cannot be opened."]
 
 
 def test_saving_where_nothing_can_be_written_says_so_and_loses_nothing(
@@ -419,6 +445,190 @@ def test_masks_that_another_plugin_puts_into_the_layer_are_taken_over(use, folde
     assert used.mask(0).any()
 
 
+@pytest.fixture
+def slow_session(monkeypatch):
+    """The first session that is opened takes as long as the test wants: begun, then let go on."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(*arguments, **options):
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(20)
+        return Session(*arguments, **options)
+
+    monkeypatch.setattr("napari_microaunet.widgets.work.Session", slowly)
+    return begun, go_on
+
+
+@pytest.fixture
+def two_cases(folder, exact_masks, tmp_path):
+    """Two folders of frames with masks beside them."""
+    shutil.copytree(exact_masks, folder.with_name("masks"))
+    other = tmp_path / "other case"
+    shutil.copytree(folder.parent, other)
+    (other / "images" / "sample_01.jpg").unlink()
+    return folder, other / "images"
+
+
+def drop(used, folder):
+    """Drop a folder on the window, and wait until its frames are worked on."""
+    before = used.work
+    used.viewer.open(str(folder), plugin="napari-microaunet")
+    used.qtbot.waitUntil(lambda: used.work is not before, timeout=20_000)
+
+
+def wait_for_masks(used):
+    used.qtbot.waitUntil(lambda: used.work is not None and bool(used.masks), timeout=20_000)
+    used.wait_for_job()
+
+
+def choose_again(used, work):
+    """Choose frames in the list of layers."""
+    used.frames._choose(used.frames.layers.findData(work.image))
+
+
+@pytest.mark.parametrize("by", ["cancel", "another folder"])
+def test_masks_whose_takeover_was_cut_short_are_taken_over_later(
+    use, two_cases, errors, slow_session, by
+):
+    begun, go_on = slow_session
+    used = use()
+    drop(used, two_cases[0])
+    first = used.work
+    (layer,) = used.bench.mask_layers(first)
+    used.qtbot.waitUntil(begun.is_set, timeout=20_000)
+    if by == "cancel":
+        used.bench.cancel()
+        go_on.set()
+    else:
+        drop(used, two_cases[1])
+        go_on.set()
+        wait_for_masks(used)
+        assert used.layer is not layer
+    used.wait_for_job()
+    # What would be painted now, nobody would keep.
+    assert first.masks is None
+    assert not layer.editable
+    assert any("cannot be edited" in message for message in errors())
+    choose_again(used, first)
+    wait_for_masks(used)
+    assert used.layer is layer
+    assert used.masks.origin(0) is MaskOrigin.FILE
+    assert layer.editable
+    layer.paint((0, 10, 10), 9)
+    assert used.masks.origin(0) is MaskOrigin.HAND
+
+
+@pytest.mark.parametrize("by", ["cancel", "another folder"])
+def test_a_session_that_was_not_waited_for_is_gone_on_with(use, two_cases, slow_session, by):
+    begun, go_on = slow_session
+    used = use()
+    used.bench.open(two_cases[0])
+    used.qtbot.waitUntil(begun.is_set, timeout=60_000)
+    first = used.work
+    if by == "cancel":
+        used.bench.cancel()
+        go_on.set()
+    else:
+        drop(used, two_cases[1])
+        go_on.set()
+        wait_for_masks(used)
+        choose_again(used, first)
+    wait_for_masks(used)
+    assert used.work is first
+    assert used.masks.origin(4) is MaskOrigin.FILE
+    assert used.layer.editable
+
+
+def test_masks_of_one_folder_are_never_taken_for_those_of_another(use, two_cases):
+    used = use()
+    go_on = threading.Event()
+    used.bench.run(Job("Something long", lambda _: [go_on.wait(20)]))
+    drop(used, two_cases[0])
+    first = used.work
+    drop(used, two_cases[1])
+    used.qtbot.wait(300)
+    go_on.set()
+    wait_for_masks(used)
+    assert used.layer.metadata[FRAME_SEQUENCE] is used.work.sequence
+    choose_again(used, first)
+    wait_for_masks(used)
+    assert used.layer.metadata[FRAME_SEQUENCE] is first.sequence
+
+
+def test_live_mode_waits_for_masks_that_are_being_taken_over(use, two_cases, slow_session):
+    begun, go_on = slow_session
+    used = use()
+    used.prelabel.live.value = True
+    drop(used, two_cases[0])
+    used.qtbot.waitUntil(begun.is_set, timeout=20_000)
+    used.viewer.dims.set_current_step(0, 2)
+    assert used.work.masks is None
+    go_on.set()
+    wait_for_masks(used)
+    assert used.bench.mask_layers(used.work) == [used.layer]
+    assert used.masks.origin(2) is MaskOrigin.FILE
+
+
+def test_labels_that_masks_cannot_hold_are_not_taken_over(use, folder, errors):
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    masks, layer = [used.mask(index) for index in range(5)], used.layer
+    drawn = np.zeros(layer.data.shape, np.uint16)
+    drawn[1, 40:60, 50:90] = 256
+    layer.data = drawn
+    used.wait_for_job()
+    assert any("labels outside 0 to 255 on frame sample_02" in message for message in errors())
+    used.viewer.layers.remove(layer)
+    choose_again(used, used.work)
+    wait_for_masks(used)
+    for index, mask in enumerate(masks):
+        np.testing.assert_array_equal(used.mask(index), mask)
+
+
+def test_a_dropped_folder_opens_where_it_was_left(use, two_cases):
+    used = use()
+    used.open(two_cases[0])
+    used.go_to(3)
+    used.viewer.camera.zoom *= 2
+    zoom = used.viewer.camera.zoom
+    used.qtbot.wait(1000)
+    used.leave()
+    for masks in (True, False):
+        again = use()
+        if not masks:
+            shutil.rmtree(two_cases[0].with_name("masks"))
+        drop(again, two_cases[0])
+        wait_for_masks(again)
+        assert again.bench.shown == 3
+        assert again.viewer.camera.zoom == pytest.approx(zoom)
+        again.leave()
+
+
+def test_a_closed_dock_opens_nothing_any_more(use, folder, two_cases):
+    used = use()
+    used.open(two_cases[0])
+    closed = used.bench
+    used.viewer.window.remove_dock_widget(used.dock)
+    again = used.reopen()
+    wait_for_masks(again)
+    again.open(two_cases[1])
+    assert closed.work is None
+    assert not again.work.session.read_only
+    assert again.bench.mask_layers(again.work) == [again.layer]
+
+
+def test_a_closed_dock_leaves_no_outlines_behind(use, folder):
+    used = use()
+    used.open(folder)
+    used.prelabel.style.value = OverlayStyle.BOTH
+    used.qtbot.waitUntil(lambda: len(used.viewer.layers) == 3)
+    layers = [used.work.image, used.layer]
+    used.viewer.window.remove_dock_widget(used.dock)
+    assert list(used.viewer.layers) == layers
+
+
 def test_painted_masks_outlive_a_cancelled_takeover(use, folder, qtbot):
     used = use()
     used.open(folder)
@@ -638,7 +848,8 @@ def test_each_sequence_keeps_its_own_settings_and_model(use, folder, tmp_path, q
 def test_a_cancelled_job_hands_nothing_over_any_more(use, folder, exact_masks, qtbot):
     used = use()
     used.open(folder)
-    used.frames.read_masks(exact_masks)
+    files = find_masks(used.work.sequence, exact_masks, lambda: False)
+    masks_from_folder(used.bench, files, {})
     job, session = used.bench.job, used.work.session
     # Masks are on their way to the window while it takes the layer away.
     time.sleep(1)

@@ -27,7 +27,7 @@ def press(used, key):
     used.qtbot.keyClick(canvas, *key)
 
 
-def test_no_key_is_one_of_naparis_own():
+def test_no_key_is_one_of_naparis_own(make_napari_viewer):
     taken = {
         key
         for command, keys in get_settings().shortcuts.shortcuts.items()
@@ -38,6 +38,11 @@ def test_no_key_is_one_of_naparis_own():
     ours = [KeyBinding.from_str(action.key) for action in ACTIONS]
     assert len(set(ours)) == len(ours)
     assert not taken & set(ours)
+    menus = [menu.text() for menu in make_napari_viewer().window._qt_window.menuBar().actions()]
+    # Alt and the letter after the sign opens a menu on Linux and Windows.
+    letters = {menu[menu.index("&") + 1].upper() for menu in menus if "&" in menu}
+    assert "H" in letters
+    assert not {KeyBinding.from_str(f"Alt+{letter}") for letter in letters} & set(ours)
 
 
 def test_keys_do_what_the_dock_does(use, folder):
@@ -123,6 +128,11 @@ def test_the_user_changes_a_key(use, folder, qtbot):
         dialog.edits["overlay"].setKeySequence(QKeySequence("G"))
         assert not ok.isEnabled()
         assert "G is set for" in dialog.message.text()
+        # napari's own of Labels layers and of the viewer.
+        for key in ("B", "V"):
+            dialog.edits["overlay"].setKeySequence(QKeySequence(key))
+            assert not ok.isEnabled()
+            assert f"{key} for" in dialog.message.text()
         dialog.edits["overlay"].setKeySequence(QKeySequence(";"))
         assert ok.isEnabled()
         ok.click()

@@ -193,11 +193,12 @@ def test_frames_without_masks_leaves_out_what_was_decided_by_hand(use, folder):
     assert all(used.mask(index).any() for index in (0, 1, 4))
 
 
-def test_a_range_is_prelabelled_and_no_more(use, folder):
+@pytest.mark.parametrize(("first", "last"), [(1, 2), (2, 1)])
+def test_a_range_is_prelabelled_and_no_more(use, folder, first, last):
     used = use()
     used.open(folder)
     used.prelabel.which.value = Which.RANGE
-    used.prelabel.first.value, used.prelabel.last.value = 1, 2
+    used.prelabel.first.value, used.prelabel.last.value = first, last
     assert "1 to 2" in used.prelabel.run_button.text()
     used.prelabel_all()
     assert [bool(used.mask(index).any()) for index in range(5)] == [False, True, True, False, False]

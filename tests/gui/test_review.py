@@ -164,6 +164,22 @@ def test_notes_are_written_in_a_line_and_undone(prelabelled):
     assert text(used, 0, REMARKS) == ""
 
 
+def test_a_question_is_in_sight_and_names_its_frames(use, folder, qtbot):
+    used = use(show=True)
+    used.open(folder)
+    used.dock.foldables["Review"].unfold(False)
+    used.go_to(2)
+    used.press(Qt.Key.Key_Y, Qt.KeyboardModifier.ShiftModifier)
+    qtbot.waitUntil(lambda: not used.review.answer.visibleRegion().isEmpty(), timeout=5_000)
+    assert used.dock.window().focusWidget() is used.review.answer
+    # As one goes on, it is still about that frame.
+    used.viewer.dims.set_current_step(0, 3)
+    assert used.review._asked.text() == "Note, frame 2"
+    used.review.answer.setText("ask Dr. Grimm")
+    qtbot.keyClick(used.review.answer, Qt.Key.Key_Return)
+    assert used.work.session.status(2).note == "ask Dr. Grimm"
+
+
 def test_several_frames_are_decided_on_at_once_and_undone_at_once(prelabelled):
     used = prelabelled
     masks = [used.mask(index) for index in range(5)]
@@ -181,6 +197,21 @@ def test_several_frames_are_decided_on_at_once_and_undone_at_once(prelabelled):
     used.press(Qt.Key.Key_U, Qt.KeyboardModifier.ShiftModifier)
     assert used.states[4] is ACCEPTED
     assert not used.mask(4).any()
+
+
+@pytest.mark.parametrize("go_on", [Qt.Key.Key_PageDown, Qt.Key.Key_Right], ids=["queue", "slider"])
+def test_rows_selected_for_one_decision_are_not_for_a_later_one(prelabelled, go_on):
+    used = prelabelled
+    used.review.queue.selectAll()
+    used.press(Qt.Key.Key_Y, Qt.KeyboardModifier.ShiftModifier)
+    used.review.answer.setText("from one film")
+    used.qtbot.keyClick(used.review.answer, Qt.Key.Key_Return)
+    assert all(text(used, index, REMARKS) == "from one film" for index in range(5))
+    used.press(go_on)
+    assert used.bench.shown == 1
+    assert used.review.queue.selected == [1]
+    used.press(Qt.Key.Key_N)
+    assert used.states == [PRELABELLED, ACCEPTED, *[PRELABELLED] * 3]
 
 
 @pytest.mark.parametrize("at_once", [0, 4])
@@ -277,9 +308,9 @@ def test_table_and_picture_follow_each_other(prelabelled):
 
 def test_masks_are_hidden_and_shown(prelabelled):
     used = prelabelled
-    used.press(Qt.Key.Key_H, Qt.KeyboardModifier.AltModifier)
+    used.press(Qt.Key.Key_T, Qt.KeyboardModifier.AltModifier)
     assert not used.layer.visible
-    used.press(Qt.Key.Key_H, Qt.KeyboardModifier.AltModifier)
+    used.press(Qt.Key.Key_T, Qt.KeyboardModifier.AltModifier)
     assert used.layer.visible
 
 

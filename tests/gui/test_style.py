@@ -7,7 +7,7 @@ import re
 import pytest
 from napari.utils.theme import get_theme
 
-from napari_microaunet.widgets.style import style_sheet
+from napari_microaunet.widgets.style import readable_colour, style_sheet
 
 
 def luminance(colour):
@@ -20,9 +20,11 @@ def luminance(colour):
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
-def test_quiet_words_stand_out_from_their_background(theme):
-    found = re.search(r"#quiet \{ color: rgb\((\d+), (\d+), (\d+)\)", style_sheet(theme))
-    words = luminance(int(value) for value in found.groups())
+@pytest.mark.parametrize("words", ["quiet", "warning", "error"])
+def test_words_stand_out_from_their_background(theme, words):
+    found = re.search(rf"#{words} \{{ color: rgb\((\d+), (\d+), (\d+)\)", style_sheet(theme))
+    colour = map(int, found.groups()) if found else readable_colour(theme, words)
+    words = luminance(colour)
     background = luminance(get_theme(theme).background.as_rgb_tuple()[:3])
     lighter, darker = max(words, background), min(words, background)
     assert (lighter + 0.05) / (darker + 0.05) >= 4.5

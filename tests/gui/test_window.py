@@ -111,6 +111,8 @@ def test_the_windows_own_close_button_gives_the_session_back(use, folder, qtbot,
     used = use(show=True)
     used.open(folder)
     used.prelabel_all()
+    used.prelabel.style.value = OverlayStyle.BOTH
+    qtbot.waitUntil(lambda: len(used.viewer.layers) == 3)
     used.masks.edit(0, np.ones_like(used.masks.chunks.mask(0)), "test")
     session, window = used.work.session, used.viewer.window._qt_window
     used.dock.parentWidget().setFloating(floating)

@@ -109,6 +109,8 @@ def test_changed_weights_are_refused(checkpoint: Path) -> None:
         ({"input_size": [256, 100_000]}, "input_size.1"),
         ({"surprise": 1}, "surprise"),
         ({"widths": [8, 16, 16, 16, 24, 10**9]}, "widths.5"),
+        ({"sha256": "../elsewhere"}, "sha256"),
+        ({"parent": "A" * 64}, "parent"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(

@@ -154,27 +154,35 @@ def test_a_graph_outlives_a_new_name_and_goes_with_the_last_of_its_weights(check
     assert not kept.exists()
 
 
+GONE = "f" * 64
+
+
+def weights(number):
+    """Give the hash of the weights of a model of the library."""
+    return f"{number:064x}"
+
+
 def library(*parents):
-    """Make models of which each names another's weights as its parent, or any other text."""
+    """Make models of which each names another's weights as its parent, or weights of none."""
     cards = [
-        ModelCard(name="x", network="microaunet", widths=(8,) * 6, sha256=f"h{i}", parent=parent)
+        ModelCard(name="x", network="microaunet", widths=(8,) * 6, sha256=weights(i), parent=parent)
         for i, parent in enumerate(parents)
     ]
     return [Model(f"model {i}", Path(f"{i}.safetensors"), card) for i, card in enumerate(cards)]
 
 
 def test_lineage_goes_back_to_what_nobody_knows():
-    models = library("", "h0", "h1", "gone")
+    models = library("", weights(0), weights(1), GONE)
     lineage = lineage_of(models[2].card, models)
     assert [model.name for model in lineage.ancestors] == ["model 1", "model 0"]
     assert lineage.unknown == ""
-    assert lineage_of(models[3].card, models).unknown == "gone"
-    assert lineage_of(models[2].card, models[:1]).unknown == "h1"
+    assert lineage_of(models[3].card, models).unknown == GONE
+    assert lineage_of(models[2].card, models[:1]).unknown == weights(1)
 
 
 @given(st.lists(st.integers(-1, 6), min_size=1, max_size=6))
 def test_lineage_ends_whatever_cards_say_of_each_other(numbers):
-    models = library(*("" if number < 0 else f"h{number}" for number in numbers))
+    models = library(*("" if number < 0 else weights(number) for number in numbers))
     for model in models:
         lineage = lineage_of(model.card, models)
         line = [model, *lineage.ancestors]

@@ -34,6 +34,18 @@ def test_an_empty_mask_is_trusted_unless_something_looked_like_a_polyp():
     assert confidence(probability_map(something), dropped) == pytest.approx(0.6)
 
 
+def test_what_is_dropped_does_not_speak_for_the_mask():
+    small, both = np.zeros((2, 256, 256), np.uint8)
+    small[20:26, 20:26] = 240  # 36 pixels, where a polyp has at least 66
+    assert confidence(probability_map(small), MaskSettings(0.5)) == pytest.approx(1 - 240 / 255)
+    both[60:120, 60:120] = 250
+    both[200:220, 200:220] = 140  # as large as a polyp, but pale
+    sure, one = MaskSettings(0.5, least_peak=0.7), MaskSettings(0.5, largest_only=True)
+    assert confidence(probability_map(both), sure) == pytest.approx(250 / 255)
+    assert confidence(probability_map(both), one) == pytest.approx(250 / 255)
+    assert confidence(probability_map(both), MaskSettings(0.5)) < 240 / 255
+
+
 @given(arrays(np.uint8, (8, 9)), st.floats(0, 1))
 def test_it_is_a_share_and_at_least_the_threshold_where_something_is_marked(values, threshold):
     trust = confidence(probability_map(values), MaskSettings(threshold))

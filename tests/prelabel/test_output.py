@@ -31,6 +31,17 @@ def test_an_overlay_shows_the_rim_of_every_polyp_and_leaves_the_rest_as_it_was()
     assert len(np.unique(drawn[rim], axis=0)) == 1
 
 
+def test_a_polyp_in_the_box_of_another_is_outlined_by_itself():
+    frame, mask = np.zeros((400, 800, 3), np.uint8), np.zeros((400, 800), np.uint8)
+    mask[50:350, 100:130] = 1
+    mask[320:350, 100:700] = 1  # an L, in whose box the other one lies
+    mask[100:200, 300:760] = 2
+    drawn = outlined(frame, mask).any(axis=2)
+    assert drawn[100:102, 300:760].all()
+    # Where the box of the L ends, the other polyp does not.
+    assert not drawn[110:190, 310:750].any()
+
+
 class TwoFrames(FrameSequence):
     """Two frames, the second with a name of the test's choice."""
 

@@ -6,13 +6,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FieldOfView, Frame, FrameSequence, open_frames
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import find_model
-from napari_microaunet.prelabel.backends import open_backend
+from napari_microaunet.prelabel.backends import open_backend, torch_device
 from napari_microaunet.prelabel.predictor import Predictor
 
 
@@ -187,3 +188,20 @@ def test_what_cannot_run_is_refused_by_name(model, choice, named):
 
 def test_no_frames_give_no_predictions(predictor, make_frame, tmp_path):
     assert list(predictor.predict(GeneratedFrames(tmp_path, make_frame, 3), [])) == []
+
+
+@pytest.mark.parametrize("device", ["cpu:", "cuda:", "cuda:01", "cuda:99", "quantum", ""])
+def test_a_device_that_is_not_there_is_refused_by_name(device):
+    with pytest.raises(InputError, match=f'no device "{device}" on this machine'):
+        torch_device(device)
+
+
+def test_a_full_graphics_card_is_told_with_what_to_do(model, monkeypatch):
+    backend = open_backend(model, "torch", "cpu")
+
+    def full(_batch):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(backend, "_module", full)
+    with pytest.raises(InputError, match=r"is full with 3 frames at a time.*--batch"):
+        backend.run(np.zeros((3, 3, 64, 64), np.float32))

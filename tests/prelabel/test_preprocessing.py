@@ -49,7 +49,8 @@ def test_light_and_colour_are_taken_out_of_a_frame_in_use_and_in_training_alike(
     # A darker frame of another tint is the same frame to the network, but for the rounding.
     if (frame.std(axis=(0, 1)) > 30).all():
         tinted = np.rint(frame * np.array([gain, 1, 0.8])).astype(np.uint8)
-        np.testing.assert_allclose(prepare(tinted, whole, card), values, atol=0.05)
+        # A value and the mean are off by half a step of 255 each, in deviations of at least 15.
+        np.testing.assert_allclose(prepare(tinted, whole, card), values, atol=0.08)
 
     class Shown(nn.Module):
         def encode(self, inputs):

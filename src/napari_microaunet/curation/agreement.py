@@ -253,19 +253,25 @@ def reconcile(
     Raises
     ------
     InputError
-        If a frame on which they differ is undecided.
+        If a frame on which they differ is undecided, or the dataset to take lacks it.
     """
-    versions: dict[str, list[tuple[CuratedDataset, IncomingFrame]]] = {}
-    for dataset in datasets:
+    versions: dict[str, dict[str, tuple[CuratedDataset, IncomingFrame]]] = {}
+    for number, dataset in enumerate(datasets, start=1):
         for record, frame in zip(dataset.frames, incoming_frames(dataset), strict=True):
-            versions.setdefault(record.name, []).append((dataset, frame))
+            versions.setdefault(record.name, {})[str(number)] = dataset, frame
     return [_decided(name, given, decisions.get(name)) for name, given in versions.items()]
 
 
 def _decided(
-    name: str, versions: Sequence[tuple[CuratedDataset, IncomingFrame]], take: str | None
+    name: str, by_number: Mapping[str, tuple[CuratedDataset, IncomingFrame]], take: str | None
 ) -> IncomingFrame:
+    versions = list(by_number.values())
     first = versions[0][1]
+    if take is not None and take not in (*by_number, *_COMBINED):
+        raise InputError(
+            f"Dataset {take} does not have the frame {name}; "
+            f"take one of {', '.join((*by_number, *_COMBINED))} in the table of decisions."
+        )
     if len(versions) == 1:
         return first
     if take is None:
@@ -276,9 +282,7 @@ def _decided(
             f"Nothing is decided of the frame {name}; add a line to the table of decisions."
         )
     if take not in _COMBINED:
-        if int(take) > len(versions):
-            raise InputError(f"Only {len(versions)} of the datasets have the frame {name}.")
-        chosen = versions[int(take) - 1][1]
+        chosen = by_number[take][1]
         return replace(chosen, split=first.split, group=first.group)
 
     def read_mask() -> NDArray[np.uint8]:

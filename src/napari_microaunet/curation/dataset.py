@@ -24,6 +24,7 @@ from napari_microaunet.curation.splits import split_groups
 from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
+from napari_microaunet.frames.sources import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -215,7 +216,7 @@ def open_dataset(
     CancelledError
         If `cancelled` says so.
     """
-    path = Path(path)
+    path = absolute(path)
     manifest = frozen
     if frozen is None and (path / MANIFEST_NAME).is_file():
         manifest = read_manifest(path / MANIFEST_NAME)

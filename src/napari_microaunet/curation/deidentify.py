@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_microaunet.curation.manifest import Blanked
-    from napari_microaunet.frames import FrameSequence
+    from napari_microaunet.frames import Frame, FrameSequence
 
-# Of a video: enough that what is dark in one frame is lit in another.
-_FRAMES_OF_A_VIDEO = 16
+# That share an outline: enough that what is dark in one frame is lit in another.
+_FRAMES_FOR_AN_OUTLINE = 16
 
 
 class Box(NamedTuple):
@@ -37,7 +38,8 @@ class Deidentifier:
 
     Everything outside the convex outline of the lit picture becomes black, with all text that is
     there, and so does the panel that shows the scope's position. Text over the picture itself
-    cannot be told from gloss and has to be named by boxes.
+    cannot be told from gloss and has to be named by boxes. Frames of which nothing is known to be
+    picture become black as a whole.
 
     Parameters
     ----------
@@ -47,14 +49,15 @@ class Deidentifier:
 
     def __init__(self, *boxes: Box) -> None:
         self._boxes = boxes
-        self._pictures: dict[Path, NDArray[np.bool_]] = {}
+        self._pictures: dict[tuple[Path, int, int], NDArray[np.bool_] | None] = {}
 
     def blank(
         self, sequence: FrameSequence, index: int, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8], tuple[Blanked, ...]]:
         """Blank a frame.
 
-        Frames of a video or stack share one outline; every other frame has its own.
+        Frames of a video or stack share one outline; every other frame has its own or, where it is
+        too dark to show one, that of the frames of its size in its folder.
 
         Parameters
         ----------
@@ -69,6 +72,11 @@ class Deidentifier:
         image : uint8 array, shape (height, width, 3)
         blanked : tuple of str
             What was done, as in its `FrameRecord`.
+
+        Raises
+        ------
+        InputError
+            If none of the frames that show its outline can be read.
         """
         result = np.where(self._picture(sequence, index, image)[..., np.newaxis], image, 0)
         done: list[Blanked] = ["metadata", "outside the field of view"]
@@ -86,14 +94,34 @@ class Deidentifier:
     def _picture(
         self, sequence: FrameSequence, index: int, image: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
+        picture = None
         if isinstance(sequence, ImageFiles) or len(sequence.frames) == 1:
-            return find_picture([image])
-        source = sequence.frames[index].source
-        if source not in self._pictures:
-            members = [i for i, frame in enumerate(sequence.frames) if frame.source == source]
-            shown = [sequence.read(i) for i in spread(members, _FRAMES_OF_A_VIDEO)]
-            self._pictures[source] = find_picture(shown)
-        return self._pictures[source]
+            picture = find_picture([image])
+        if picture is None:
+            picture = self._shared_picture(sequence, index)
+        return np.zeros(image.shape[:2], bool) if picture is None else picture
+
+    def _shared_picture(self, sequence: FrameSequence, index: int) -> NDArray[np.bool_] | None:
+        """Find the outline that all frames of a video, or of a folder and size, show together."""
+        stills = isinstance(sequence, ImageFiles)
+
+        def together(frame: Frame) -> tuple[Path, int, int]:
+            return frame.source.parent if stills else frame.source, frame.height, frame.width
+
+        key = together(sequence.frames[index])
+        if key not in self._pictures:
+            members = [i for i, frame in enumerate(sequence.frames) if together(frame) == key]
+            shown = []
+            for member in spread(members, _FRAMES_FOR_AN_OUTLINE):
+                with suppress(InputError):  # that one is damaged
+                    shown.append(sequence.read(member))
+            if not shown:
+                raise InputError(
+                    f"The outline of the picture in {key[0]} is not known, as none of the frames "
+                    "tried can be read; repair it, or leave it out."
+                )
+            self._pictures[key] = find_picture(shown)
+        return self._pictures[key]
 
 
 def parse_box(text: str) -> Box:

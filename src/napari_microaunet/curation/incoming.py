@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -117,11 +118,17 @@ def open_session(folder: Path, frames: Path | None = None) -> Session:
     Raises
     ------
     InputError
-        If it is no session, or its frames are gone.
+        If it is no session, or cannot be read, or its frames are gone.
     """
     if not (folder / DATABASE_NAME).is_file():
         raise InputError(f"{folder} is no session; give a folder NAME{SUFFIX}.")
-    identity = read_identity(folder / DATABASE_NAME)
+    try:
+        identity = read_identity(folder / DATABASE_NAME)
+    except (OSError, sqlite3.Error) as error:
+        raise InputError(
+            f"{folder / DATABASE_NAME} cannot be read ({error}); see that its drive is there, and "
+            "that you may read the folder."
+        ) from error
     if identity is None:
         raise InputError(f"{folder} holds no frames yet; open it in napari first.")
     beside = folder.absolute().parent / identity.path.name

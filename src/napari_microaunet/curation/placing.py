@@ -70,7 +70,7 @@ class Placement:
         By the number of the frame.
     leaks : dict of int to str
         New frames that fit nowhere, and why: they are near-duplicates of frames in another
-        split than the rest of their group.
+        split than they or the rest of their group.
     """
 
     splits: dict[int, Split]
@@ -97,9 +97,9 @@ def place_frames(
 ) -> Placement:
     """Choose the splits of new frames.
 
-    A group that the dataset has already stays in its split. Other groups that hold
-    near-duplicates of each other go together: where they meet frames that have or bring a split,
-    to that one; else they fill the splits up to their shares.
+    A group that the dataset has already stays in its split, and one that brings a split keeps it.
+    Other groups that hold near-duplicates of each other go together: where they meet frames that
+    have or bring a split, to that one; else they fill the splits up to their shares.
 
     Parameters
     ----------
@@ -126,7 +126,10 @@ def place_frames(
     for index, cluster in enumerate(clusters):
         members[int(cluster)].append(index)
 
-    own = {record.group: record.split for record in records[:fixed]}
+    own: dict[str, Split] = {}
+    for record, split in zip(records, placed, strict=True):
+        if split is not None:
+            own.setdefault(record.group, split)
     splits: dict[int, Split] = {}
     taken: dict[Split, Counter[str]] = {split: Counter() for split in SPLITS}
     for record in records[:fixed]:
@@ -147,17 +150,24 @@ def place_frames(
     kinds = {name: Counter(kind_of(records[i]) for i in inside) for name, inside in waiting.items()}
     for name, split in fill_splits(kinds, shares.by_split, taken, seed).items():
         splits |= dict.fromkeys(waiting[name], split)
-    leaks = _leaks(records, splits, near_duplicate_pairs(thumbnails, labels))
+    # What is between two that have or bring splits has to give way to both.
+    order = sorted(range(len(records)), key=lambda index: placed[index] is None)
+    leaks = _leaks(records, splits, near_duplicate_pairs(thumbnails, labels), order)
     return Placement({i: split for i, split in splits.items() if i not in leaks}, leaks)
 
 
 def _leaks(
-    records: Sequence[FrameRecord], splits: Mapping[int, Split], pairs: NDArray[np.int64]
+    records: Sequence[FrameRecord],
+    splits: Mapping[int, Split],
+    pairs: NDArray[np.int64],
+    order: Sequence[int],
 ) -> dict[int, str]:
-    """Find the new frames that resemble an earlier one, which is kept, in another split."""
+    """Find the new frames that resemble one earlier in the order, which is kept, elsewhere."""
     leaks: dict[int, str] = {}
-    # In the order of the later frame, so that of every earlier one it is known if it is kept.
-    for one, other in sorted(pairs.tolist(), key=lambda pair: (pair[1], pair[0])):
+    place = np.argsort(order)
+    # By the later frame, so that of every earlier one it is known if it is kept.
+    for later, earlier in sorted(sorted(pair, reverse=True) for pair in place[pairs].tolist()):
+        one, other = order[earlier], order[later]
         if other not in splits or one in leaks:
             continue
         there = splits.get(one, records[one].split)

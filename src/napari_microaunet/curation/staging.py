@@ -2,21 +2,24 @@
 
 A new dataset is built beside its place and moved there. Of one that grows, the files are made in a
 folder inside it, then moved into place, the manifest last. Killed before that, it is as it was;
-killed while files are moved, it opens, and the same command completes it.
+killed while files are moved, it opens, and the same command completes it. What has been replaced,
+perhaps a picture with a name in it, is listed before the manifest and removed after it: killed in
+between, the next one that appends removes it.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 
+from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.dataset import check_files
-from napari_microaunet.curation.manifest import MANIFEST_NAME, write_manifest
+from napari_microaunet.curation.manifest import MANIFEST_NAME, RelativePath, write_manifest
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 # Inside a dataset, hidden from whatever opens the folder as plain images.
 _STAGE = ".incoming"
 _LOCK = ".lock"
+_REPLACED = ".replaced.json"
+_NAMES = TypeAdapter(list[RelativePath])
 
 
 @contextmanager
@@ -80,11 +85,9 @@ def made(path: Path) -> Path:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a new file, to the disk itself."""
-    with path.open("xb") as file:
+    """Write a file, to the disk itself."""
+    with replacing(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def link_file(file: Path, target: Path) -> None:
@@ -105,7 +108,7 @@ def link_file(file: Path, target: Path) -> None:
 
 def publish(stage: Path, folder: Path, manifest: Manifest) -> None:
     """Turn what was staged into the dataset."""
-    used = {name for record in manifest.frames for name in (record.image, record.mask)}
+    used = _files(manifest.frames)
     for path in [path for path in stage.rglob("*") if path.is_file()]:
         if path.relative_to(stage).as_posix() not in used:  # of a frame that was left out
             path.unlink()
@@ -118,21 +121,42 @@ def publish(stage: Path, folder: Path, manifest: Manifest) -> None:
         ) from error
 
 
-def move_in(stage: Path, folder: Path, records: Sequence[FrameRecord], manifest: Manifest) -> None:
-    """Move the files of frames into the dataset, then the manifest."""
+def move_in(
+    stage: Path,
+    folder: Path,
+    before: Sequence[FrameRecord],
+    records: Sequence[FrameRecord],
+    manifest: Manifest,
+) -> None:
+    """Move the files of frames into the dataset, then the manifest; remove what they replace."""
     # A link there that leads out of the folder would be followed.
     check_files(folder, manifest)
-    names = [name for record in records for name in (record.image, record.mask) if name is not None]
-    for name in names:
+    for name in _files(records):
         if (stage / name).exists():
             (stage / name).replace(made(folder / name))
+    replaced = sorted(_files(before) - _files(manifest.frames))
+    if replaced:
+        with replacing(folder / _REPLACED) as file:
+            file.write(_NAMES.dump_json(replaced))
     write_manifest(folder / MANIFEST_NAME, manifest)
+    remove_replaced(folder, manifest)
 
 
-def remove_replaced(folder: Path, before: Sequence[FrameRecord], after: Manifest) -> None:
-    """Remove files that frames had and no longer have."""
-    used = {name for record in after.frames for name in (record.image, record.mask)}
-    for record in before:
-        for name in (record.image, record.mask):
-            if name is not None and name not in used:
-                (folder / name).unlink(missing_ok=True)
+def remove_replaced(folder: Path, manifest: Manifest) -> None:
+    """Remove files that were listed as replaced, but for those that the manifest lists, too."""
+    listed = folder / _REPLACED
+    try:
+        names = _NAMES.validate_json(listed.read_bytes())
+    except FileNotFoundError:
+        return
+    except ValidationError:  # no list of ours
+        names = []
+    inside, used = folder.resolve(), {*_files(manifest.frames), MANIFEST_NAME}
+    for name in set(names) - used:
+        if (folder / name).resolve().is_relative_to(inside):
+            (folder / name).unlink(missing_ok=True)
+    listed.unlink()
+
+
+def _files(records: Sequence[FrameRecord]) -> set[str]:
+    return {name for one in records for name in (one.image, one.mask) if name is not None}

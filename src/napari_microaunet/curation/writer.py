@@ -35,6 +35,7 @@ from napari_microaunet.curation.staging import (
     write_file,
 )
 from napari_microaunet.errors import InputError, first_problem
+from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.masks import IGNORE, write_mask_file
 
@@ -158,10 +159,12 @@ def write_dataset(
         # Not before: another program may have appended until now.
         old = read_manifest(folder / MANIFEST_NAME) if append else None
         before = () if old is None else old.frames
+        if old is not None:
+            remove_replaced(folder, old)  # by a run that was killed
         named = _named(frames, before, left_out, cancelled)
         if options.deidentifier is None:
             _check_blanked(folder, before, named)
-        staged = _stage_all(stage, named, options, left_out, progress, cancelled)
+        staged = _stage_all(stage, folder, named, options, left_out, progress, cancelled)
         new = [record for one, record in staged if one.before is None]
         placed = _placed(stage, folder, before, named, new, options, left_out, cancelled)
         changed = {
@@ -183,8 +186,7 @@ def write_dataset(
         if old is None:
             publish(stage, folder, manifest)
         else:
-            move_in(stage, folder, [*changed.values(), *placed], manifest)
-    remove_replaced(folder, before, manifest)
+            move_in(stage, folder, before, [*changed.values(), *placed], manifest)
     return WriteResult(
         manifest,
         tuple(record.name for record in placed),
@@ -268,6 +270,7 @@ def _content(path: Path) -> bytes:
 
 def _stage_all(
     stage: Path,
+    folder: Path,
     named: Sequence[_Named],
     options: WriteOptions,
     left_out: dict[str, str],
@@ -280,7 +283,7 @@ def _stage_all(
     pool = ThreadPoolExecutor(os.cpu_count() if alone else 1, "write")
     staged = []
     try:
-        futures = [pool.submit(_stage_one, stage, one, options) for one in named]
+        futures = [pool.submit(_stage_one, stage, folder, one, options) for one in named]
         for done, (one, future) in enumerate(zip(named, futures, strict=True), start=1):
             if cancelled is not None and cancelled():
                 raise CancelledError
@@ -295,7 +298,7 @@ def _stage_all(
     return staged
 
 
-def _stage_one(stage: Path, named: _Named, options: WriteOptions) -> FrameRecord:
+def _stage_one(stage: Path, folder: Path, named: _Named, options: WriteOptions) -> FrameRecord:
     """Make the files of one frame that differ from those in the dataset; describe it anew."""
     frame, before = named.frame, named.before
     size = frame.sequence.frames[frame.index]
@@ -309,7 +312,7 @@ def _stage_one(stage: Path, named: _Named, options: WriteOptions) -> FrameRecord
         target = made(stage / mask_name)
         write_mask_file(target, mask)
         mask_hash = hashlib.sha256(target.read_bytes()).hexdigest()
-    image_name, image_hash, original, blanked = _stage_image(stage, named, options)
+    image_name, image_hash, original, blanked = _stage_image(stage, folder, named, options)
     record = FrameRecord(
         name=named.name,
         image=image_name,
@@ -337,15 +340,18 @@ def _stage_one(stage: Path, named: _Named, options: WriteOptions) -> FrameRecord
 
 
 def _stage_image(
-    stage: Path, named: _Named, options: WriteOptions
+    stage: Path, folder: Path, named: _Named, options: WriteOptions
 ) -> tuple[str, str, str, tuple[Blanked, ...]]:
     """Copy, link or encode the picture; give its file, its hash, that of the original, blanks."""
     frame, file, before = named.frame, named.frame.file, named.before
     there = None
     if before is not None and before.image_sha256 and before.original_sha256:
         there = before.image, before.image_sha256, before.original_sha256, before.blanked
-    # What the dataset has is not made again, and what was blanked in it stays blanked.
-    if options.deidentifier is None and there and not set(there[3]) < set(frame.blanked):
+    # What the dataset has is not made again, and what was blanked in it stays blanked: which boxes
+    # those were, its picture alone tells.
+    was_blanked = set() if there is None else set(there[3])
+    more = was_blanked < set(frame.blanked) and "boxes" not in was_blanked
+    if options.deidentifier is None and there and not more:
         return there
     if options.deidentifier is None and file is not None:
         name = f"images/{named.name}{file.suffix.lower()}"
@@ -363,8 +369,10 @@ def _stage_image(
     if options.deidentifier is not None:
         image, taken_out = options.deidentifier.blank(frame.sequence, frame.index, image)
         blanked = tuple(dict.fromkeys((*blanked, *taken_out)))
-        if there and not set(there[3]) <= set(blanked):
+        if there and not was_blanked <= set(blanked):
             return there
+        if there and "boxes" in was_blanked:
+            image = np.minimum(image, open_frames(folder / there[0]).read(0))
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format="PNG", compress_level=_COMPRESSION)
     write_file(made(stage / name), encoded.getvalue())

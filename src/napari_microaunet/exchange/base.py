@@ -32,12 +32,16 @@ POLYP = "polyp"
 IGNORED = "ignore"
 """The two classes, where a format has classes."""
 
+SCRATCH = ".scratch"
+"""Folder of a partial export for what `Format.write` leaves to `Format.finish`."""
+
 
 class Loss(Enum):
     """Something in masks that a format cannot keep; the value says what becomes of it."""
 
     IGNORE = "regions to ignore become background"
-    NUMBERS = "polyps that touch become one"
+    NUMBERS = "polyps lose their numbers, and those that touch become one"
+    GAPS = "numbers of polyps that have gaps become 1..n"
     PARTS = "parts of a polyp become polyps of their own"
     HOLES = "holes in polyps are filled"
 
@@ -48,6 +52,9 @@ class Loss(Enum):
             return len(polyps) < len(parts)
         if self is Loss.NUMBERS:
             return len(polyps) > 1
+        if self is Loss.GAPS:
+            numbers = [part.label for part in parts if part.label != IGNORE]
+            return numbers != [*range(1, len(numbers) + 1)]
         if self is Loss.PARTS:
             return any(ndimage.label(region, np.ones((3, 3)))[1] > 1 for region in polyps)
         return any((ndimage.binary_fill_holes(region) != region).any() for region in polyps)

@@ -25,10 +25,11 @@ from napari_microaunet.exchange.base import (
     SPLIT_NAMES,
     Format,
     ImportedMask,
+    Loss,
 )
 from napari_microaunet.exchange.frame_files import store_frame, suffix_if_copied
 from napari_microaunet.exchange.json_files import lines_of_list, read_json
-from napari_microaunet.exchange.places import files_below, name_from_file, target_file
+from napari_microaunet.exchange.places import files_below, folder_of, name_from_file, target_file
 from napari_microaunet.exchange.regions import (
     LONGEST_OUTLINE,
     as_counts,
@@ -96,6 +97,7 @@ class Coco(Format):
 
     key = "coco"
     title = "COCO instances"
+    loses = (Loss.GAPS,)
     divides = True
     remark = "Regions to ignore become crowds, which scores of COCO leave out."
 
@@ -153,10 +155,9 @@ class Coco(Format):
                 file.write("}\n")
 
     def read(self, path: Path) -> Iterator[ImportedMask]:
-        folder = path / "annotations"
-        if path.is_file():
-            files = [path]
-        else:
+        folder = folder_of(path, "annotations")
+        files = [path] if path.is_file() else []
+        if folder != path:
             files = [file for _, file in files_below(folder, frozenset({".json"}))]
         if not files:
             raise InputError(
@@ -225,6 +226,10 @@ def _read(file: Path) -> Iterator[ImportedMask]:
 def _region(
     segmentation: _Rle | list[list[float]], size: tuple[int, int], file: Path, name: str
 ) -> NDArray[np.bool_]:
+    if not segmentation:
+        raise InputError(
+            f"{file}: {name} has a box without an outline; only polygons and masks can be read."
+        )
     if isinstance(segmentation, list):
         return fill([as_points(one, file, name) for one in segmentation], size, file, name)
     if segmentation.size != [*size]:

@@ -15,7 +15,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.exchange.base import IGNORED, POLYP, Format, ImportedMask
+from napari_microaunet.exchange.base import IGNORED, POLYP, Format, ImportedMask, Loss
 from napari_microaunet.exchange.json_files import LARGEST_FILE
 from napari_microaunet.exchange.places import file_of, name_from_file
 from napari_microaunet.exchange.regions import (
@@ -56,6 +56,7 @@ class Cvat(Format):
 
     key = "cvat"
     title = "CVAT for images 1.1"
+    loses = (Loss.GAPS,)
 
     def files(self, frame: LabelledFrame) -> list[str]:  # noqa: ARG002
         return []
@@ -106,11 +107,9 @@ class Cvat(Format):
     def read(self, path: Path) -> Iterator[ImportedMask]:
         file = file_of(path, _FILE)
         try:
-            if file.stat().st_size > LARGEST_FILE:
-                raise InputError(
-                    f"{file} has more than {LARGEST_FILE // 2**20} MiB; divide it into several."
-                )
             yield from _read(file)
+        except InputError:
+            raise
         except OSError as error:
             raise InputError(
                 f"{file} cannot be read ({error.strerror}); check the path."
@@ -136,6 +135,10 @@ def _shape(image: Element, part: Part) -> None:
 
 
 def _read(file: Path) -> Iterator[ImportedMask]:
+    if file.stat().st_size > LARGEST_FILE:
+        raise InputError(
+            f"{file} has more than {LARGEST_FILE // 2**20} MiB; divide it into several."
+        )
     depth, root = 0, None
     for event, element in iterparse(file, events=("start", "end")):
         depth += 1 if event == "start" else -1

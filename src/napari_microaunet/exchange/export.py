@@ -15,6 +15,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -22,21 +23,20 @@ from filelock import FileLock, Timeout
 
 from napari_microaunet.curation.session.database import DATABASE_NAME
 from napari_microaunet.errors import InputError
-from napari_microaunet.exchange.base import Loss
-from napari_microaunet.exchange.json_files import write_json
+from napari_microaunet.exchange.base import SCRATCH, Loss
+from napari_microaunet.exchange.json_files import read_json, write_json
 from napari_microaunet.exchange.places import check_name
 from napari_microaunet.exchange.regions import parts_of
 from napari_microaunet.frames.masks import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from napari_microaunet.exchange.base import Format, Record
     from napari_microaunet.exchange.labelled import LabelledFrame, LabelSet
 
 MARK = "microaunet-export.json"
-"""Summary in every export; only a folder with one is ever replaced."""
+"""Summary in every export, with a list of its files; nothing else is ever replaced."""
 
 _JOURNAL, _LOCK = ".journal.jsonl", ".lock"
 # Frames on the way per core: enough that none waits, few enough that memory stays flat.
@@ -167,13 +167,15 @@ def export(
     Raises
     ------
     InputError
-        If the target is taken or lies among the frames, or a frame cannot be read or exported.
-        Nothing is at the target then.
+        If the target is taken, or what is there is not all of an earlier export; if it lies among
+        the frames, or a frame cannot be read or exported. The target is as it was then.
     CancelledError
         If it was cancelled. The same call goes on.
     OSError
         If a file cannot be written. The same call goes on.
     """
+    # "." has no name; and a link is to be refused, not followed.
+    target = Path(os.path.abspath(target))  # noqa: PTH100
     _check_target(labels, target, overwrite)
     for frame in labels.frames:
         check_name(frame.name, labels.source)
@@ -189,8 +191,12 @@ def export(
         _write_frames(labels, format_, partial, journal, progress or _ignore, still_wanted)
         format_.finish(partial, labels.frames, journal.records, still_wanted)
         summary = _summarise(target, format_, journal)
-        write_json(partial / MARK, asdict(summary))
+        write_json(partial / MARK, asdict(summary) | {"files": _files_of(partial)})
+        # Much can have been put there since the export began.
+        _check_target(labels, target, overwrite)
         journal.path.unlink()
+        # Not before: with the journal, the export goes on, and needs them.
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
     (partial / _LOCK).unlink(missing_ok=True)
     _move(partial, target)
     return summary
@@ -214,7 +220,10 @@ def _check_target(labels: LabelSet, target: Path, overwrite: bool) -> None:
                     f"{target} holds an earlier export; give another folder, or say that it may "
                     "be replaced (--overwrite)."
                 )
+            _check_replaced(target)
     place, source = target.resolve(), labels.source.resolve()
+    if source.is_relative_to(place) and source != place:
+        raise InputError(f"{target} holds the frames, {labels.source}; give another folder.")
     if place == source or (source.is_dir() and place.is_relative_to(source)):
         raise InputError(
             f"{target} lies among the frames, and what is written there would be taken for "
@@ -222,6 +231,31 @@ def _check_target(labels: LabelSet, target: Path, overwrite: bool) -> None:
         )
     if any((folder / DATABASE_NAME).exists() for folder in (place, *place.parents)):
         raise InputError(f"{target} lies in a session; give a folder beside it.")
+
+
+def _check_replaced(target: Path) -> None:
+    """Refuse to replace an export that holds anything besides what was exported."""
+    mark = read_json(target / MARK)
+    listed = mark.get("files") if isinstance(mark, dict) else None
+    # Exports of earlier versions list nothing.
+    written = {MARK, *map(str, listed)} if isinstance(listed, list) else None
+    for path in target.rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        name = path.relative_to(target).as_posix()
+        if path.name == DATABASE_NAME or (written is not None and name not in written):
+            raise InputError(
+                f"{target} holds {name}, which no export has written; move it, or give another "
+                "folder."
+            )
+
+
+def _files_of(partial: Path) -> list[str]:
+    """List the files of a whole export, relative to it."""
+    names = (path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
+    return sorted(
+        name.as_posix() for name in names if name.parts[0] not in (_JOURNAL, _LOCK, SCRATCH, MARK)
+    )
 
 
 @contextmanager
@@ -263,7 +297,8 @@ class _Journal:
                 shutil.rmtree(path)
             elif path.name != _LOCK:
                 path.unlink()
-        self.path.write_text(header, encoding="utf-8")
+        # As text, lines would end otherwise on Windows.
+        self.path.write_bytes(header.encode())
         self.done = 0
 
     def add(self, line: Record) -> None:

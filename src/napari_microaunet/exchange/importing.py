@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.curation.session.database import DATABASE_NAME, read_database
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.places import flat_name
+from napari_microaunet.frames.mask_chunks import chunk_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,7 +180,9 @@ def import_labels(
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> ImportSummary:
-    """Give frames of a session the masks that another tool has written; one step of undo.
+    """Give frames of a session the masks that another tool has written, and wait for the disk.
+
+    A mask of the user's that is equal to the one read stays as it is, with what was decided.
 
     Parameters
     ----------
@@ -202,7 +206,8 @@ def import_labels(
     Raises
     ------
     InputError
-        As `read_labels`; if the session is read-only; or if work would be replaced that may not be.
+        As `read_labels`; if the session is read-only; if work would be replaced that may not be; or
+        if not all masks could be saved: those that are on disk stay there.
     CancelledError
         If it was cancelled; nothing has changed.
     """
@@ -210,18 +215,36 @@ def import_labels(
         raise InputError(session.notice)
     found = read_for_session(session, format_, path, progress=progress, cancelled=cancelled)
     frames = session.sequence.frames
-    mine = [frames[index].name for index in found if session.status(index).is_users]
+    statuses, digests = session.statuses, {i: chunk_digest(chunk) for i, chunk in found.items()}
+    taken = [i for i in found if not (statuses[i].is_users and statuses[i].digest == digests[i])]
+    mine = [frames[index].name for index in taken if statuses[index].is_users]
     if mine and not overwrite:
         raise InputError(
             f"{path} would replace {len(mine)} masks in {session.folder} that were made by hand, "
             f"propagated, imported or decided on, the first of {mine[0]}; say that they may be "
             "(--overwrite)."
         )
+    # So that what is on disk afterwards tells how far it came.
+    if not session.flush():
+        raise InputError(f"Nothing was imported: {_problem(session)}.")
     with session.step("Import labels"):
-        for index, chunk in found.items():
-            session.put_mask(index, chunk, MaskOrigin.FILE)
+        for index in taken:
+            session.put_mask(index, found[index], MaskOrigin.FILE)
+    if not session.flush():
+        rows = read_database(session.folder / DATABASE_NAME).frames
+        on_disk = {row.name: row.digest for row in rows}
+        saved = sum(digest == on_disk.get(frames[i].name) for i, digest in digests.items())
+        raise InputError(
+            f"{saved} of {len(found)} masks are saved in {session.folder}; import again, for the "
+            f"others, when this is mended: {_problem(session)}."
+        )
     empty = sum(chunk is None for chunk in found.values())
     return ImportSummary(len(found), empty, len(frames) - len(found))
+
+
+def _problem(session: Session) -> str:
+    # What follows there is said to those in whose window the masks are kept meanwhile.
+    return str(session.problem).partition("; your work is kept")[0].rstrip(".")
 
 
 def _wrong_size(label: ImportedMask, found: object, size: tuple[int, int]) -> str:

@@ -6,7 +6,8 @@
     OUT/label-config.xml      what the project's labelling interface has to be
 
 A polyp with one outline and no holes is a polygon, all else a brush. Frames are named as files of
-a local storage; serve the folder that holds them as its root.
+a local storage, which Label Studio wants to lie below its root (``LOCAL_FILES_DOCUMENT_ROOT``):
+FOLDER/NAME.jpg, where FOLDER is the one that holds the frames, and the root is the one around it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from urllib.parse import quote, unquote
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from napari_microaunet.errors import InputError, first_problem
-from napari_microaunet.exchange.base import IGNORED, POLYP, Format, ImportedMask
+from napari_microaunet.exchange.base import IGNORED, POLYP, Format, ImportedMask, Loss
 from napari_microaunet.exchange.brush_rle import decode_brush, encode_brush
 from napari_microaunet.exchange.json_files import lines_of_list, read_json
 from napari_microaunet.exchange.places import file_of, name_from_file
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 _FILE, _CONFIG = "tasks.json", "label-config.xml"
 _LOCAL = "/data/local-files/?d="
+# Frames of videos and stacks are files where they have been exported as COCO.
+_FOLDER_OF_COCO = "images"
 # Label Studio puts eight digits before the names of files that were uploaded.
 _UPLOADED = re.compile(r"^/data/upload/\d+/[0-9a-f]{8}-")
 _INTERFACE = f"""<View>
@@ -91,6 +94,7 @@ class LabelStudio(Format):
 
     key = "labelstudio"
     title = "Label Studio"
+    loses = (Loss.GAPS,)
 
     def files(self, frame: LabelledFrame) -> list[str]:  # noqa: ARG002
         return []
@@ -99,7 +103,6 @@ class LabelStudio(Format):
         return [_FILE, _CONFIG]
 
     def write(self, folder: Path, frame: LabelledFrame, mask: Mask) -> Record:  # noqa: ARG002
-        suffix = ".png" if frame.file is None else frame.file.suffix
         common = {
             "to_name": "image",
             "original_width": frame.width,
@@ -110,7 +113,7 @@ class LabelStudio(Format):
             {"id": f"part{part.label}"} | common | _result(part, mask) for part in parts_of(mask)
         ]
         return {
-            "data": {"image": _LOCAL + quote(frame.name + suffix)},
+            "data": {"image": _LOCAL + quote(_path(frame))},
             "annotations": [{"result": results}],
         }
 
@@ -142,6 +145,13 @@ class LabelStudio(Format):
                 yield _imported(_name(task.data.image, file), given[-1].result, file)
 
 
+def _path(frame: LabelledFrame) -> str:
+    if frame.file is None:
+        return f"{_FOLDER_OF_COCO}/{frame.name}.png"
+    depth = frame.name.count("/") + 2
+    return f"{frame.file.absolute().parts[-depth:][0]}/{frame.name}{frame.file.suffix}"
+
+
 def _result(part: Part, mask: Mask) -> Record:
     height, width = mask.shape
     label = [IGNORED if part.label == IGNORE else POLYP]
@@ -157,7 +167,9 @@ def _result(part: Part, mask: Mask) -> Record:
 
 def _name(image: str, file: Path) -> str:
     if image.startswith(_LOCAL):
-        return name_from_file(unquote(image.removeprefix(_LOCAL)), file)
+        name = name_from_file(unquote(image.removeprefix(_LOCAL)), file)
+        # The first folder is that of the storage.
+        return name.partition("/")[2] or name
     return name_from_file(unquote(_UPLOADED.sub("", image)), file)
 
 

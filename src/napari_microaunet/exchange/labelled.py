@@ -81,8 +81,6 @@ class LabelSet:
 
     Attributes
     ----------
-    name : str
-        What they are called.
     source : Path
         Where the frames come from.
     frames : tuple of LabelledFrame
@@ -91,7 +89,6 @@ class LabelSet:
         What a session has to say of its frames; see `Session`.
     """
 
-    name: str
     source: Path
     frames: tuple[LabelledFrame, ...]
     remarks: tuple[str, ...] = ()
@@ -178,7 +175,7 @@ def labels_of_session(
         )
 
     frames = tuple(labelled(status) for status in chosen)
-    return LabelSet(sequence.name, sequence.path, frames, tuple(session.remarks))
+    return LabelSet(sequence.path, frames, tuple(session.remarks))
 
 
 def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:
@@ -212,7 +209,7 @@ def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:
     chosen = [index for index, record in enumerate(dataset.frames) if record.labelled]
     if not chosen:
         raise InputError(f"{dataset.path} has no frame with a mask; label some first.")
-    return LabelSet(dataset.name, dataset.path, tuple(labelled(index) for index in chosen))
+    return LabelSet(dataset.path, tuple(labelled(index) for index in chosen))
 
 
 @contextmanager

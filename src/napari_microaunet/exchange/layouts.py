@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from napari_microaunet.exchange.base import POLYP, Format, ImportedMask, Loss
 from napari_microaunet.exchange.frame_files import store_frame, suffix_if_copied
 from napari_microaunet.exchange.json_files import write_json
-from napari_microaunet.exchange.places import flat_name, target_file
+from napari_microaunet.exchange.places import flat_name, folder_of, target_file
 from napari_microaunet.exchange.png import read_mask_files, write_binary
 from napari_microaunet.exchange.regions import parts_of
 from napari_microaunet.frames.masks import IGNORE
@@ -58,8 +58,7 @@ class _Layout(Format):
         return {}
 
     def read(self, path: Path) -> Iterator[ImportedMask]:
-        masks = path / self.masks
-        return read_mask_files(masks if masks.is_dir() else path)
+        return read_mask_files(folder_of(path, self.masks))
 
 
 class Kvasir(_Layout):

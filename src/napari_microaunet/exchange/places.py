@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
@@ -127,10 +127,16 @@ def files_below(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[str, P
     Raises
     ------
     InputError
-        If there is a link to a folder, or one to a file outside.
+        If there is a link to a folder, or one to a file outside, or a folder that cannot be read.
     """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(
+            f"{error.filename} cannot be read ({error.strerror}); check the path."
+        ) from error
+
     root = folder.resolve()
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         for one in folders:
             if (path := Path(parent, one)).is_symlink():
@@ -140,6 +146,22 @@ def files_below(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[str, P
             if path.suffix.lower() in suffixes and not one.startswith("."):
                 _check_link(path, root)
                 yield path.relative_to(folder).as_posix()[: -len(path.suffix)], path
+
+
+def folder_of(path: Path, *names: str) -> Path:
+    """Choose the first of some folders that an export has, or the path itself if it has none.
+
+    Raises
+    ------
+    InputError
+        If it is a link out of the export.
+    """
+    for name in names:
+        folder = path / name
+        if folder.is_dir():
+            _check_link(folder, path.resolve())
+            return folder
+    return path
 
 
 def file_of(path: Path, relative: str) -> Path:
@@ -168,4 +190,4 @@ def _check_link(path: Path, root: Path) -> None:
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path} is a link that leads nowhere; take it away.") from error
     if not found.is_relative_to(root):
-        raise InputError(f"{path} is a link to {found}, out of its folder; copy the file instead.")
+        raise InputError(f"{path} is a link to {found}, out of its folder; copy that instead.")

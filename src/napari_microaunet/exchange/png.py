@@ -8,7 +8,7 @@ from PIL import Image
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.base import Format, ImportedMask, Loss
-from napari_microaunet.exchange.places import files_below, target_file
+from napari_microaunet.exchange.places import files_below, folder_of, target_file
 from napari_microaunet.frames.images import IMAGE_SUFFIXES, read_size
 from napari_microaunet.frames.masks import IGNORE, read_mask_file, write_mask_file
 from napari_microaunet.frames.sequence import UnreadableError
@@ -41,8 +41,7 @@ class BinaryPng(Format):
         return {}
 
     def read(self, path: Path) -> Iterator[ImportedMask]:
-        masks = path / "masks" if (path / "masks").is_dir() else path
-        return read_mask_files(masks)
+        return read_mask_files(folder_of(path, "masks"))
 
 
 class LabelPng(BinaryPng):

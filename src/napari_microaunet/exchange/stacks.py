@@ -10,7 +10,6 @@ their own::
 from __future__ import annotations
 
 import gzip
-import shutil
 from abc import abstractmethod
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.exchange.base import Format, ImportedMask
+from napari_microaunet.exchange.base import SCRATCH, Format, ImportedMask
 from napari_microaunet.exchange.json_files import read_json, write_json
 from napari_microaunet.exchange.places import check_name, file_of, target_file
 from napari_microaunet.frames.images import DECODING_ERRORS, LARGEST_SIDE, opened
@@ -38,8 +37,9 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.uint8]
 
-# While the frames are written, each mask is a file of its own here.
-_SLICES = ".slices"
+# Tells our files, where the list of names is gone, from others', which have 255 for polyps.
+_MARK = "MicroAUNet labels: 0 background, 1..n polyps, 255 ignore"
+_SOFTWARE_TAG = 305
 # Offsets in TIFF files have 32 bits, and ImageJ reads no BigTIFF.
 _LARGEST_TIFF = 2**32 - 2**25
 # Sides in NIfTI-1 have 15 bits.
@@ -65,7 +65,8 @@ class _Stack(Format):
         return [f"{stem}{suffix}" for stem in _stacks(frames) for suffix in (self.suffix, ".json")]
 
     def write(self, folder: Path, frame: LabelledFrame, mask: Mask) -> Record:
-        slice_name = f"{_SLICES}/{uuid4().hex}.png"
+        # Each mask is a file of its own until the stack is written.
+        slice_name = f"{SCRATCH}/{uuid4().hex}.png"
         Image.fromarray(mask).save(target_file(folder, slice_name), compress_level=1)
         return {"slice": slice_name, "size": [frame.height, frame.width]}
 
@@ -88,7 +89,6 @@ class _Stack(Format):
             names = [frame.name for frame in members]
             self.write_stack(folder / f"{stem}{self.suffix}", masks(), (len(names), *size), names)
             write_json(folder / f"{stem}.json", names)
-        shutil.rmtree(folder / _SLICES)
 
     def read(self, path: Path) -> Iterator[ImportedMask]:
         found = [path] if path.is_file() else sorted(path.glob(f"*{self.suffix}"))
@@ -131,20 +131,34 @@ class ImageJTiff(_Stack):
         import tifffile
 
         metadata = {"axes": "TYX", "Labels": names}
-        tifffile.imwrite(file, masks, shape=shape, dtype=np.uint8, imagej=True, metadata=metadata)
+        tifffile.imwrite(
+            file,
+            masks,
+            shape=shape,
+            dtype=np.uint8,
+            imagej=True,
+            software=_MARK,
+            metadata=metadata,
+        )
 
     def read_stack(self, file: Path, names: list[str] | None) -> Iterator[ImportedMask]:
         try:
             with opened(file) as image:
                 count, size = getattr(image, "n_frames", 1), (image.height, image.width)
+                tags = getattr(image, "tag_v2", {})
+                ours = names is not None or tags.get(_SOFTWARE_TAG) == _MARK
 
                 def read(number: int) -> Mask:
-                    return _page(image, number, size, file, ours=names is not None)
+                    return _page(image, number, size, file, ours=ours)
 
-                # The file stays open: finding a page takes a walk past all before it.
-                yield from _imported(file, names, count, size, read)
+                if names is None or len(names) == count:
+                    # The file stays open: finding a page takes a walk past all before it.
+                    yield from _imported(file, names, count, size, read)
         except UnreadableError as error:
             raise InputError(f"{file} cannot be read: {error}; export it again.") from error
+        # Here, because `opened` takes every ValueError for damage.
+        if names is not None and len(names) != count:
+            raise _wrong_count(file, count, names)
 
 
 class OmeTiff(ImageJTiff):
@@ -170,6 +184,7 @@ class OmeTiff(ImageJTiff):
             ome=True,
             bigtiff=True,
             compression="zlib",
+            software=_MARK,
             metadata={"axes": "TYX", "Description": "\n".join(names)},
         )
 
@@ -182,7 +197,7 @@ class Nifti(_Stack):
     suffix = ".nii.gz"
 
     def check(self, frames: Sequence[LabelledFrame]) -> None:
-        if len(frames) > _MOST_SLICES:
+        if max(map(len, _stacks(frames).values())) > _MOST_SLICES:
             raise InputError(f"A NIfTI file holds {_MOST_SLICES} slices; export fewer frames.")
 
     def write_stack(
@@ -199,6 +214,7 @@ class Nifti(_Stack):
         header.set_data_dtype(np.uint8)
         header.set_data_shape((width, height, count))
         header["vox_offset"] = header.single_vox_offset
+        header["descrip"] = _MARK.encode()
         with gzip.open(file, "wb", compresslevel=1) as target:
             header.write_to(target)
             # x is the fastest index of NIfTI, as the column is of an array.
@@ -221,13 +237,16 @@ class Nifti(_Stack):
             ) from error
         if len(shape) != 3 or max(shape[:2]) > LARGEST_SIDE:
             raise InputError(f"{file} is no stack of masks; it has the shape {shape}.")
+        if names is not None and len(names) != shape[2]:
+            raise _wrong_count(file, shape[2], names)
+        ours = names is not None or volume.header["descrip"].item() == _MARK.encode()
 
         def read(number: int) -> Mask:
             try:
                 values: NDArray[Any] = np.asarray(volume.dataobj[..., number]).T
             except errors as error:
                 raise InputError(f"{file} is damaged or ends early ({error}).") from error
-            return _labels(values, file, ours=names is not None)
+            return _labels(values, file, ours=ours)
 
         yield from _imported(file, names, shape[2], (shape[1], shape[0]), read)
 
@@ -251,6 +270,10 @@ def _names(file: Path) -> list[str] | None:
     return [check_name(name, file) for name in names]
 
 
+def _wrong_count(file: Path, slices: int, names: list[str]) -> InputError:
+    return InputError(f"{file} has {slices} slices, but {len(names)} names; export it again.")
+
+
 def _imported(
     file: Path,
     names: list[str] | None,
@@ -258,8 +281,6 @@ def _imported(
     size: tuple[int, int],
     read: Callable[[int], Mask],
 ) -> Iterator[ImportedMask]:
-    if names is not None and len(names) != count:
-        raise InputError(f"{file} has {count} slices, but {len(names)} names; export it again.")
     for number in range(count):
         name = number if names is None else names[number]
 

@@ -18,7 +18,7 @@ from PIL import Image
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.base import SPLIT_NAMES, Format, ImportedMask
 from napari_microaunet.exchange.frame_files import store_frame, suffix_if_copied
-from napari_microaunet.exchange.places import files_below, flat_name, target_file
+from napari_microaunet.exchange.places import files_below, flat_name, folder_of, target_file
 from napari_microaunet.frames.images import opened, read_size
 from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.frames.sequence import UnreadableError
@@ -85,8 +85,7 @@ class Voc(Format):
             )
 
     def read(self, path: Path) -> Iterator[ImportedMask]:
-        folders = [path / name for name in _FOLDERS if (path / name).is_dir()]
-        folder = folders[0] if folders else path
+        folder = folder_of(path, *_FOLDERS)
         found = list(files_below(folder, _PNG)) if folder.is_dir() else []
         if not found:
             raise InputError(f"{path} holds no SegmentationObject/*.png; give the folder above it.")
@@ -128,8 +127,12 @@ def _size(file: Path) -> tuple[int, int]:
 def _values(file: Path) -> Mask:
     try:
         with opened(file) as image:
-            if image.mode not in ("P", "L"):
-                raise InputError(f"{file} has no palette; the numbers of objects are needed.")
-            return np.asarray(image)
+            mode, values = image.mode, np.asarray(image)
     except UnreadableError as error:
         raise InputError(f"{file} cannot be read: {error}; export it again.") from error
+    if mode not in ("P", "L"):
+        raise InputError(f"{file} has no palette; the numbers of objects are needed.")
+    # Void is a colour of the palette; in black and white, white is polyp.
+    if mode == "L" and np.isin(values, (0, IGNORE)).all():
+        return (values > 0).astype(np.uint8)
+    return values

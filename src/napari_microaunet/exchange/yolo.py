@@ -29,7 +29,13 @@ from napari_microaunet.exchange.base import (
 )
 from napari_microaunet.exchange.frame_files import store_frame, suffix_if_copied
 from napari_microaunet.exchange.json_files import read_text
-from napari_microaunet.exchange.places import file_of, files_below, flat_name, target_file
+from napari_microaunet.exchange.places import (
+    file_of,
+    files_below,
+    flat_name,
+    folder_of,
+    target_file,
+)
 from napari_microaunet.exchange.regions import (
     LONGEST_OUTLINE,
     as_points,
@@ -65,7 +71,7 @@ class Yolo(Format):
 
     key = "yolo"
     title = "YOLO segmentation (Ultralytics)"
-    loses = (Loss.IGNORE, Loss.PARTS, Loss.HOLES)
+    loses = (Loss.IGNORE, Loss.GAPS, Loss.PARTS, Loss.HOLES)
     is_flat = True
     divides = True
     remark = "Without frames for validation, data.yaml names the training frames for it, too."
@@ -107,7 +113,7 @@ class Yolo(Format):
         (folder / _DATA).write_text(content, encoding="utf-8")
 
     def read(self, path: Path) -> Iterator[ImportedMask]:
-        labels = path / "labels" if (path / "labels").is_dir() else path
+        labels = folder_of(path, "labels")
         ignored = _ignored_classes(path)
         found = list(files_below(labels, _LABEL_SUFFIXES)) if labels.is_dir() else []
         if path.is_file():
@@ -140,11 +146,28 @@ def _ignored_classes(path: Path) -> set[str]:
     if not (path / _DATA).exists():
         return set()
     data = file_of(path, _DATA)
+    text = read_text(data, _LARGEST_DATA)
     try:
-        names = yaml.safe_load(read_text(data, _LARGEST_DATA))["names"]
-        pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return {str(number) for number, name in pairs if str(name).casefold() == IGNORED}
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
+        # Nodes alone: built, aliases of aliases unfold to more than the memory holds.
+        entries = {key.value: node for key, node in yaml.compose(text, yaml.SafeLoader).value}
+        names = entries["names"]
+        if isinstance(names, yaml.MappingNode):
+            pairs = [(key.value, name) for key, name in names.value]
+        else:
+            pairs = [(str(number), name) for number, name in enumerate(names.value)]
+        return {
+            number
+            for number, name in pairs
+            if isinstance(name, yaml.ScalarNode) and name.value.casefold() == IGNORED
+        }
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise InputError(f"{data} does not list the names of classes; correct it.") from error
 
 
@@ -173,5 +196,8 @@ def _fill(
     if length_of(points) > LONGEST_OUTLINE:
         raise InputError(f"{file}: {where} is more than {LONGEST_OUTLINE} px long; remove it.")
     picture = Image.new("1", (width, height))
-    ImageDraw.Draw(picture).polygon([tuple(point) for point in points.tolist()], fill=1, outline=1)
+    draw, corners = ImageDraw.Draw(picture), [tuple(point) for point in points.tolist()]
+    draw.polygon(corners, fill=1)
+    # By itself: Pillow leaves out an outline that is of the colour of the fill.
+    draw.polygon(corners, outline=1)
     return np.asarray(picture)

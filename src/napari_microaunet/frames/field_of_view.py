@@ -75,7 +75,7 @@ def find_field_of_view(images: Iterable[NDArray[np.uint8]]) -> FieldOfView:
     )
 
 
-def find_picture(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_]:
+def find_picture(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_] | None:
     """Tell which pixels are inside the convex outline of the picture, as `find_field_of_view` does.
 
     Parameters
@@ -85,8 +85,8 @@ def find_picture(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_]:
 
     Returns
     -------
-    bool array, shape (height, width)
-        All true where no border can be told from the picture.
+    bool array, shape (height, width), or None
+        All true where there is no border; None where no picture shows, as in dark frames.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def find_picture(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_]:
 
     (height, width), region = _lit_region(images)
     if region is None:
-        return np.ones((height, width), bool)
+        return None
     outline = Image.fromarray(convex_hull_image(region))
     return np.asarray(outline.resize((width, height), Image.Resampling.NEAREST))
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Kvasir-SEG, PolypGen, CVC-ColonDB and ETIS-Larib; CVC-ClinicDB.
 LAYOUTS = {"images": "masks", "original": "ground truth"}
+_LAYOUT_NAMES = frozenset({*LAYOUTS, *LAYOUTS.values()})
 # Headers are waited for more than they are computed, most of all on network drives.
 _HEADER_THREADS = 8
 
@@ -188,15 +189,19 @@ def _walk(
 
 
 def _listing(folder: Path) -> tuple[list[Path], dict[str, Path]]:
-    """List the image files of a folder, and its folders by their names in lower case."""
+    """List the image files of a folder, and its folders by name, those of layouts in lower case."""
     files, folders = [], {}
     for path in folder.iterdir():
         if path.name.startswith((".", "__MACOSX")) or path.name.endswith(".microaunet"):
             continue
         if path.is_dir():
-            folders[path.name.lower()] = path
+            folders[path.name] = path
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             files.append(path)
+    for name in sorted(folders):
+        lower = name.lower()
+        if lower in _LAYOUT_NAMES and lower not in folders:
+            folders[lower] = folders.pop(name)
     return files, folders
 
 

@@ -145,8 +145,10 @@ def to_uint8(values: NDArray[Any], brightest: float | None = None) -> NDArray[np
         brightest = float(np.nanmax(values, initial=0))
     if np.issubdtype(values.dtype, np.integer):
         bits = next((b for b in _BIT_DEPTHS if brightest < 2**b), 8 * values.dtype.itemsize)
-        shifted: NDArray[np.uint8] = (np.clip(values, 0, None) >> (bits - 8)).astype(np.uint8)
-        return shifted
+        shifted = np.clip(values, 0, None) >> (bits - 8)
+        # Other frames of the sequence may be brighter than those that its brightest was taken of.
+        clipped: NDArray[np.uint8] = np.minimum(shifted, 255).astype(np.uint8)
+        return clipped
     scaled = np.nan_to_num(values / max(brightest, 1.0), nan=0.0, posinf=1.0, neginf=0.0)
     rounded: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
     return rounded

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.field_of_view import FieldOfView, find_field_of_view
@@ -199,6 +200,7 @@ class FrameSequence(ABC):
                 images.append(self._glance(index))
         if not images:
             return FieldOfView(0, 0, frame.height, frame.width)
+        images = _at_one_size(images)
         field = find_field_of_view(images)
         down, across = frame.height / images[0].shape[0], frame.width / images[0].shape[1]
         return FieldOfView(
@@ -233,6 +235,17 @@ def spread(members: Sequence[int], most: int) -> list[int]:
 
 def _geometry(frame: Frame) -> tuple[Path, int, int]:
     return frame.source.parent, frame.height, frame.width
+
+
+def _at_one_size(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """Reduce glances to the smallest: only some formats are decoded to fewer pixels."""
+    height, width = min(image.shape[:2] for image in images)
+    return [
+        image
+        if image.shape[:2] == (height, width)
+        else np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+        for image in images
+    ]
 
 
 def _check_size(pixels: NDArray[np.uint8], frame: Frame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,11 @@ SOURCES = (
 )
 
 
+def absolute(path: Path | str) -> Path:
+    """Make a path absolute, so that "." and ".." have the name of their folder; follow no link."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps ".."
+
+
 def open_frames(path: Path | str | Sequence[Path | str]) -> FrameSequence:
     """Open frames from whatever holds them.
 
@@ -69,8 +75,8 @@ def open_frames(path: Path | str | Sequence[Path | str]) -> FrameSequence:
         If the path is missing or holds no frame that can be read.
     """
     if not isinstance(path, Path | str):
-        return open_images([Path(item) for item in path])
-    path = Path(path)
+        return open_images([absolute(item) for item in path])
+    path = absolute(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; check its spelling and that its drive is there.")
     for source in SOURCES:

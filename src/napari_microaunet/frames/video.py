@@ -105,6 +105,8 @@ class Video(FrameSequence):
         # No other frames have to be decoded for a key frame.
         keys = self._index.key_frames
         wanted = super()._samples(members)
+        if not keys:
+            return wanted
         return sorted({keys[max(0, self._index.key_before(number))] for number in wanted})
 
     def _nearest(self, number: int) -> _Decoder:

@@ -41,6 +41,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # Far above every network here; without a bound, a foreign card could ask for all memory.
 Width = Annotated[int, Field(ge=1, le=1024)]
+# It becomes a part of file names.
+Sha256 = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,11 @@ class ModelCard(BaseModel):
     description: str = ""
     training_data: dict[str, str] = {}
     metrics: dict[str, float] = {}
-    parent: str = ""
+    parent: Sha256 = ""
     recipe: dict[str, JsonValue] = {}
     licence: str = ""
     created: str = ""
-    sha256: str = ""
+    sha256: Sha256 = ""
 
     def figures(self) -> list[Figure]:
         """List what `metrics` says, each figure with its interval."""

@@ -132,10 +132,16 @@ class TorchBackend:
         """Compute the probability of "polyp"; see `Backend.run`."""
         import torch
 
-        with torch.inference_mode():
-            logits = self._module(torch.from_numpy(batch).to(self.device))
-            probabilities: NDArray[np.float32] = torch.sigmoid(logits[:, 0]).float().cpu().numpy()
-        return probabilities
+        try:
+            with torch.inference_mode():
+                logits = self._module(torch.from_numpy(batch).to(self.device))
+                found: NDArray[np.float32] = torch.sigmoid(logits[:, 0]).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"The memory of {self.device} is full with {len(batch)} frames at a time: "
+                "close other programs that use it, or choose a smaller --batch or --device cpu."
+            ) from error
+        return found
 
 
 def torch_device(device: str) -> str:
@@ -163,10 +169,15 @@ def torch_device(device: str) -> str:
     present["mps"] = torch.backends.mps.is_available()
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if present[name])
-    kind, _, number = device.partition(":")
-    beyond = kind == "cuda" and number.isdecimal() and int(number) >= torch.cuda.device_count()
-    if not present.get(kind, False) or beyond or (number and not number.isdecimal()):
-        here = ", ".join(name for name, is_here in present.items() if is_here)
+    try:
+        asked = torch.device(device)
+    except RuntimeError:
+        is_here = False  # PyTorch cannot even read it
+    else:
+        beyond = asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count()
+        is_here = present.get(asked.type, False) and not beyond
+    if not is_here:
+        here = ", ".join(name for name, is_present in present.items() if is_present)
         raise InputError(f'There is no device "{device}" on this machine: choose one of {here}.')
     return device
 

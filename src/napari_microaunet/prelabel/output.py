@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -165,19 +166,22 @@ def _write_frames(
     if not out.is_dir():  # it was there a moment ago, on the machine that asked for it
         raise InputError(f"{out} is not there: choose a folder that all machines share.")
     targets = _Targets(sequence, out, options)
-    written: list[tuple[int, Future[FrameResult]]] = []
+    underway: deque[tuple[int, Future[FrameResult]]] = deque()
     writers = os.cpu_count() or 1
     predictions = predictor.predict(sequence, indices, progress=progress, cancelled=cancelled)
     try:
         with closing(predictions), ThreadPoolExecutor(writers, "write") as pool:
             for prediction in predictions:
-                written.append((prediction.index, pool.submit(targets.write, prediction, settings)))
+                future = pool.submit(targets.write, prediction, settings)
+                underway.append((prediction.index, future))
                 # Never far behind: what waits to be written lies in memory.
-                written[-2 * writers :][0][1].result()
-            for _, future in written:
+                if len(underway) == 2 * writers:
+                    index, future = underway.popleft()
+                    results[index] = future.result()
+            for _, future in underway:
                 future.result()
     finally:
-        results.update((i, future.result()) for i, future in written if _succeeded(future))
+        results.update((i, future.result()) for i, future in underway if _succeeded(future))
 
 
 class _Targets:
@@ -269,8 +273,10 @@ def outlined(frame: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.ui
     """
     drawn = frame.copy()
     thickness = max(1, round(max(frame.shape) * _OUTLINE_SHARE))
-    for box in filter(None, ndimage.find_objects(mask)):
-        polyp = mask[box] > 0
+    for number, box in enumerate(ndimage.find_objects(mask), start=1):
+        if box is None:
+            continue
+        polyp = mask[box] == number
         inside = ndimage.binary_erosion(polyp, iterations=thickness)
         drawn[box][polyp & ~inside] = _OUTLINE
     return drawn

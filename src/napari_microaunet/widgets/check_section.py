@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
@@ -24,6 +23,7 @@ from napari_microaunet.curation.check.report import write_html
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.widgets.jobs import Job, with_progress
 from napari_microaunet.widgets.section import hint
+from napari_microaunet.widgets.style import quiet_colour, readable_colour
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _ROWS_IN_SIGHT = 10
 _FRAME = Qt.ItemDataRole.UserRole
-# Colours of napari's theme by severity.
-_COLOURS = {"error": "error", "warning": "warning", "note": "secondary"}
 
 
 class CheckSection(QWidget):
@@ -103,10 +101,9 @@ class CheckSection(QWidget):
         found: list[tuple[Evidence, list[Finding]]] = []
 
         def work(cancelled: Callable[[], bool]) -> Iterator[int]:
-            dataset = open_dataset(folder)
-            job.total = len(dataset.frames)
-
             def run(progress: Callable[[int, int], None]) -> None:
+                dataset = open_dataset(folder, cancelled=cancelled)
+                job.total = len(dataset.frames)
                 evidence = gather(dataset, progress, cancelled)
                 found.append((evidence, run_checks(evidence)))
 
@@ -165,13 +162,16 @@ class CheckSection(QWidget):
         self.summary.setText(
             f"{dataset.name}, {len(dataset.frames)} frames: {told or 'no findings'}"
         )
-        theme = get_theme(self._bench.viewer.theme)
+        theme = self._bench.viewer.theme
         headings: dict[str, QTreeWidgetItem] = {}
         for finding in self._findings:
             if finding.check not in headings:
                 heading = QTreeWidgetItem(self.findings)
-                colour = getattr(theme, _COLOURS[finding.severity]).as_rgb_tuple()
-                heading.setForeground(0, QColor(*colour[:3]))
+                if finding.severity == "note":
+                    colour = quiet_colour(theme)
+                else:
+                    colour = readable_colour(theme, finding.severity)
+                heading.setForeground(0, QColor(*colour))
                 headings[finding.check] = heading
             heading = headings[finding.check]
             frames = finding.frames

@@ -214,7 +214,7 @@ class ExportSection(QWidget):
             ]
             with session.step("Import labels"):
                 for index in taken:
-                    prelabels.masks.set(index, found[index], MaskOrigin.FILE)
+                    prelabels.masks.set(index, found[index], MaskOrigin.FILE, undoable=True)
             self._tell(f"Imported {len(taken)} masks from {path.name}.")
 
         job = Job(f"Importing {path.name}", look, len(work.sequence))

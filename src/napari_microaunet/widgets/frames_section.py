@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,14 @@ from qtpy.QtWidgets import (
 from napari_microaunet.curation.session import recent_sessions
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.sample_data import sample_data_folder
+from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.mask_files import find_masks, masks_from_folder, save_masks
 from napari_microaunet.widgets.napari_io import spare_frames
 from napari_microaunet.widgets.section import hint, may_replace, primary_button
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_microaunet.frames import FrameSequence
     from napari_microaunet.widgets.workbench import Workbench
 
@@ -153,21 +156,31 @@ class FramesSection(QWidget):
 
     def read_masks(self, folder: Path) -> None:
         """Read the masks in a folder, asking before masks by the user are replaced."""
-        work = self._bench.work
+        bench, work = self._bench, self._bench.work
         if work is None:
             return
-        try:
-            files = find_masks(work.sequence, folder)
-        except InputError as error:
-            show_error(str(error))
-            return
-        permitted = may_replace(self, work.masks, list(files))
-        if permitted is not None:
-            masks_from_folder(self._bench, files, permitted)
+        files: dict[int, Path] = {}
+
+        def look(cancelled: Callable[[], bool]) -> list[None]:
+            files.update(find_masks(work.sequence, folder, cancelled))
+            return [None]
+
+        def end(complete: bool) -> None:
+            if not complete or work is not bench.work:
+                return
+            permitted = may_replace(self, work.masks, list(files))
+            if permitted is None:
+                return
+            try:
+                masks_from_folder(bench, files, permitted)
+            except InputError as error:
+                show_error(str(error))
+
+        bench.run(Job(f"Looking for masks in {folder.name}", look), end, work)
 
     def save_masks(self) -> None:
         """Save the masks where they were saved before, or ask where."""
-        work = self._bench.work
+        bench, work = self._bench, self._bench.work
         if work is None:
             return
         folder = work.mask_folder
@@ -178,20 +191,31 @@ class FramesSection(QWidget):
             if not chosen:
                 return
             folder = Path(chosen)
-        files = [folder / f"{frame.name}.png" for frame in work.sequence.frames]
-        try:
-            spare_frames(work.sequence, files)
-            if folder == work.mask_folder or self._may_write_to(folder, files):
-                save_masks(self._bench, folder)
-        except InputError as error:
-            show_error(str(error))
+        there: list[Path] = []
 
-    def _may_write_to(self, folder: Path, files: list[Path]) -> bool:
-        there = sum(file.exists() for file in files)
-        if not there:
-            return True
+        def look(cancelled: Callable[[], bool]) -> list[None]:
+            files = [folder / f"{frame.name}.png" for frame in work.sequence.frames]
+            spare_frames(work.sequence, files)
+            if folder != work.mask_folder:
+                looked_for = takewhile(lambda _: not cancelled(), files)
+                there.extend(file for file in looked_for if file.exists())
+            return [None]
+
+        def end(complete: bool) -> None:
+            if not complete or work is not bench.work:
+                return
+            if there and not self._may_replace_files(len(there), folder):
+                return
+            try:
+                save_masks(bench, folder)
+            except InputError as error:
+                show_error(str(error))
+
+        bench.run(Job(f"Looking into {folder.name}", look), end, work)
+
+    def _may_replace_files(self, count: int, folder: Path) -> bool:
         answer = QMessageBox.question(
-            self, "Replace files?", f"{there} masks of these frames are in {folder}. Replace them?"
+            self, "Replace files?", f"{count} masks of these frames are in {folder}. Replace them?"
         )
         return bool(answer == QMessageBox.StandardButton.Yes)
 
@@ -215,7 +239,8 @@ class FramesSection(QWidget):
             share = f"{session.done} of {session.frames} done"
             entry = self._recent.addAction(f"{session.name}: {share}, {session.when:%Y-%m-%d}")
             entry.setToolTip(str(session.path))
-            entry.triggered.connect(partial(self._bench.open, session.path))
+            # What Qt says of the entry, whether it is checked, is no argument of ours.
+            entry.triggered.connect(lambda _, path=session.path: self._bench.open(path))
         if self._recent.isEmpty():
             self._recent.addAction("Nothing yet").setEnabled(False)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app_model.types import KeyBinding, KeyCode
+from napari.components import ViewerModel
+from napari.layers import Labels
 from platformdirs import user_config_path
 
 from napari_microaunet.atomic import replacing
@@ -66,7 +68,7 @@ ACTIONS = (
     Action("note", "Shift+Y", "Write a note on the frame"),
     Action("undo_review", "U", "Take back the last decision"),
     Action("redo_review", "Shift+U", "Decide again what was taken back"),
-    Action("masks_visible", "Alt+H", "Hide the masks, or show them again"),
+    Action("masks_visible", "Alt+T", "Hide the masks, or show them again"),
     Action("compare", "Shift+T", "Compare with another model on the frame on show"),
     Action("focus_dock", "Shift+D", "Go to the dock; Tab moves on, Escape returns to the picture"),
     # Edit. napari's own tools of Labels layers are on 1 to 7.
@@ -167,6 +169,28 @@ def check_keys(keys: Mapping[str, str]) -> None:
                 "give one of them another key."
             )
         taken[binding] = name
+
+
+def check_naparis_keys(keys: Mapping[str, str]) -> None:
+    """Check that no key is one of napari's own for viewers and Labels layers, which would act.
+
+    Parameters
+    ----------
+    keys : mapping of str to str
+        Action name to key.
+
+    Raises
+    ------
+    InputError
+        Naming the first action that has such a key.
+    """
+    titles = {action.name: action.title for action in ACTIONS}
+    taken = {*ViewerModel.class_keymap, *Labels.class_keymap}
+    for name, key in keys.items():
+        if KeyBinding.from_str(key) in taken:
+            raise InputError(
+                f'{key} for "{titles[name]}" is one of napari\'s own keys: choose another.'
+            )
 
 
 def save_keys(file: Path, keys: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.widgets.keys import ACTIONS, check_keys
+from napari_microaunet.widgets.keys import ACTIONS, check_keys, check_naparis_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,6 +84,7 @@ class KeysDialog(QDialog):
         problem = ""
         try:
             check_keys(self.keys)
+            check_naparis_keys(self.keys)
         except InputError as error:
             problem = str(error)
         self.message.setText(problem)

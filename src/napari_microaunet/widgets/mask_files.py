@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
-from qtpy.QtCore import QTimer
 
 from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
-from napari_microaunet.frames.masks import read_mask_file, write_mask_file
+from napari_microaunet.frames.masks import IGNORE, read_mask_file, write_mask_file
 from napari_microaunet.frames.sequence import UnreadableError
 from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.widgets.jobs import Job
@@ -28,12 +27,10 @@ if TYPE_CHECKING:
 
     from napari_microaunet.frames import FrameSequence
     from napari_microaunet.widgets.mask_layer import MaskLayer
+    from napari_microaunet.widgets.work import Work
     from napari_microaunet.widgets.workbench import Workbench
 
 Mask = NDArray[np.uint8]
-
-# How soon to look again whether another job has ended.
-_RETRY_MS = 200
 
 
 def masks_beside(bench: Workbench) -> None:
@@ -47,30 +44,29 @@ def masks_beside(bench: Workbench) -> None:
             _read(bench, prelabels.masks, missing, work.sequence.read_mask, {})
 
 
-def masks_from_layer(bench: Workbench, layer: Labels, *, replace: bool = False) -> None:
+def masks_from_layer(bench: Workbench, work: Work, layer: Labels, *, replace: bool = False) -> None:
     """Take over a layer that shows masks of the frames being worked on already.
 
     The layer is left as it is until all of them have been read, and for good
-    if that is cancelled. Frames that have a mask in their session keep it.
+    if that is cancelled; it cannot be edited, because nobody would keep that.
+    Frames that have a mask in their session keep it.
 
     Parameters
     ----------
     bench : Workbench
-        With frames.
+        Where no job is running.
+    work : Work
+        What is being worked on, without masks.
     layer : Labels
         The layer.
     replace : bool
         Whether its masks are used for all frames, as when somebody has put them
         in the place of those of the session, which U brings back.
     """
-    work = bench.work
-    if work is None or work.masks is not None or layer not in bench.viewer.layers:
+    if layer not in bench.viewer.layers:
         return
-    if bench.job is not None:
-        QTimer.singleShot(_RETRY_MS, partial(masks_from_layer, bench, layer, replace=replace))
-        return
-    sequence, given = work.sequence, layer.data
-    editable, layer.editable = layer.editable, False
+    sequence, given, name = work.sequence, layer.data, layer.name
+    layer.editable = False
     found: dict[int, tuple[Buffer | None, MaskOrigin]] = {}
 
     def look(cancelled: Callable[[], bool]) -> Iterator[int]:
@@ -80,7 +76,13 @@ def masks_from_layer(bench: Workbench, layer: Labels, *, replace: bool = False) 
                 return
             if replace or session.origin(index) is MaskOrigin.NONE:
                 mask = np.asarray(given[index] if given.ndim > 2 else given)
-                mask = mask[: frame.height, : frame.width].astype(np.uint8)
+                mask = mask[: frame.height, : frame.width]
+                if mask.max() > IGNORE or mask.min() < 0:
+                    raise InputError(
+                        f"The layer {name} holds labels outside 0 to {IGNORE} on frame "
+                        f"{frame.name}, which masks cannot: renumber them, or remove the layer."
+                    )
+                mask = mask.astype(np.uint8)
                 # An empty one counts only if it was saved: somebody found no polyp there.
                 if mask.any() or _read_quietly(sequence, index) is not None:
                     found[index] = session.chunks.encode(mask), MaskOrigin.FILE
@@ -89,14 +91,23 @@ def masks_from_layer(bench: Workbench, layer: Labels, *, replace: bool = False) 
             yield index
 
     def end(complete: bool) -> None:
-        layer.editable = editable
-        if complete and bench.work is work and layer in bench.viewer.layers:
-            session = work.open_session()
-            if not session.read_only:
-                with session.step("Replace masks") if replace else nullcontext():
-                    for index, (chunk, origin) in found.items():
-                        session.put_mask(index, chunk, origin)
+        if bench.work is None or not {work.image, layer} <= set(bench.viewer.layers):
+            return
+        if not complete or bench.work is not work or work.masks is not None:
+            show_warning(
+                f"The layer {name} cannot be edited, because its masks were not taken over: "
+                f"choose {work.image.name} under Frames to take them over."
+            )
+            return
+        session = work.open_session()
+        if not session.read_only:
+            with session.step("Replace masks") if replace else nullcontext():
+                for index, (chunk, origin) in found.items():
+                    session.put_mask(index, chunk, origin)
+        if replace:
             bench.start_masks(layer)
+        else:
+            bench.go_on_with_masks(layer)
 
     count = len(sequence)
     bench.run(Job(f"Taking over the masks of {count} frames", look, count), end, work)
@@ -124,7 +135,9 @@ def masks_from_folder(
     _read(bench, prelabels.masks, files, read, permitted)
 
 
-def find_masks(sequence: FrameSequence, folder: Path) -> dict[int, Path]:
+def find_masks(
+    sequence: FrameSequence, folder: Path, cancelled: Callable[[], bool]
+) -> dict[int, Path]:
     """Find the mask files of a folder that are named as frames are.
 
     Parameters
@@ -133,6 +146,8 @@ def find_masks(sequence: FrameSequence, folder: Path) -> dict[int, Path]:
         The frames.
     folder : Path
         Where to look; frames named ``case 3/12`` have theirs in its folder ``case 3``.
+    cancelled : callable
+        Asked again and again; what has been found by then is returned.
 
     Returns
     -------
@@ -146,11 +161,11 @@ def find_masks(sequence: FrameSequence, folder: Path) -> dict[int, Path]:
     """
     numbers = {frame.name: index for index, frame in enumerate(sequence.frames)}
     found = {}
-    for file in sorted(folder.rglob("*")):
+    for file in sorted(takewhile(lambda _: not cancelled(), folder.rglob("*"))):
         name = file.relative_to(folder).with_suffix("").as_posix()
         if file.suffix.lower() in IMAGE_SUFFIXES and name in numbers:
             found[numbers[name]] = file
-    if not found:
+    if not found and not cancelled():
         raise InputError(
             f"No file in {folder} is named as a frame of {sequence.name} is, for example "
             f"{sequence.frames[0].name}.png: choose the folder that their masks are in."

@@ -125,6 +125,7 @@ class PrelabelSection(QWidget):
         bench.job_changed.connect(self._update)
         bench.shown_changed.connect(self._on_shown)
         bench.frame_changed.connect(self._on_frame)
+        bench.closing.connect(self._remove_outlines)
         self._on_model()
         self._on_work()
 
@@ -165,10 +166,16 @@ class PrelabelSection(QWidget):
         frames = {
             Which.ALL: range(count),
             Which.WITHOUT_MASKS: (i for i in range(count) if not _has_mask(work, i)),
-            Which.RANGE: range(self.first.value, self.last.value + 1),
+            Which.RANGE: range(self._range[0], self._range[1] + 1),
             Which.SHOWN: [shown],
         }[self.which.value]
         return sorted(frames, key=lambda index: (index != shown, index))
+
+    @property
+    def _range(self) -> tuple[int, int]:
+        """First and last frame of the range, whichever was typed where."""
+        first, last = self.first.value, self.last.value
+        return min(first, last), max(first, last)
 
     def _prelabel(self, indices: list[int]) -> None:
         work = self._bench.work
@@ -204,6 +211,9 @@ class PrelabelSection(QWidget):
         if work is None or not live:
             return
         if index in work.sequence.problems or _has_mask(work, index):
+            return
+        if work.masks is None and bench.job is not None and bench.mask_layers(work):
+            # Masks that came with the frames are being taken over: they would be drawn twice.
             return
         if work.prelabels is not None and index in work.prelabels:
             # Its pre-label was undone: it stays so.
@@ -304,6 +314,11 @@ class PrelabelSection(QWidget):
         self._keep_model()
         self._update()
 
+    def _remove_outlines(self) -> None:
+        for overlay in self._overlays.values():
+            overlay.remove_outline()
+        self._overlays.clear()
+
     def _on_shown(self, _index: int) -> None:
         self._show_status()
         self._prelabel_live()
@@ -321,7 +336,7 @@ class PrelabelSection(QWidget):
             {
                 Which.ALL: f"Pre-label all {count} frames" if count > 1 else "Pre-label all",
                 Which.WITHOUT_MASKS: "Pre-label frames without masks",
-                Which.RANGE: f"Pre-label frames {self.first.value} to {self.last.value}",
+                Which.RANGE: "Pre-label frames {} to {}".format(*self._range),
                 Which.SHOWN: "Pre-label this frame",
             }[which]
         )

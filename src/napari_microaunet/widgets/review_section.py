@@ -29,7 +29,12 @@ from napari_microaunet.widgets.review_canvas import StateInPicture
 from napari_microaunet.widgets.review_comparison import ComparisonRow
 from napari_microaunet.widgets.review_decisions import Decisions
 from napari_microaunet.widgets.review_queue import DONE, QueuePanel
-from napari_microaunet.widgets.section import Foldable, hint, primary_button
+from napari_microaunet.widgets.section import (
+    Foldable,
+    bring_into_sight,
+    hint,
+    primary_button,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -185,7 +190,8 @@ class ReviewSection(QWidget):
         targets, session = self._targets(), self._session
         if targets and session is not None:
             known = {session.status(index).note for index in targets}
-            self._ask("Note", known.pop() if len(known) == 1 else "", partial(self._note, targets))
+            text = known.pop() if len(known) == 1 else ""
+            self._ask(f"Note, {_named(targets)}", text, partial(self._note, targets))
 
     def undo(self) -> None:
         """Take back the last decision."""
@@ -229,11 +235,11 @@ class ReviewSection(QWidget):
             return
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        what = f"frame {targets[0]}" if len(targets) == 1 else f"{len(targets)} frames"
+        what = _named(targets)
         menu.addAction(f"Exclude {what}, why?").setEnabled(False)
         for number, reason in enumerate(REASONS, 1):
             menu.addAction(f"&{number}  {reason}", partial(self._exclude, targets, reason))
-        other = partial(self._ask, "Reason", "", partial(self._exclude, targets))
+        other = partial(self._ask, f"Reason, {what}", "", partial(self._exclude, targets))
         menu.addAction(f"&{len(REASONS) + 1}  other…", other)
         menu.popup(where)
 
@@ -258,6 +264,7 @@ class ReviewSection(QWidget):
         self.answer.setText(text)
         self._asked.show()
         self.answer.show()
+        bring_into_sight(self.answer)
         self.answer.selectAll()
         self.answer.setFocus()
 
@@ -369,6 +376,10 @@ class ReviewSection(QWidget):
             "The frame is to be done again: neither accepted nor excluded. Its mask stays.",
             "reopen",
         )
+
+
+def _named(targets: Sequence[int]) -> str:
+    return f"frame {targets[0]}" if len(targets) == 1 else f"{len(targets)} frames"
 
 
 def _is_done(session: Session, index: int) -> bool:

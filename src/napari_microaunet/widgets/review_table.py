@@ -205,7 +205,8 @@ class ReviewQueue(QTableView):
     """The table on the screen.
 
     One selected row is the frame on show, both ways; of several rows none is
-    gone to. Letters and Page keys are left to the plugin and to napari.
+    gone to, and going on to another frame ends their selection. Letters and Page
+    keys are left to the plugin and to napari.
 
     Attributes
     ----------
@@ -285,7 +286,8 @@ class ReviewQueue(QTableView):
         self._arrived.stop()
         self.table.set_shown(index)
         selected = self.selected
-        if len(selected) > 1 and (stays or index in selected):
+        # Several rows are selected for what is done next: going on ends that.
+        if len(selected) > 1 and stays:
             return
         row = self.table.row_of(index)
         self._following = True

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QMessageBox, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QMessageBox,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
 
@@ -81,6 +90,18 @@ class Foldable(QWidget):
     def _fold(self, unfolded: bool) -> None:
         self.heading.setText(f"{'▾' if unfolded else '▸'} {self._title}")
         self._content.setVisible(unfolded)
+
+
+def bring_into_sight(widget: QWidget) -> None:
+    """Unfold what a widget lies in, and scroll to it."""
+    parent = widget.parentWidget()
+    while parent is not None:
+        if isinstance(parent, Foldable):
+            parent.unfold(True)
+        elif isinstance(parent, QScrollArea):
+            # Not before what has just been unfolded has its place.
+            QTimer.singleShot(0, partial(parent.ensureWidgetVisible, widget))
+        parent = parent.parentWidget()
 
 
 def hint(widget: QWidget, text: str, *actions: str) -> None:

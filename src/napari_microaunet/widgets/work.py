@@ -38,6 +38,8 @@ class Work(QObject):
         What a model said of them; there whenever `masks` are.
     mask_folder : Path or None
         Where masks were last saved to: saving there again needs no question.
+    reads_beside : bool
+        Whether masks that lie beside the frames are yet to be read.
     status_changed : Signal(object)
         Numbers of frames whose `FrameStatus` has changed.
     problem_changed : Signal()
@@ -54,6 +56,7 @@ class Work(QObject):
         self.masks: MaskLayer | None = None
         self.prelabels: Prelabels | None = None
         self.mask_folder: Path | None = None
+        self.reads_beside = False
         self._session: Session | None = None
         # The window may ask for a session that is being opened in a thread.
         self._opening = Lock()

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from napari_microaunet.curation.session import Session
     from napari_microaunet.frames.sequence import Frame
 
+# How soon to look again whether another job has ended.
+_RETRY_MS = 200
+
 
 class Workbench(QObject):
     """One annotator at work in one viewer. Lives in the GUI thread.
@@ -144,6 +147,9 @@ class Workbench(QObject):
         index : int
             Its number there.
         """
+        # Later, in the middle of a stroke, nobody would want to go there.
+        if self.is_busy():
+            return
         self._wanted = sequence.frames[index]
         if not self._show_wanted():
             self.open(sequence.path)
@@ -178,6 +184,13 @@ class Workbench(QObject):
         for work in list(self._works):
             work.drop_masks()
             self._forget(work)
+        self.work = None
+        # Else it would open the sessions of what comes next before a dock that is on show does.
+        layers, dims = self.viewer.layers.events, self.viewer.dims.events
+        layers.inserted.disconnect(self._on_inserted)
+        layers.removed.disconnect(self._on_removed)
+        layers.renamed.disconnect(self._on_renamed)
+        dims.current_step.disconnect(self._on_step)
 
     # Frames
 
@@ -199,9 +212,12 @@ class Workbench(QObject):
             return [(sequence, layers_of(sequence)[0])]
 
         def end(complete: bool) -> None:
-            if complete and self.work is not None:
+            if not complete:
+                self._wanted = None
+            elif self.work is not None:
+                self.work.reads_beside = masks
                 # napari takes its time for each new layer: one at a time.
-                QTimer.singleShot(0, partial(self._open_session, self.work, masks))
+                QTimer.singleShot(0, partial(self._open_session, self.work))
 
         job = Job(f"Opening {path.name}", work)
         job.item.connect(self._show)
@@ -214,31 +230,41 @@ class Workbench(QObject):
         readable = (i for i in range(len(sequence)) if i not in sequence.problems)
         self.go_to(next(readable, 0))
 
-    def _open_session(self, work: Work, beside: bool) -> None:
+    def _open_session(self, work: Work) -> None:
         """Open the session of frames that have just come on show, then add its masks."""
+        if self._closed:
+            return
 
-        def end(complete: bool) -> None:
-            if complete and work is self.work:
-                QTimer.singleShot(0, partial(self._add_masks, beside))
+        def end(_complete: bool) -> None:
+            # Cancelled too late, it is open: without masks it would be of no use.
+            if work is self.work and work.session is not None:
+                QTimer.singleShot(0, partial(self._add_masks, work))
+            else:
+                self._wanted = None
 
         job = Job(f"Opening the session of {work.sequence.name}", lambda _: [work.open_session()])
         self.run(job, end, work)
 
-    def _add_masks(self, beside: bool) -> None:
-        if self.work is not None:
-            self.start_masks()
-            # Not before: with the first layers, napari's own docks grow and the canvas shrinks.
-            self._fit.start(self.work, self.shown)
-            self._view.restore()
-            if beside:
-                masks_beside(self)
+    def _add_masks(self, work: Work) -> None:
+        if work is not self.work:
+            return
+        try:
+            self.go_on_with_masks()
+        except InputError as error:
+            show_error(str(error))
+            return
+        if work.reads_beside:
+            work.reads_beside = False
+            masks_beside(self)
 
     def choose(self, image: Image | None) -> None:
         """Work on the frames of an image layer, or on none."""
         if self.work is not None and self.work.image is image:
+            self._resume(self.work)
             return
         self._cancel_job_of(self.work)
-        self.work = next((work for work in self._works if work.image is image), None)
+        known = next((work for work in self._works if work.image is image), None)
+        self.work = known
         if self.work is None and image is not None:
             try:
                 self.work = Work(image, frames_of(image))
@@ -253,6 +279,8 @@ class Workbench(QObject):
             self._take_settings(self.work.prelabels.masks.session)
             self.work.prelabels.show(self.shown)
         self.work_changed.emit()
+        if known is not None:
+            self._resume(known)
 
     def _forget(self, work: Work) -> None:
         """Work no more on a sequence; what the disk has refused of it may still be saved."""
@@ -291,6 +319,55 @@ class Workbench(QObject):
             work.prelabels.known.connect(self.frame_changed)
             self.work_changed.emit()
         return work, work.prelabels
+
+    def go_on_with_masks(self, layer: Labels | None = None) -> None:
+        """Give the sequence being worked on its masks, and show it as its session was left.
+
+        Parameters
+        ----------
+        layer : Labels, optional
+            A layer to take over for them.
+
+        Raises
+        ------
+        InputError
+            If there is no sequence, or its session cannot be opened.
+        """
+        work, _ = self.start_masks(layer)
+        # Not before: with the first layers, napari's own docks grow and the canvas shrinks.
+        self._fit.start(work, self.shown)
+        self._view.restore()
+        self._show_wanted()
+        self._wanted = None
+
+    def mask_layers(self, work: Work) -> list[Labels]:
+        """List the layers that show masks of a sequence, whoever made them."""
+        labels = [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
+        return [one for one in labels if one.metadata.get(FRAME_SEQUENCE) is work.sequence]
+
+    def _give_masks(self, work: Work) -> None:
+        """Give the sequence being worked on the masks that came with it, or its session's."""
+        theirs = self.mask_layers(work)
+        if theirs:
+            # What is drawn before it is taken over, nobody would keep.
+            theirs[0].editable = False
+            self._take_over(work, theirs[0])
+        else:
+            self._add_masks(work)
+
+    def _resume(self, work: Work) -> None:
+        """Give the sequence being worked on its masks, where that was cut short."""
+        if work.masks is None and (work.session is not None or self.mask_layers(work)):
+            self._give_masks(work)
+
+    def _take_over(self, work: Work, layer: Labels, replace: bool = False) -> None:
+        """Take over a layer for the sequence being worked on, once no other job is running."""
+        if work is not self.work or work.masks is not None:
+            return
+        if self.job is None:
+            masks_from_layer(self, work, layer, replace=replace)
+        else:
+            QTimer.singleShot(_RETRY_MS, partial(self._take_over, work, layer, replace))
 
     def _take_settings(self, session: Session) -> None:
         """Go on with the settings that a session was left with, if it has any."""
@@ -372,18 +449,12 @@ class Workbench(QObject):
 
     def _adopt(self, image: Image) -> None:
         """Work on an image layer that has come from outside, and on masks that came with it."""
-        if image not in self.viewer.layers or image in (work.image for work in self._works):
+        known = image in (work.image for work in self._works)
+        if self._closed or known or image not in self.viewer.layers:
             return
         self.choose(image)
-        work = self.work
-        if work is None or FRAME_SEQUENCE not in image.metadata:
-            return
-        labels = [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
-        theirs = [one for one in labels if one.metadata.get(FRAME_SEQUENCE) is work.sequence]
-        if theirs:
-            masks_from_layer(self, theirs[0])
-        else:
-            self._start_masks_or_say_why()
+        if self.work is not None:
+            self._give_masks(self.work)
 
     def _on_changed_elsewhere(self, work: Work, index: int) -> None:
         """Show what undo or redo has done to a frame that is not on show: nobody else would."""
@@ -402,13 +473,7 @@ class Workbench(QObject):
             work.drop_masks()
             self.work_changed.emit()
             if work is self.work and layer.data.shape[-2:] == work.sequence.canvas_shape:
-                masks_from_layer(self, layer, replace=True)
-
-    def _start_masks_or_say_why(self) -> None:
-        try:
-            self.start_masks()
-        except InputError as error:
-            show_error(str(error))
+                self._take_over(work, layer, replace=True)
 
     def _on_problem(self) -> None:
         work = self.sender()

@@ -6,6 +6,7 @@ import errno
 import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -35,7 +36,6 @@ from napari_microaunet.frames.mask_chunks import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from zarr.core.buffer import Buffer
 
@@ -159,12 +159,17 @@ class SessionFolder:
         )
         files: dict[str, SeenFile] = {}
         if not self.notice:
-            before = {name: SeenFile(*file) for name, file in facts.get("files", {}).items()}
-            files = seen_files(sequence, before)
+            seen = {name: SeenFile(*file) for name, file in facts.get("files", {}).items()}
+            files = seen_files(sequence, seen)
             self.remarks += replacements(sequence, self.rows, files)
+        path, name = sequence.path.absolute(), sequence.name
+        before = Path(facts.get("path", path))
+        if before.name != path.name and before.exists():
+            # These frames are from elsewhere for once: it stays the session of its own.
+            path, name = before, facts["name"]
         self._facts = {
-            "path": str(sequence.path.absolute()),
-            "name": sequence.name,
+            "path": str(path),
+            "name": name,
             "canvas": self.canvas_shape,
             "files": files,
         }
@@ -269,14 +274,24 @@ class SessionFolder:
         """Believe the file of a mask rather than its row; return the mask if it can be used."""
         if chunk is not None and not _is_sound(chunk, self.canvas_shape):
             self.masks.set_aside(row.slot)
-            self.remarks.append(
-                f"The mask of frame {row.name} is damaged: it is empty now, and the file lies in "
-                f"{self.masks.folder} under a name with .damaged."
-            )
+            self._remark_damaged(row, self.masks)
             chunk = None
         row.digest, row.origin = chunk_digest(chunk), MaskOrigin.HAND
         row.area = row.polyps = row.changed_pixels = None
         return chunk
+
+    def drop_start(self, row: FrameRow) -> None:
+        """Go on as if work by hand had begun with an empty mask, as the one kept is damaged."""
+        self.starts.set_aside(row.slot)
+        self._remark_damaged(row, self.starts)
+        row.has_start = 0
+
+    def _remark_damaged(self, row: FrameRow, files: ChunkFiles) -> None:
+        what = "mask" if files is self.masks else "starting mask"
+        self.remarks.append(
+            f"The {what} of frame {row.name} is damaged: it is empty now, and the file lies in "
+            f"{files.folder} under a name with .damaged."
+        )
 
     def _enlarge(self, rows: Iterable[FrameRow], canvas: tuple[int, ...]) -> None:
         """Write all masks anew because a frame has come that is larger than the others."""
@@ -293,16 +308,26 @@ class SessionFolder:
                 # What is left of a try that was killed.
                 shutil.rmtree(new.folder, ignore_errors=True)
                 for slot in old.on_disk():
-                    values = decode_chunk(to_chunk(old.get(slot) or b""), old_canvas)
-                    chunk = encode_chunk(values, self.canvas_shape)
+                    row, found = by_slot[slot], to_chunk(old.get(slot) or b"")
+                    if not _is_sound(found, old_canvas):
+                        old.set_aside(slot)
+                        if new is self.masks:
+                            self.take_over(row, None)
+                        else:
+                            row.has_start = 0
+                        self._remark_damaged(row, new)
+                        continue
+                    chunk = encode_chunk(decode_chunk(found, old_canvas), self.canvas_shape)
                     new.put(slot, None if chunk is None else chunk.to_bytes())
                     new.prepare(len(by_slot))
                     new.save(slot)
                     if new is self.masks:
-                        row = by_slot[slot]
                         accepted = row.accepted == row.digest
                         row.digest = chunk_digest(chunk)
                         row.accepted = row.digest if accepted else row.accepted
+                for file in old.folder.glob("*.damaged"):
+                    new.prepare(len(by_slot))
+                    shutil.copy(file, new.folder)
                 new.sync()
             self._database.save(by_slot.values(), facts={"canvas": self.canvas_shape})
         except (OSError, sqlite3.Error) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import time
 from datetime import UTC, datetime
 from threading import RLock
@@ -302,14 +303,23 @@ class KeptFrames:
         Returns
         -------
         uint8 array, shape (height, width)
-            The pre-label, the mask from a file, or an empty one; the mask as it
-            is where nothing was done by hand.
+            The pre-label, the mask from a file, or an empty one, also where the
+            one kept is damaged; the mask as it is where nothing was done by hand.
         """
         row = self._rows[index]
         if row.origin is not MaskOrigin.HAND:
             return self.chunks.mask(index)
-        start = self._folder.starts.get(row.slot) if row.has_start else None
-        return self.chunks.decode(index, None if start is None else to_chunk(start))
+        with self._lock:
+            try:
+                start = self._folder.starts.get(row.slot) if row.has_start else None
+                return self.chunks.decode(index, None if start is None else to_chunk(start))
+            except (OSError, RuntimeError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno != errno.EIO:
+                    raise  # its drive is gone, and may come back
+                if not self.read_only:
+                    self._folder.drop_start(row)
+                    self._saver.frame(index)
+        return self.chunks.decode(index, None)
 
     def put_map(
         self,
@@ -560,7 +570,14 @@ class _Masks(ChunkStore):
         return chunk
 
     def __setitem__(self, index: int, chunk: Buffer) -> None:
-        self._kept._write_mask(index, chunk)
+        chunks, frame = self._kept.chunks, self._kept.sequence.frames[index]
+        kept: Buffer | None = chunk
+        if chunks.canvas_shape != (frame.height, frame.width):
+            # A brush paints on the padding beside the frame as well, of which a mask holds nothing.
+            canvas = decode_chunk(chunk, chunks.canvas_shape)
+            if canvas[frame.height :].any() or canvas[:, frame.width :].any():
+                kept = chunks.encode(canvas[: frame.height, : frame.width])
+        self._kept._write_mask(index, kept)
 
     def __delitem__(self, index: int) -> None:
         self._kept._write_mask(index, None)

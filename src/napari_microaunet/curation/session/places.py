@@ -170,7 +170,12 @@ def remember(session: RecentSession) -> None:
 def annotator_name() -> str:
     """Give the name that work is signed with: the one that was set, or that of the user."""
     name = _read_json(_user_file(), {}).get("annotator")
-    return name if isinstance(name, str) and name else getpass.getuser()
+    if isinstance(name, str) and name:
+        return name
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in containers
+        return "unknown"
 
 
 def set_annotator_name(name: str) -> None:

@@ -166,11 +166,18 @@ class Saver:
             self._measure(index)
         with self._lock:
             rows = {index: copy(self._folder.rows[index]) for index in indices}
+            if not as_intended:
+                # Of what has been put since they were chosen, the intention is to come first.
+                rows = {
+                    index: row
+                    for index, row in rows.items()
+                    if not self._folder.waits_for_files(row.slot)
+                }
             for index, row in rows.items():
                 self._rows.pop(index, None)
                 if not self._folder.waits_for_files(row.slot):
                     self._files.pop(index, None)
-            maps = {key: self._maps.pop(key) for key in self._keys(indices)}
+            maps = {key: self._maps.pop(key) for key in self._keys(list(rows))}
             slots = [*(row.slot for row in rows.values()), *([None] if of_session else [])]
             events = {slot: self._events.pop(slot) for slot in slots if slot in self._events}
             settings: dict[str, Any] = {}

@@ -21,6 +21,8 @@ from napari_microaunet.widgets.mask_layer import geometry_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
     from napari_microaunet.curation.session import MaskOrigin
     from napari_microaunet.editing.labels import Mask
     from napari_microaunet.widgets.edit_tools.edits import Edits
@@ -37,6 +39,8 @@ _ADDED = -1
 # How far from a vertex the cursor may be to mean it, and how large a locked one is marked, in
 # pixels of the screen.
 _REACH, _MARK = 12, 14
+# An ellipse becomes a polygon of as many vertices as napari draws it with.
+_ELLIPSE_VERTICES = 100
 _VERTEX_TOOLS = ("direct", "vertex_insert", "vertex_remove", "select", "pan_zoom")
 
 
@@ -136,6 +140,7 @@ class BoundaryMode(Mode):
         layer.events.set_data.connect(self._on_shapes)
         layer.events.data.connect(self._on_shapes)
         layer.events.data.connect(self._on_vertices)
+        layer.events.highlight.connect(self._on_selected)
 
     def end(self) -> None:
         """Write what the mask does not show yet."""
@@ -184,7 +189,7 @@ class BoundaryMode(Mode):
             **geometry_of(masks),
         )
         first = self._labels[0]
-        layer.feature_defaults = {"label": first, "part": _ADDED, "hole": False}
+        layer.feature_defaults = _features_of_added(first)
         layer.current_edge_color = masks.get_color(first)
         return layer
 
@@ -194,7 +199,11 @@ class BoundaryMode(Mode):
         polygons: dict[int, list[Polygon]] = {label: [] for label in self._labels}
         if not isinstance(layer, Shapes) or self._locks is None:
             return polygons
-        features, shapes = layer.features, self._locks.rings()
+        features = layer.features
+        shapes = [
+            _ellipse_within(ring) if kind == "ellipse" else ring
+            for ring, kind in zip(self._locks.rings(), layer.shape_type, strict=True)
+        ]
         rows = zip(features["label"], features["part"], features["hole"], shapes, strict=False)
         for (label, part), group in groupby(rows, key=lambda row: (int(row[0]), int(row[1]))):
             rings = [(bool(hole), ring[:, -2:]) for _, _, hole, ring in group]
@@ -248,6 +257,15 @@ class BoundaryMode(Mode):
     def _on_shapes(self) -> None:
         if not self._follow.isActive():
             self._follow.start()
+
+    def _on_selected(self) -> None:
+        """Let shapes that the user adds belong to the polyp whose outlines are selected."""
+        layer = self.layer
+        if isinstance(layer, Shapes):
+            labels = set(layer.features["label"].iloc[list(layer.selected_data)])
+            # napari draws them in the colour of the selected ones by itself.
+            if len(labels) == 1:
+                layer.feature_defaults = _features_of_added(int(labels.pop()))
 
     def _on_vertices(self) -> None:
         """Keep locks in step with vertices that come and go, and locked ones in their places."""
@@ -312,3 +330,16 @@ class BoundaryMode(Mode):
             # This ends the shape as well.
             self.layer.mode = "direct"
         return drawing
+
+
+def _features_of_added(label: int) -> dict[str, object]:
+    """Give the features of a shape that the user adds to a polyp."""
+    return {"label": label, "part": _ADDED, "hole": False}
+
+
+def _ellipse_within(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Make a polygon of an ellipse, which napari keeps as the corners of a box around it."""
+    angles = np.linspace(0, 2 * np.pi, _ELLIPSE_VERTICES, endpoint=False)
+    along, across = (corners[1] - corners[0]) / 2, (corners[2] - corners[1]) / 2
+    ring = np.outer(np.cos(angles), along) + np.outer(np.sin(angles), across)
+    return np.asarray(corners.mean(axis=0) + ring)

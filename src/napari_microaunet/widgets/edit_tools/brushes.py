@@ -126,7 +126,12 @@ class Brushes(QWidget):
     def _on_size(self, size: int) -> None:
         if self._layer is not None and round(self._layer.brush_size) != size:
             self._layer.brush_size = size
-        self._size_shown.setText(f"{size} px")
+
+    def _on_paint(self) -> None:
+        """Show that what was painted beside the frame is not kept."""
+        edits = self._edits
+        if edits.problem is None and edits.mask.shape != edits.masks.chunks.canvas_shape:
+            edits.masks.layer.refresh()
 
     def _follow_layer(self) -> None:
         work = self._edits.bench.work
@@ -134,6 +139,7 @@ class Brushes(QWidget):
         if layer is not None and layer is not self._layer:
             for event in (layer.events.mode, layer.events.brush_size, layer.events.selected_label):
                 event.connect(self._update)
+            layer.events.paint.connect(self._on_paint, position="last")
         self._layer = layer
         self._update()
 
@@ -147,4 +153,8 @@ class Brushes(QWidget):
         self.eraser.setChecked(mode == "erase")
         self.picker.setChecked(mode == "pick")
         if layer is not None:
+            # A brush may be larger than the slider can say: it must not answer with its largest.
+            self.size.blockSignals(True)
             self.size.setValue(round(layer.brush_size))
+            self.size.blockSignals(False)
+            self._size_shown.setText(f"{round(layer.brush_size)} px")

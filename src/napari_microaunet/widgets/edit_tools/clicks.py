@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from napari_microaunet.editing.labels import Mask
     from napari_microaunet.widgets.edit_tools.edits import Edits
 
-# A click on background means the nearest polyp, if that is no further than this share of the
-# radius of a disc as large as the polyp; else it begins a new one.
+# A click on background means the nearest of the polyps that are no further than this share of the
+# radius of a disc as large as the polyp; where there is none it begins a new one.
 _BELONGS = 1.0
 # Size of the marks on the screen, in pixels, when the first one is set.
 _MARK = 14
@@ -127,11 +127,14 @@ class ClickRefinement(ClickMode):
             return here
         if label is not None and not belongs:
             return label
-        areas = self.edits.areas
-        for near in areas if label is None else [label, *areas]:
-            reach = _BELONGS * np.sqrt(areas.get(near, 0) / np.pi)
-            if label_at((mask == near) * np.uint8(near), point, reach) is not None:
-                return near
+        within = {}
+        for near, area in self.edits.areas.items():
+            rows, columns = np.nonzero(mask == near)
+            away = np.hypot(rows - point[0], columns - point[1]).min()
+            if away <= _BELONGS * np.sqrt(area / np.pi):
+                within[near] = away
+        if within:
+            return min(within, key=lambda near: within[near])
         return next(iter(free_labels(mask)), None) if belongs else None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, QTimer
@@ -25,6 +26,17 @@ _KEY_STEP = 8
 _TITLE = "Contour"
 
 
+@dataclass(frozen=True, eq=False)
+class _Drag:
+    """What the moves of a drag start from, the mask as it is now, and whether they have made it."""
+
+    index: int
+    label: int
+    start: Mask
+    digest: bytes
+    has_written: bool
+
+
 class ContourSlider(QWidget):
     """A slider for the chosen polyp.
 
@@ -37,8 +49,7 @@ class ContourSlider(QWidget):
     def __init__(self, edits: Edits) -> None:
         super().__init__()
         self._edits = edits
-        # What the moves of this drag start from: frame, polyp, mask, and the mask as it is now.
-        self._drag: tuple[int, int, Mask, bytes] | None = None
+        self._drag: _Drag | None = None
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(1, 255)
         self.value = QLabel()
@@ -92,16 +103,20 @@ class ContourSlider(QWidget):
         label, probability = edits.chosen, edits.probability()
         if edits.problem or probability is None:
             return
-        digest = edits.masks.chunks.digest(edits.index)
-        again = self._drag is not None and self._drag[0] == edits.index and self._drag[3] == digest
-        if self._drag is None or not again:
+        index, drag = edits.index, self._drag
+        digest = edits.masks.chunks.digest(index)
+        if drag is None or not self._is_of_now(drag) or drag.digest != digest:
             if label is None:
                 return
-            self._drag = edits.index, label, edits.mask, digest
-        index, label, start, _ = self._drag
-        moved = move_contour(start, label, probability, level)
-        edits.apply(_TITLE, moved, again)
-        self._drag = index, label, start, edits.masks.chunks.digest(index)
+            # Smaller, the largest polyp would no longer be chosen by itself.
+            edits.choose(label)
+            drag = self._drag = _Drag(index, label, edits.mask, digest, False)
+        label = drag.label
+        moved = move_contour(drag.start, label, probability, level)
+        # What is on show may be a step of somebody else's: only the drag's own is replaced.
+        has_written = edits.apply(_TITLE, moved, drag.has_written)
+        digest = edits.masks.chunks.digest(index)
+        self._drag = replace(drag, digest=digest, has_written=has_written)
         self._settled.start()
         edits.say(f"{_TITLE}, polyp {label}: probability {level / 255:.2f}.")
 
@@ -112,7 +127,16 @@ class ContourSlider(QWidget):
         self._drag = None
         self._rest.start()
 
+    def _is_of_now(self, drag: _Drag) -> bool:
+        """Tell whether a drag is of the frame on show and its chosen polyp, which it may erase."""
+        edits = self._edits
+        is_chosen = drag.label == edits.chosen or drag.label not in edits.areas
+        return drag.index == edits.index and is_chosen
+
     def _on_changed(self) -> None:
+        if self._drag is not None and not self._is_of_now(self._drag):
+            self._settled.stop()
+            self._drag = None
         reason = self._reason()
         self.slider.setEnabled(reason is None)
         self.reason.setVisible(reason is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from napari_microaunet.widgets.mask_layer import geometry_of, mask_colours
 from napari_microaunet.widgets.section import hint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -58,6 +59,23 @@ class Direction(Enum):
     BETWEEN = "between accepted frames"
 
 
+class _Keys(Mapping[int, "NDArray[np.uint8]"]):
+    """Masks of key frames, decoded one by one: all of them may not fit into memory."""
+
+    def __init__(self, chunks: MaskChunks, indices: Iterable[int]) -> None:
+        self._chunks = chunks
+        self._compressed = {index: chunks[index] for index in indices}
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return self._chunks.decode(index, self._compressed[index])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._compressed)
+
+    def __len__(self) -> int:
+        return len(self._compressed)
+
+
 class Propagation(QWidget):
     """Runs propagation, shows what it came to, and writes what the user wants of it.
 
@@ -79,6 +97,7 @@ class Propagation(QWidget):
         self._edits = edits
         self.proposed: dict[int, Buffer | None] = {}
         self.preview: Labels | None = None
+        self._job: Job | None = None
         self._work: Work | None = None
         self._chunks: MaskChunks | None = None
         self._digests: dict[int, bytes] = {}
@@ -174,7 +193,7 @@ class Propagation(QWidget):
         def carry(cancelled: Callable[[], bool]) -> Iterator[tuple[Propagated, Buffer | None]]:
             for one in propagate(
                 sequence.read,
-                {index: masks.chunks.mask(index) for index in keys},
+                _Keys(masks.chunks, keys),
                 targets,
                 probability,
                 level=level,
@@ -185,6 +204,10 @@ class Propagation(QWidget):
                 yield one, None if one.mask is None else masks.chunks.encode(one.mask)
 
         def end(_complete: bool) -> None:
+            self._job = None
+            if self._work is not work:
+                # Discarded meanwhile, or its sequence was left.
+                return
             reached = len(self.proposed)
             edits.bench.message = f"Propagated to {reached} of {len(targets)} frames."
             if reached:
@@ -198,7 +221,8 @@ class Propagation(QWidget):
 
         job = Job(f"Propagating to {len(targets)} frames", carry, len(targets))
         job.item.connect(self._on_item)
-        self._work, self._digests = work, digests
+        self._job, self._work, self._digests = job, work, digests
+        self._last_stop = ""
         edits.bench.run(job, end, work)
 
     def _asked_for(self, work: Work) -> tuple[list[int], list[int], str | None]:
@@ -259,6 +283,8 @@ class Propagation(QWidget):
         edits = self._edits
         if edits.problem is not None or not self.proposed or edits.bench.work is not self._work:
             edits.say(f"{_TITLE}: there is nothing to apply.")
+            return
+        if edits.bench.is_busy():
             return
         masks = edits.masks
         written, kept = [], 0
@@ -387,7 +413,9 @@ class Propagation(QWidget):
             self._clear()
 
     def _clear(self) -> None:
-        """Forget what was proposed, and its layer."""
+        """Forget what was proposed, and its layer, and propose no more."""
+        if self._job is not None:
+            self._job.cancel()
         preview, self.preview = self.preview, None
         layers = self._edits.bench.viewer.layers
         if preview is not None and preview in layers:

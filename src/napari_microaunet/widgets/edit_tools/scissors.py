@@ -84,9 +84,14 @@ class ScissorsMode(ClickMode):
                 for one in _waiting(wanted):
                     yield one, paths.path(one.start, one.end)
 
+        def end(complete: bool) -> None:
+            # An error has been shown, or the mode has been left, and may have been entered anew.
+            if not complete and self._wanted is wanted:
+                self.leave()
+
         self._job = Job("Scissors", work)
         self._job.item.connect(self._on_path)
-        self._job.ended.connect(self._on_job_ended)
+        self._job.ended.connect(end)
         self._job.start(in_passing=True)
         self._start_over()
         return True
@@ -154,11 +159,6 @@ class ScissorsMode(ClickMode):
         elif self._clicks and wanted.start == self._clicks[-1]:
             self._to_mouse = path
         self._draw()
-
-    def _on_job_ended(self, complete: bool) -> None:
-        if not complete:
-            # An error has been shown, or the mode has been left.
-            self.leave()
 
     def _fill_when_ready(self) -> None:
         pairs = self._pairs()
