@@ -158,7 +158,7 @@ def test_scores_are_the_same_to_the_last_bit(microaunet, cluster, data, tmp_path
     assert len(content["frames"]) == 6
     assert list(content["problems"]) == ["case 1/13"]
     assert content["model"]["name"] == "student"
-    assert content["summary"]["groups"] < 6
+    assert content["summary"]["positive_groups"] < 6
     assert content["curve"][0]["dice"] > 0
 
 

@@ -128,14 +128,16 @@ def test_check_exits_by_the_worst_finding(microaunet, tmp_path, write_set):
 def test_the_report_shows_frames_and_escapes_their_names(microaunet, tmp_path, write_frame):
     folder = tmp_path / "set"
     for seed in range(3):
-        name = f"here & there {seed}"
+        name = f"here & there [red] {seed}"
         mask = folder / "masks" / f"{name}.png"
         write_frame(folder / "images" / f"{name}.png", seed, mask)
         Image.new("L", (32, 24)).save(mask)
     html = tmp_path / "report.html"
-    assert microaunet("check", folder, "--html", html)[0] == 1
+    code, out, _ = microaunet("check", folder, "--html", html)
+    assert code == 1
+    assert "[red] 1" in " ".join(out.split())  # no markup
     text = html.read_text(encoding="utf-8")
-    assert "here &amp; there 1" in text
+    assert "here &amp; there [red] 1" in text
     assert "here & there" not in text
     assert text.count("data:image/jpeg;base64,") == 3
 
