@@ -235,11 +235,12 @@ class FinetuneJob:
     def _start(self) -> None:
         self.stop_file.unlink(missing_ok=True)
         with self.events_file.open("a+b") as events:
-            # After a line that a full disk cut short, on one of its own.
-            whole = events.tell() == 0 or self.events_file.read_bytes().endswith(b"\n")
-            events.write(
-                (b"" if whole else b"\n") + json.dumps({"event": "queued"}).encode() + b"\n"
-            )
+            cut_short = False
+            if events.tell() > 0:
+                events.seek(-1, os.SEEK_END)
+                cut_short = events.read(1) != b"\n"  # by a full disk: begin a line of its own
+            queued = json.dumps({"event": "queued"}).encode() + b"\n"
+            events.write(b"\n" + queued if cut_short else queued)
         # In a session of its own: neither Ctrl-C nor a closed terminal reaches it.
         with self.errors_file.open("ab") as errors:
             self._started = subprocess.Popen(  # noqa: S603 - our own module, and a path

@@ -15,7 +15,6 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -28,9 +27,11 @@ from napari_microaunet.exchange.json_files import read_json, write_json
 from napari_microaunet.exchange.places import check_name
 from napari_microaunet.exchange.regions import parts_of
 from napari_microaunet.frames.masks import IGNORE
+from napari_microaunet.frames.sources import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from napari_microaunet.exchange.base import Format, Record
     from napari_microaunet.exchange.labelled import LabelledFrame, LabelSet
@@ -175,7 +176,7 @@ def export(
         If a file cannot be written. The same call goes on.
     """
     # "." has no name; and a link is to be refused, not followed.
-    target = Path(os.path.abspath(target))  # noqa: PTH100
+    target = absolute(target)
     _check_target(labels, target, overwrite)
     for frame in labels.frames:
         check_name(frame.name, labels.source)
