@@ -12,6 +12,8 @@ DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Where it is set, each of the hundred processes of the tests compiles torch and napari anew.
+unexport PYTHONDONTWRITEBYTECODE
 # A virtual screen where there is no real one; 24 bits of colour, as OpenGL needs.
 SCREEN = $(if $(DISPLAY)$(WAYLAND_DISPLAY),,xvfb-run -a -s "-screen 0 1600x1000x24")
 
