@@ -32,6 +32,8 @@ demo: $(INSTALLED)
 
 # Two at a time, a file's tests in one process: files share what is slow to make. In their order, not
 # those with most tests first: the few that train in real time would come last, one process idle.
+# One thread each: two of them that wait for each other's threads take more than twice the time.
+test: export OMP_NUM_THREADS = 1
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 

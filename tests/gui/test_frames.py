@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import shutil
 import threading
 import time
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -859,3 +861,26 @@ def test_a_cancelled_job_hands_nothing_over_any_more(use, folder, exact_masks, q
     assert not raised
     assert job.done == 0
     assert session.read_only
+
+
+def test_frames_that_are_removed_leave_the_memory(use, folder):
+    """Qt's connections hold what they were made with, and no garbage collector sees them."""
+    used = use(show=True)
+    used.open(folder)
+    used.prelabel_all()
+    used.edit.contour.step(8)
+    for button, mode in (
+        (used.edit.boundary_button, used.edit.boundary),
+        (used.edit.clicks_button, used.edit.clicks),
+        (used.edit.scissors_button, used.edit.scissors),
+    ):
+        button.click()
+        used.qtbot.waitUntil(lambda mode=mode: mode.is_on, timeout=60_000)
+        button.click()
+    used.edit.snap_button.click()
+    used.wait_for_job()
+    sequence, masks = ref(used.work.sequence), ref(used.masks)
+    used.viewer.layers.clear()
+    used.qtbot.waitUntil(
+        lambda: gc.collect() is not None and sequence() is None and masks() is None, timeout=10_000
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from app_model.types import KeyBinding, KeyCode
 from napari.components import ViewerModel
@@ -243,7 +244,8 @@ class KeyBindings:
     ) -> None:
         self._actions = actions
         self._keys = keys
-        self._bound: list[tuple[Viewer | Layer, list[str]]] = []
+        # Layers that have been removed are not kept, nor what they show.
+        self._bound: list[tuple[ref[Viewer | Layer], list[str]]] = []
         self.active = self.bind(viewer)
 
     def bind(self, target: Viewer | Layer) -> dict[str, str]:
@@ -254,7 +256,7 @@ class KeyBindings:
         dict of str to str
             Action name to key, of those that act.
         """
-        if any(target is bound for bound, _ in self._bound):
+        if any(target is bound() for bound, _ in self._bound):
             return {}
         others = {*target.keymap, *target.class_keymap}
         active = {
@@ -268,12 +270,14 @@ class KeyBindings:
                 action()
 
             target.bind_key(key, press)
-        self._bound.append((target, list(active.values())))
+        self._bound.append((ref(target), list(active.values())))
         return active
 
     def unbind(self) -> None:
         """Take all keys back."""
-        for target, keys in self._bound:
-            for key in keys:
-                target.bind_key(key, None)
+        for bound, keys in self._bound:
+            target = bound()
+            if target is not None:
+                for key in keys:
+                    target.bind_key(key, None)
         self._bound.clear()

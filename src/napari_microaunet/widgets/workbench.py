@@ -408,7 +408,7 @@ class Workbench(QObject):
             return
 
         def end(complete: bool) -> None:
-            self.job = None
+            self.job = self._job_work = None
             if not complete:
                 self.message = f"{job.title}: stopped after {job.done} of {job.total}."
             if ended is not None:

@@ -64,12 +64,8 @@ class Edits(QObject):
         self.bench = bench
         self.all_polyps = False
         self.mode: Mode | None = None
-        self._last_masks: MaskLayer | None = None
         self._chosen: int | None = None
-        self._mask: tuple[object, Mask, dict[int, int]] | None = None
-        self._probability: tuple[object, NDArray[np.uint8]] | None = None
-        # The frame that was read last, whatever thread reads it.
-        self._frame: tuple[FrameSequence, int, NDArray[np.uint8]] | None = None
+        self._forget_masks()
         self._rest = QTimer(self)
         self._rest.setInterval(_REST_MS)
         self._rest.setSingleShot(True)
@@ -88,6 +84,15 @@ class Edits(QObject):
             self.mode.leave()
         self.bench.viewer.mouse_move_callbacks.remove(self._on_move)
         self.bench.viewer.mouse_drag_callbacks.remove(self._on_press)
+        self._forget_masks()
+
+    def _forget_masks(self) -> None:
+        """Keep nothing of a sequence that has been left."""
+        self._last_masks: MaskLayer | None = None
+        self._mask: tuple[object, Mask, dict[int, int]] | None = None
+        self._probability: tuple[object, NDArray[np.uint8]] | None = None
+        # The frame that was read last, whatever thread reads it.
+        self._frame: tuple[FrameSequence, int, NDArray[np.uint8]] | None = None
 
     # What there is to edit
 
@@ -248,6 +253,7 @@ class Edits(QObject):
         work = self.bench.work
         masks = None if work is None else work.masks
         if masks is not self._last_masks:
+            self._forget_masks()
             self._last_masks = masks
             self.masks_changed.emit()
             self._on_frame()
