@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -55,6 +55,7 @@ def test_of_a_single_group_the_frames_are_drawn():
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from("abcd")), min_size=1, max_size=20))
+@example([(0.3674452359470302, "a")] * 2)
 def test_the_interval_stays_among_the_values(frames):
     values = np.array([value for value, _ in frames])
     interval = bootstrap_interval(values, [group for _, group in frames])

@@ -358,3 +358,21 @@ def test_undo_of_a_frame_that_is_not_on_show_brings_it_on_show(use, folder, slic
         mouse.drag((60, 40), (90, 60))
         assert used.bench.shown == index
     assert len(notification_manager.records) == told + 2
+
+
+def test_an_undo_is_told_of_where_napari_has_skipped_what_came_before_it(prelabelled):
+    """As it does while it slices asynchronously and is still at it."""
+    masks = prelabelled.masks
+    first = masks.chunks.mask(0).copy()
+    first[:10, :10] = 1
+    masks.edit(0, first, "drawn by the test")
+    prelabelled.layer.refresh()
+    second = first.copy()
+    second[:30, :30] = 1
+    with prelabelled.layer.events.set_data.blocker():
+        masks.edit(0, second, "drawn by the test")
+    told = []
+    masks.changed.connect(told.append)
+    prelabelled.layer.undo()
+    np.testing.assert_array_equal(masks.chunks.mask(0), first)
+    assert told == [0]

@@ -882,5 +882,5 @@ def test_frames_that_are_removed_leave_the_memory(use, folder):
     sequence, masks = ref(used.work.sequence), ref(used.masks)
     used.viewer.layers.clear()
     used.qtbot.waitUntil(
-        lambda: gc.collect() is not None and sequence() is None and masks() is None, timeout=10_000
+        lambda: gc.collect() is not None and sequence() is None and masks() is None, timeout=60_000
     )

@@ -64,8 +64,9 @@ def bootstrap_interval(values: NDArray[np.float64], groups: Sequence[str]) -> In
         method="percentile",
         rng=np.random.default_rng(_SEED),
     )
-    interval = result.confidence_interval
-    return Interval(mean, float(interval.low), float(interval.high))
+    # In order even where all resamples are equal but for their rounding.
+    low, high = sorted(map(float, result.confidence_interval))
+    return Interval(mean, low, high)
 
 
 def group_numbers(groups: Sequence[str]) -> NDArray[np.intp]:

@@ -91,7 +91,7 @@ class MaskLayer(QObject):
         self._not_yet_steps: dict[int, tuple[Buffer | None, bytes]] = {}
         self._last_step: tuple[int, bytes] | None = None
         self._writing = False
-        self._last_seen: tuple[int, bytes] | None = None
+        self._last_told: tuple[int, bytes] | None = None
         if layer is None:
             layer = viewer.add_labels(
                 self.chunks.array,
@@ -173,7 +173,7 @@ class MaskLayer(QObject):
                 self._in_history[index] = self.chunks.digest(index)
         self.session.set_origin(index, origin)
         self._last_step = (index, self.chunks.digest(index)) if rows.size else None
-        self.changed.emit(index)
+        self._tell(index)
 
     def edit(self, index: int, mask: NDArray[np.uint8], what: str, again: bool = False) -> None:
         """Write what a tool has made of the mask of a frame, as one edit by hand.
@@ -219,7 +219,7 @@ class MaskLayer(QObject):
         self.session.put_mask(index, chunk, origin)
         if index == self.shown:
             self.layer.refresh()
-        self.changed.emit(index)
+        self._tell(index)
 
     def set(
         self, index: int, chunk: Buffer | None, origin: MaskOrigin, undoable: bool = False
@@ -293,7 +293,7 @@ class MaskLayer(QObject):
         self._in_history |= {i: self.chunks.digest(i) for i in painted}
         self._not_yet_steps.pop(index, None)
         self._last_step = None
-        self.changed.emit(index)
+        self._tell(index)
 
     def _on_update(self) -> None:
         """Take note of what was painted; undo and redo announce themselves otherwise."""
@@ -319,10 +319,18 @@ class MaskLayer(QObject):
         if self._writing:
             return
         self.look_for_undo(self.shown)
-        seen = self.shown, self.chunks.digest(self.shown)
-        if seen != self._last_seen:
-            self._last_seen = seen
-            self.changed.emit(self.shown)
+        if (self.shown, self.chunks.digest(self.shown)) != self._last_told:
+            self._tell(self.shown)
+
+    def _tell(self, index: int) -> None:
+        """Say that a mask has changed, and remember of the one on show what was said last.
+
+        With asynchronous slicing, napari skips announcements: an undo is not to be taken for what
+        it announced before it.
+        """
+        if index == self.shown:
+            self._last_told = index, self.chunks.digest(index)
+        self.changed.emit(index)
 
 
 def shown_frame(viewer: Viewer, layer: Image | Labels) -> int:
