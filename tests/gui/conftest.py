@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from napari.settings import get_settings
 from napari.utils.notifications import notification_manager
 from onnx import TensorProto, helper
 from platformdirs import user_data_path
 from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox
+from superqt.utils import _ensure_thread
 
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -28,11 +30,45 @@ def own_keys_file(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
+def results_outlive_their_threads():
+    """Keep what superqt's `ensure_main_thread` returns, which napari's thread for slicing drops.
+
+    PySide 6.11 disconnects it then, and waits, with a mutex of Qt's, for the GIL; a window that
+    connects a signal meanwhile waits, with the GIL, for the mutex: for ever.
+    """
+    run, kept = _ensure_thread._run_in_thread, []
+
+    def run_and_keep(*arguments):
+        kept.append(run(*arguments))
+        return kept[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_ensure_thread, "_run_in_thread", run_and_keep)
+        yield
+
+
+@pytest.fixture(autouse=True)
 def modules_are_no_garbage():
     """Whenever a layer goes, napari collects garbage: without a look at all that is imported."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def asynchronous():
+    """Let napari slice in a thread."""
+    settings = get_settings().experimental
+    before, settings.async_ = settings.async_, True
+    yield
+    settings.async_ = before
+
+
+@pytest.fixture(params=[False, True], ids=["slicing at once", "async slicing"])
+def slicing(request):
+    """Let napari slice in both of its ways."""
+    if request.param:
+        request.getfixturevalue("asynchronous")
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from napari.settings import get_settings
 from napari.utils.notifications import notification_manager
 from pointing import Mouse, press
 from qtpy.QtCore import Qt
@@ -34,14 +33,6 @@ KEYS = {
     "ignore_to_polyp": (Qt.Key.Key_Y, ALT),
     "ignore_to_background": (Qt.Key.Key_U, ALT),
 }
-
-
-@pytest.fixture(params=[False, True], ids=["slicing at once", "async slicing"])
-def slicing(request):
-    settings = get_settings().experimental
-    before, settings.async_ = settings.async_, request.param
-    yield
-    settings.async_ = before
 
 
 def native(used, index=None):

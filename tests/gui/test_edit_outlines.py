@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.layers import Points, Shapes
-from napari.settings import get_settings
 from pointing import Mouse, press
 from qtpy.QtCore import Qt
 from skimage.draw import disk
@@ -20,14 +19,6 @@ REDO = (Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | SHIFT)
 BOUNDARY, SNAP = (Qt.Key.Key_B, SHIFT), (Qt.Key.Key_E, SHIFT)
 LOCK = (Qt.Key.Key_I, SHIFT)
 SCISSORS, CLICKS = (Qt.Key.Key_Z, SHIFT), (Qt.Key.Key_Q, SHIFT)
-
-
-@pytest.fixture(params=[False, True], ids=["slicing at once", "async slicing"])
-def slicing(request):
-    settings = get_settings().experimental
-    before, settings.async_ = settings.async_, request.param
-    yield
-    settings.async_ = before
 
 
 @pytest.fixture

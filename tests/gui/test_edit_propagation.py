@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.layers import Labels
-from napari.settings import get_settings
 from napari.utils.notifications import notification_manager
 from PIL import Image
 from pointing import press
@@ -20,14 +19,6 @@ PROPAGATE, APPLY, COPY = (Qt.Key.Key_G, ALT), (Qt.Key.Key_E, ALT), (Qt.Key.Key_C
 UNDO = (Qt.Key.Key_Z, CONTROL)
 
 HEIGHT, WIDTH, STEP = 288, 384, 6
-
-
-@pytest.fixture(params=[False, True], ids=["slicing at once", "async slicing"])
-def slicing(request):
-    settings = get_settings().experimental
-    before, settings.async_ = settings.async_, request.param
-    yield
-    settings.async_ = before
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from napari.settings import get_settings
 
 from napari_microaunet.curation.session import MaskOrigin, Session
 from napari_microaunet.widgets.overlay import OverlayStyle
@@ -43,15 +42,6 @@ def test_the_dock_follows_the_theme(use, theme):
     shown = button.grab().toImage().pixelColor(12, 8)
     wanted = {"dark": (69, 96, 196), "light": (160, 184, 255)}[theme]
     assert np.abs(np.subtract((shown.red(), shown.green(), shown.blue()), wanted)).max() < 12
-
-
-@pytest.fixture
-def asynchronous():
-    experimental = get_settings().experimental
-    before = experimental.async_
-    experimental.async_ = True
-    yield
-    experimental.async_ = before
 
 
 def displayed(used):
