@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from napari_microaunet.cli_progress import IncludeChoice, progress, tell_remarks
+from napari_microaunet.cli_options import IncludeChoice
+from napari_microaunet.cli_progress import progress, tell
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -290,7 +291,7 @@ def _write(
             source = open_source(path)
             if isinstance(source, Session):
                 stack.enter_context(source)
-                tell_remarks(source.remarks)
+                tell(source.remarks)
             frames += incoming_frames(source, include.value, pattern)
         with progress("Writing") as report:
             result = write_dataset(frames, folder, options, append=append, progress=report)

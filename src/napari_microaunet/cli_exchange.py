@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_microaunet.cli_progress import IncludeChoice, progress, tell_remarks
+from napari_microaunet.cli_options import IncludeChoice
+from napari_microaunet.cli_progress import progress, tell
 
 if TYPE_CHECKING:
     from napari_microaunet.exchange.export import Preview
@@ -59,7 +60,7 @@ def export(
     chosen = find_format(format_)
     divide = split and chosen.divides
     with opened_labels(source, include.value, frames=frames, divide=divide) as labels:
-        tell_remarks(labels.remarks)
+        tell(labels.remarks)
         if dry_run:
             planned = exporting.preview(labels, chosen)
             typer.echo(json.dumps(asdict(planned), indent=1) if as_json else _tree(out, planned))
@@ -103,7 +104,7 @@ def import_labels(
 
     chosen = find_format(format_)
     with open_session(session, frames) as opened, progress("Reading") as report:
-        tell_remarks(opened.remarks)
+        tell(opened.remarks)
         summary = importing.import_labels(
             opened,
             chosen,

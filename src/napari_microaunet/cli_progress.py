@@ -1,9 +1,8 @@
-"""The bar that commands show while they work, and what several of them are asked."""
+"""What commands say on stderr while they work, so that stdout stays for results."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,23 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 
-class IncludeChoice(StrEnum):
-    """Which frames of a session are taken."""
-
-    ACCEPTED = "accepted"
-    EDITED = "edited"
-    ALL = "all"
-
-
-def tell_remarks(remarks: Iterable[str]) -> None:
-    """Say on stderr what is odd about the frames of a session."""
-    for sentence in remarks:
+def tell(sentences: Iterable[str]) -> None:
+    """Say what is odd about some frames, or what is wrong with them."""
+    for sentence in sentences:
         typer.echo(sentence, err=True)
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with the time left on stderr, so that stdout stays for results.
+    """Show a bar with the time left.
 
     Yields
     ------
