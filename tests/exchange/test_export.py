@@ -136,6 +136,26 @@ def test_the_journal_of_a_killed_export_may_end_in_half_a_line(session, tmp_path
     assert export(labels, find_format("coco"), tmp_path / "out").frames == len(NAMES)
 
 
+def test_an_export_that_was_killed_when_it_was_whole_is_made_anew(session, tmp_path, monkeypatch):
+    labels, partial = labels_of_session(session), tmp_path / "out.partial"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_microaunet.exchange.export._move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export(labels, find_format("png"), tmp_path / "out")
+    mine = partial / "notes.txt"
+    mine.write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt, which no export has written"):
+        export(labels, find_format("png"), tmp_path / "out")
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    assert export(labels, find_format("png"), tmp_path / "out").frames == len(NAMES)
+    assert not partial.exists()
+
+
 def test_only_accepted_frames_leave_unless_asked(session, tmp_path):
     mask = np.ones_like(session.chunks.mask(0))
     session.unaccept([0])

@@ -265,7 +265,11 @@ def _reserved(partial: Path) -> Iterator[None]:
     if partial.is_symlink():
         raise InputError(f"{partial} is a link; take it away.")
     if partial.exists() and not any((partial / name).is_file() for name in (_JOURNAL, _LOCK)):
-        raise InputError(f"{partial} is in the way; move it.")
+        if (partial / MARK).is_file():
+            # Whole, but the program was killed before it could be moved.
+            _check_replaced(partial)
+        elif any(partial.iterdir()):
+            raise InputError(f"{partial} is in the way; move it.")
     partial.mkdir(parents=True, exist_ok=True)
     lock = FileLock(partial / _LOCK, timeout=0)
     try:
