@@ -815,6 +815,24 @@ def test_the_window_waits_for_a_session_that_is_being_opened(use, folder, qtbot,
     assert not used.work.session.read_only
 
 
+def test_a_session_whose_opening_was_cancelled_before_it_began_stays_closed(
+    use, folder, qtbot, monkeypatch
+):
+    start, cancelled = Job.start, []
+
+    def start_too_late(job):
+        if "session" in job.title:
+            job.cancel()
+            cancelled.append(job.title)
+        start(job)
+
+    monkeypatch.setattr(Job, "start", start_too_late)
+    used = use()
+    used.bench.open(folder)
+    qtbot.waitUntil(lambda: cancelled and used.bench.job is None, timeout=60_000)
+    assert used.work.session is None
+
+
 def test_each_sequence_keeps_its_own_settings_and_model(use, folder, tmp_path, qtbot):
     tifffile.imwrite(tmp_path / "other.tif", np.full((3, 50, 60, 3), 128, np.uint8))
     used = use()

@@ -242,8 +242,11 @@ class Workbench(QObject):
             else:
                 self._wanted = None
 
-        job = Job(f"Opening the session of {work.sequence.name}", lambda _: [work.open_session()])
-        self.run(job, end, work)
+        def open_it(cancelled: Callable[[], bool]) -> list[Session]:
+            # A dock that has been closed before this thread began would not close it.
+            return [] if cancelled() else [work.open_session()]
+
+        self.run(Job(f"Opening the session of {work.sequence.name}", open_it), end, work)
 
     def _add_masks(self, work: Work) -> None:
         if work is not self.work:
