@@ -829,7 +829,7 @@ def test_a_session_whose_opening_was_cancelled_before_it_began_stays_closed(
     monkeypatch.setattr(Job, "start", start_too_late)
     used = use()
     used.bench.open(folder)
-    qtbot.waitUntil(lambda: cancelled and used.bench.job is None, timeout=60_000)
+    qtbot.waitUntil(lambda: bool(cancelled) and used.bench.job is None, timeout=60_000)
     assert used.work.session is None
 
 
