@@ -220,6 +220,13 @@ def _training(
         except TrainingError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(WENT_WRONG) from error
+        except OSError as error:
+            typer.echo(
+                f"{error.filename or 'A file'} could not be used ({error.strerror or error}): "
+                "check the free space and the permissions; the same command goes on.",
+                err=True,
+            )
+            raise typer.Exit(WENT_WRONG) from error
         except CancelledError as error:
             if _speaks_for_all():
                 typer.echo("Stopped; the same command goes on.", err=True)

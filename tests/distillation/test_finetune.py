@@ -279,3 +279,16 @@ def test_refusals_are_one_sentence_and_leave_nothing(
     sentence = capsys.readouterr().err.strip().splitlines()[-1]
     assert says in sentence
     assert before == {p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_a_full_disk_is_no_fault_of_the_request(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/disk/state")
+
+    monkeypatch.setattr("napari_microaunet.distillation.finetune.finetune", full)
+    result = CliRunner().invoke(app, command(folder, tmp_path / "out"))
+    assert result.exit_code == 3
+    assert "/disk/state could not be used (No space left on device)" in result.stderr
+    assert "the same command goes on" in result.stderr
