@@ -7,6 +7,7 @@ the same command goes on with a stopped or killed one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -221,9 +222,11 @@ def _training(
             typer.echo(str(error), err=True)
             raise typer.Exit(WENT_WRONG) from error
         except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
             typer.echo(
-                f"{error.filename or 'A file'} could not be used ({error.strerror or error}): "
-                "check the free space and the permissions; the same command goes on.",
+                f"{error.filename or 'A file'} could not be written ({error.strerror}): make room; "
+                "the same command goes on.",
                 err=True,
             )
             raise typer.Exit(WENT_WRONG) from error

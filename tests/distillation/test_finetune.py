@@ -290,5 +290,5 @@ def test_a_full_disk_is_no_fault_of_the_request(
     monkeypatch.setattr("napari_microaunet.distillation.finetune.finetune", full)
     result = CliRunner().invoke(app, command(folder, tmp_path / "out"))
     assert result.exit_code == 3
-    assert "/disk/state could not be used (No space left on device)" in result.stderr
+    assert "/disk/state could not be written (No space left on device)" in result.stderr
     assert "the same command goes on" in result.stderr

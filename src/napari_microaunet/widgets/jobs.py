@@ -91,7 +91,7 @@ class Job(QObject):
         self.title = title
         self.total = total
         self.done = 0
-        self._work: Work | None = work
+        self._work = work
         self._cancelled = threading.Event()
         self._room = threading.Semaphore(_MOST_UNDERWAY)
         self._worker: FunctionWorker | None = None
@@ -140,7 +140,7 @@ class Job(QObject):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         failure: Exception | None = None
         try:
-            for item in self._work(self.is_cancelled) if self._work else ():
+            for item in self._work(self.is_cancelled):
                 while not self._room.acquire(timeout=0.1) and not self.is_cancelled():
                     pass
                 if self.is_cancelled():
@@ -167,5 +167,5 @@ class Job(QObject):
         self.ended.emit(failure is None and not self.is_cancelled())
         # napari keeps its workers, and Qt what was connected, where no garbage collector looks: all
         # that the job was for, frames in memory among it, would stay for good.
-        self._work = None
+        del self._work
         self.deleteLater()

@@ -323,13 +323,12 @@ class MaskLayer(QObject):
             self._tell(self.shown)
 
     def _tell(self, index: int) -> None:
-        """Say that a mask has changed, and remember of the one on show what was said last.
+        """Say that a mask has changed, and remember what was said last.
 
         With asynchronous slicing, napari skips announcements: an undo is not to be taken for what
         it announced before it.
         """
-        if index == self.shown:
-            self._last_told = index, self.chunks.digest(index)
+        self._last_told = index, self.chunks.digest(index)
         self.changed.emit(index)
 
 
