@@ -231,6 +231,38 @@ def test_killed_when_a_mask_has_come_while_its_row_was_about_to_be_saved(
         assert session.chunks.mask(0)[5:9].sum() == 12
 
 
+def test_killed_when_a_mask_has_come_while_the_file_of_the_one_before_was_written(
+    frames, tmp_path, monkeypatch
+):
+    killed = tmp_path / "killed.microaunet"
+    save_files, intend = SessionFolder.save_files, Database.intend
+    waiting = []
+
+    def save_files_and_put(folder, slots):
+        save_files(folder, slots)
+        if waiting:
+            session.put_mask(0, waiting.pop(), MaskOrigin.MODEL)
+
+    def copy_and_intend(database, *arguments):
+        if not waiting:
+            shutil.copytree(session.folder, killed)
+        intend(database, *arguments)
+
+    with Session(open_frames(frames)) as session:
+        monkeypatch.setattr(SessionFolder, "save_files", save_files_and_put)
+        monkeypatch.setattr(Database, "intend", copy_and_intend)
+        waiting.append(mask_of(session, 0, top=5))
+        session.put_mask(0, mask_of(session, 0), MaskOrigin.PROPAGATED)
+        assert session.flush()
+        monkeypatch.undo()
+    with Session(open_frames(frames), killed) as session:
+        assert session.chunks.mask(0)[:4].sum() == 12
+        assert session.status(0).origin is MaskOrigin.PROPAGATED
+    with Session(open_frames(frames)) as session:
+        assert session.chunks.mask(0)[5:9].sum() == 12
+        assert session.status(0).origin is MaskOrigin.MODEL
+
+
 def test_killed_between_the_file_of_a_map_and_its_row(frames):
     with Session(open_frames(frames)) as session:
         session.put_map(0, map_of(5))

@@ -303,17 +303,17 @@ class Database:
         events: Iterable[Event] = (),
         settings: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
-        *,
-        as_intended: bool = False,
     ) -> None:
         """Write all of this in one transaction; rows of the same frames are replaced.
 
-        `as_intended` says that with it, all that was intended has been done.
+        What was intended for the files of these frames has been done with it.
         """
+        frames = list(frames)
         with self._connection as connection:
-            if as_intended:
-                connection.execute("DELETE FROM intended_masks")
-                connection.execute("DELETE FROM intended_maps")
+            for table in ("intended_masks", "intended_maps"):
+                connection.executemany(
+                    f"DELETE FROM {table} WHERE slot = ?", ((frame.slot,) for frame in frames)
+                )
             connection.executemany(_replace("frames", _FRAME_COLUMNS), map(_frame_values, frames))
             connection.executemany(_replace("maps", _MAP_COLUMNS), map(_map_values, maps))
             connection.executemany(

@@ -400,7 +400,7 @@ class SessionFolder:
         self._database.check_place()
         if self._first_rows is not None:
             rows, maps = self._first_rows
-            self._database.save(rows, maps, facts=self._facts, as_intended=True)
+            self._database.save(rows, maps, facts=self._facts)
             self._first_rows = None
         return self._database
 

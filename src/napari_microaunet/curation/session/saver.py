@@ -133,7 +133,7 @@ class Saver:
         if with_files:
             self._intend(database, with_files)
             self._folder.save_files([rows[index].slot for index in with_files])
-            self._commit(database, with_files, as_intended=True)
+            self._commit(database, with_files)
         with self._lock:
             return bool(self._files or self._rows or self._settings)
 
@@ -159,24 +159,20 @@ class Saver:
         indices: Sequence[int],
         *,
         of_session: bool = False,
-        as_intended: bool = False,
     ) -> None:
         """Write the rows of frames, and what happened to them, in one transaction."""
         for index in indices:
             self._measure(index)
         with self._lock:
-            rows = {index: copy(self._folder.rows[index]) for index in indices}
-            if not as_intended:
-                # Of what has been put since they were chosen, the intention is to come first.
-                rows = {
-                    index: row
-                    for index, row in rows.items()
-                    if not self._folder.waits_for_files(row.slot)
-                }
-            for index, row in rows.items():
+            # Of what has been put since they were chosen, intention and files come first.
+            rows = {
+                index: copy(row)
+                for index in indices
+                if not self._folder.waits_for_files((row := self._folder.rows[index]).slot)
+            }
+            for index in rows:
                 self._rows.pop(index, None)
-                if not self._folder.waits_for_files(row.slot):
-                    self._files.pop(index, None)
+                self._files.pop(index, None)
             maps = {key: self._maps.pop(key) for key in self._keys(list(rows))}
             slots = [*(row.slot for row in rows.values()), *([None] if of_session else [])]
             events = {slot: self._events.pop(slot) for slot in slots if slot in self._events}
@@ -187,7 +183,7 @@ class Saver:
         if not (rows or settings or happened):
             return
         try:
-            database.save(rows.values(), maps.values(), happened, settings, as_intended=as_intended)
+            database.save(rows.values(), maps.values(), happened, settings)
         except BaseException:
             with self._lock:
                 # It waits again, behind what has come meanwhile.
