@@ -133,6 +133,11 @@ def finetune(
     from napari_microaunet.distillation import finetune as finetuning
     from napari_microaunet.distillation.recipe import Budget
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "Only microaunet train shares its work among processes: start finetune without "
+            "torchrun."
+        )
     if minutes is not None and epochs is not None:
         raise InputError("Give either --minutes or --epochs.")
     budget = Budget(minutes=10 if minutes is None and epochs is None else minutes, epochs=epochs)
@@ -213,13 +218,18 @@ def _training(
     as_events: bool,
 ) -> Iterator[tuple[Callable[[Event], None], Callable[[], bool]]]:
     """Give what tells of a training and what tells that it is to stop; exit as its end demands."""
-    from napari_microaunet.distillation.trainer import TrainingError
+    from torch import OutOfMemoryError
+
+    from napari_microaunet.distillation.trainer import MEMORY_FULL, TrainingError
 
     with _told(as_events) as report, _stop_on_signals() as stopped:
         try:
             yield report, stopped
         except TrainingError as error:
             typer.echo(str(error), err=True)
+            raise typer.Exit(WENT_WRONG) from error
+        except OutOfMemoryError as error:
+            typer.echo(MEMORY_FULL, err=True)
             raise typer.Exit(WENT_WRONG) from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -302,8 +312,8 @@ def _told(as_events: bool) -> Iterator[Callable[[Event], None]]:
                         console.print(f"left out: {problem}", markup=False)
                     if unused:
                         console.print(
-                            f"{unused} frames without a mask are not used: their video or folder "
-                            "is held out"
+                            f"{unused} frames without a mask are not used: no model teaches, their "
+                            "video or folder is held out, or there are enough others"
                         )
                 case {"event": "out of memory", "chunk": chunk}:
                     console.print(

@@ -17,9 +17,11 @@ from small_frames import write_frames
 from typer.testing import CliRunner
 
 from napari_microaunet.cli import app, main
+from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation import time_box, trainer
 from napari_microaunet.distillation.finetune import finetune
 from napari_microaunet.distillation.recipe import Budget, finetuning_recipe
+from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.networks import build
 from napari_microaunet.networks.checkpoint import ModelCard, read_card, save_checkpoint
 
@@ -45,6 +47,7 @@ def save_model(path: Path, network: str, size: tuple[int, int], *, augment: bool
         input_size=size,
         threshold=0.4,
         augment=augment,
+        training_data={"frames": "of the parent"},
     )
     save_checkpoint(path, untrained, card)
 
@@ -100,7 +103,12 @@ def test_the_new_model_knows_where_it_comes_from(done, folder: Path) -> None:
     assert card.parent == parent.sha256
     assert card.threshold == parent.threshold
     assert card.augment
-    assert card.training_data.keys() == {"frames"}
+    rendered = open_dataset(sample_data_folder() / "replay")
+    assert card.training_data == {
+        "frames 2": open_dataset(folder / "frames").content_hash("training"),
+        "frames": "of the parent",
+        "replay": rendered.content_hash("training"),
+    }
     assert "frames mean Dice" in card.metrics
     # The whole recipe, without the folders of the machine that it was trained on.
     run = json.loads((out / "student" / "recipe.json").read_text())
@@ -279,6 +287,15 @@ def test_refusals_are_one_sentence_and_leave_nothing(
     sentence = capsys.readouterr().err.strip().splitlines()[-1]
     assert says in sentence
     assert before == {p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_processes_of_torchrun_do_not_fine_tune(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = CliRunner().invoke(app, command(folder, tmp_path / "out"))
+    assert "without torchrun" in str(result.exception)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_no_fault_of_the_request(

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from monai.metrics import compute_hausdorff_distance
+from torch import from_numpy
 
-from napari_microaunet.distillation.scores import boundary_f, hausdorff95, score_frame
+from napari_microaunet.distillation.scores import outline_distances, score_frame
 from napari_microaunet.frames import FieldOfView
 
 
@@ -26,6 +28,14 @@ def test_overlap_by_hand():
     assert score.found
 
 
+def hausdorff95(predicted, reference):
+    return outline_distances(predicted.astype(np.uint8), reference.astype(np.uint8)).hausdorff95
+
+
+def boundary_f(predicted, reference):
+    return outline_distances(predicted.astype(np.uint8), reference.astype(np.uint8)).boundary_f
+
+
 def test_numbers_of_polyps_do_not_matter():
     reference = boxes((30, 30), (0, 0, 10, 10), (20, 20, 25, 25))
     predicted = boxes((30, 30), (20, 20, 25, 25), (0, 0, 10, 10))
@@ -41,6 +51,33 @@ def test_ignored_pixels_count_for_no_score():
     reference[25:, :] = 255
     predicted[30:38, 5:30] = 1  # only where it does not count
     assert score_frame("frame", 0.5, predicted, reference) == plain
+
+
+def test_glare_within_a_polyp_is_no_outline():
+    reference = boxes((300, 300), (50, 50, 250, 250))
+    predicted = boxes((300, 300), (80, 80, 220, 220))  # 30 pixels too small on every side
+    plain = score_frame("frame", 0.5, predicted, reference)
+    for row in range(100, 200, 20):
+        reference[row : row + 8, 100:108] = 255
+    glare = score_frame("frame", 0.5, predicted, reference)
+    assert (glare.boundary_f, glare.hausdorff95) == (plain.boundary_f, plain.hausdorff95)
+    assert plain.boundary_f == 0
+
+
+def test_an_outline_that_is_to_be_ignored_counts_on_neither_side():
+    reference = boxes((300, 300), (50, 50, 250, 250))
+    predicted = boxes((300, 300), (50, 50, 250, 230))  # wrong at the right, where nobody knows
+    reference[:, 200:] = 255
+    score = score_frame("frame", 0.5, predicted, reference)
+    assert (score.boundary_f, score.hausdorff95) == (1, 0)
+
+
+def test_a_polyp_with_ignored_pixels_all_round_has_no_outline_to_measure():
+    reference = np.full((20, 20), 255, np.uint8)
+    reference[5:10, 5:10] = 1
+    score = score_frame("frame", 0.5, boxes((20, 20), (5, 5, 10, 10)), reference)
+    assert score.dice == 1
+    assert score.hausdorff95 is score.boundary_f is None
 
 
 def test_a_polyp_that_is_ignored_altogether_makes_no_positive_frame():
@@ -91,6 +128,16 @@ def test_hausdorff95_leaves_out_the_farthest_twentieth_of_the_outline():
     with_speck = disc.copy()
     with_speck[5, 5] = True
     assert hausdorff95(with_speck, disc) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy")
+def test_hausdorff95_is_that_of_monai():
+    masks = np.random.default_rng(1).random((2, 1, 1, 40, 50)) < 0.3
+    masks[0, 0, 0, :, 30:] = False
+    expected = compute_hausdorff_distance(
+        *from_numpy(masks), include_background=True, percentile=95
+    )
+    assert hausdorff95(*masks[:, 0, 0]) == pytest.approx(float(expected))
 
 
 def line(row, columns, shape=(300, 400)):

@@ -290,14 +290,25 @@ def test_until_it_begins_a_training_can_be_asked_for_otherwise(data: Path, tmp_p
     assert run(small_recipe(data, teacher=None, budget={"steps": 1}), tmp_path / "run").finished
 
 
-def test_held_out_frames_without_a_mask_are_counted(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("split", "teacher", "most", "unused"),
+    [
+        ("validation", {"model": "teacher"}, 1000, 4),
+        ("training", None, 1000, 4),
+        ("training", {"model": "teacher"}, 1, 3),
+        ("training", {"model": "teacher"}, 1000, 0),
+    ],
+)
+def test_frames_without_a_mask_that_nobody_looks_at_are_counted(
+    data: Path, tmp_path: Path, split: str, teacher: dict | None, most: int, unused: int
+) -> None:
     manifest = open_dataset(data).manifest
     frames = tuple(
-        frame if frame.labelled else frame.model_copy(update={"split": "validation"})
+        frame if frame.labelled else frame.model_copy(update={"split": split})
         for frame in manifest.frames
     )
     dataset = open_dataset(data, manifest.model_copy(update={"frames": frames}))
-    recipe = small_recipe(data, teacher=None)
+    recipe = changed(small_recipe(data, teacher=teacher), {"batch.most_unlabelled": most})
     events: list[dict] = []
     train(
         recipe,
@@ -308,7 +319,7 @@ def test_held_out_frames_without_a_mask_are_counted(data: Path, tmp_path: Path) 
         cancelled=lambda: bool(events) and events[-1]["event"] == "started",
     )
     assert events[-2]["event"] == "started"
-    assert events[-2]["unused_frames"] == 4
+    assert events[-2]["unused_frames"] == unused
 
 
 @pytest.mark.parametrize("device", ["quantum", "cuda:99"])
@@ -316,6 +327,17 @@ def test_a_device_that_is_not_there_is_refused(data: Path, tmp_path: Path, devic
     recipe = small_recipe(data)
     with pytest.raises(InputError, match="There is no device"):
         train(recipe, open_dataset(data), RunFolder(tmp_path, recipe), device=device)
+
+
+def test_a_frame_that_changes_before_the_first_state_is_noticed(tmp_path: Path) -> None:
+    data = write_frames(tmp_path / "frames")
+    recipe = small_recipe(data)
+    run(recipe, tmp_path / "run", cancelled=lambda: True)
+    (tmp_path / "run" / "state.safetensors").unlink()  # as if it had been killed at once
+    mask = next(iter(sorted((data / "masks").iterdir())))
+    write_mask_file(mask, np.zeros_like(read_mask_file(mask)))
+    with pytest.raises(InputError, match=f"1 frames of .* have changed.*{mask.stem}"):
+        run(recipe, tmp_path / "run")
 
 
 def test_a_state_that_does_not_fit_is_refused(data: Path, whole: Path, tmp_path: Path) -> None:

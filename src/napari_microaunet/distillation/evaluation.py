@@ -349,7 +349,9 @@ def _values(field: str, scores: Sequence[FrameScore]) -> NDArray[np.float64]:
 
 
 def _mean(field: str, scores: Sequence[FrameScore]) -> Interval | None:
-    return bootstrap_interval(_values(field, scores), [score.group for score in scores])
+    """Average a field, over the frames that have it."""
+    having = [score for score in scores if getattr(score, field) is not None]
+    return bootstrap_interval(_values(field, having), [score.group for score in having])
 
 
 def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:

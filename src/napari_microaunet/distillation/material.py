@@ -45,9 +45,10 @@ class Material:
         Hash of the replayed frames; empty where there are none.
     own, replayed, unused : int
         Frames that are learned from: of the dataset, and of older ones; and frames of the dataset
-        that nobody looks at, because their group is held out and they have no mask.
+        without a mask that nobody looks at, because their group is held out, no model teaches, or
+        there are more of them than the recipe takes.
     problems : dict of str to str
-        Frames that could not be read, by name, and why.
+        Frames that could not be used, by name, and why.
     """
 
     views: Views
@@ -108,6 +109,8 @@ def gather_material(
         cancelled=cancelled,
         most_unlabelled=batch.most_unlabelled if recipe.teacher else 0,
     )
+    unlabelled_names = {frame.name for frame in dataset.frames if not frame.labelled}
+    unused = len(unlabelled_names.difference(own.names, own.problems))
     number, replayed_sha256 = len(own), ""
     frames = own
     if recipe.replay.share > 0:
@@ -150,7 +153,7 @@ def gather_material(
         replayed_sha256,
         number,
         len(frames) - number,
-        sum(frame.split != "training" and not frame.labelled for frame in dataset.frames),
+        unused,
         frames.problems | held_out.problems,
     )
 

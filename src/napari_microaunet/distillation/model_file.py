@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from concurrent.futures import CancelledError
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_microaunet.distillation.evaluation import Evaluation, Summary, evaluate
+from napari_microaunet.distillation.replay import replayed_dataset
 from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.masks import IGNORE
@@ -24,7 +25,7 @@ from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.prelabel.predictor import Predictor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.distillation.events import Event
@@ -53,7 +54,7 @@ class Scorer:
     ) -> None:
         self._device = device
         self._report = report
-        self._cancelled = cancelled
+        self.cancelled = cancelled
 
     def score(
         self,
@@ -98,9 +99,9 @@ class Scorer:
             progress=lambda done, total: self._report(
                 {"event": "scoring", "done": done, "total": total}
             ),
-            cancelled=self._cancelled,
+            cancelled=self.cancelled,
         )
-        if self._cancelled():
+        if self.cancelled():
             raise CancelledError
         return result
 
@@ -150,6 +151,10 @@ def write_model(
         settings = MaskSettings(chosen.threshold, least_peak=chosen.least_peak)
     held_out = held_out_indices(dataset)
     scores = scorer.score(model, dataset, held_out, settings)
+    training_data = _with(card.training_data, dataset)
+    if run.recipe.replay.share > 0:
+        replayed = replayed_dataset(run.recipe.replay, scorer.cancelled)
+        training_data = _with(training_data, replayed)
     chosen_on = (
         "" if dataset.frames[held_out[0]].split == "test" else ", by which the weights were chosen"
     )
@@ -157,9 +162,9 @@ def write_model(
         update={
             "threshold": settings.threshold,
             "least_peak": settings.least_peak,
-            "training_data": card.training_data | {dataset.name: dataset.content_hash("training")},
+            "training_data": training_data,
             "metrics": card_metrics(dataset.name, scores.summary),
-            "recipe": _without_folders(json.loads(run.recipe_file.read_bytes())),
+            "recipe": _without_folders(run.recipe.model_dump(mode="json")),
             "description": f"{outcome.steps} steps in {outcome.minutes:.0f} minutes; figures are "
             f"from {len(scores.frames)} held-out frames of {dataset.name}{chosen_on}.",
             "created": datetime.now(UTC).date().isoformat(),
@@ -209,6 +214,14 @@ def _shows_polyp(dataset: CuratedDataset, index: int) -> bool:
     except InputError:
         return False
     return mask is not None and bool(((mask > 0) & (mask != IGNORE)).any())
+
+
+def _with(known: Mapping[str, str], dataset: CuratedDataset) -> dict[str, str]:
+    """Add a dataset to what a model has learned from; others of the same name stay."""
+    sha256 = dataset.content_hash("training")
+    names = itertools.chain([dataset.name], (f"{dataset.name} {n}" for n in itertools.count(2)))
+    name = next(name for name in names if known.get(name, sha256) == sha256)
+    return {**known, name: sha256}
 
 
 def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:

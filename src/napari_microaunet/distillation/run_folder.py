@@ -62,7 +62,7 @@ class RunFolder:
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path = path
-        self._recipe = recipe
+        self.recipe = recipe
         self.recipe_file = path / _RECIPE
         self.manifest_file = path / "manifest.json"
         self.metrics_file = path / "metrics.jsonl"
@@ -91,7 +91,7 @@ class RunFolder:
         differ = [
             name
             for name in Recipe.model_fields
-            if getattr(kept, name) != getattr(self._recipe, name)
+            if getattr(kept, name) != getattr(self.recipe, name)
         ]
         if differ:
             raise InputError(
@@ -126,7 +126,7 @@ class RunFolder:
         """Freeze the recipe, and frames, groups and splits, unless that has been done."""
         if not self.recipe_file.is_file():
             with replacing(self.recipe_file) as file:
-                file.write(self._recipe.model_dump_json(indent=1).encode())
+                file.write(self.recipe.model_dump_json(indent=1).encode())
         if not self.manifest_file.is_file():
             write_manifest(self.manifest_file, manifest)
 

@@ -1,14 +1,12 @@
 """How well one predicted mask fits its reference, at the frame's native size.
 
 Every score treats a mask as polyp or not, whatever the polyps' numbers. Pixels
-that the reference marks as ignore (255) are left out: for the overlap scores
-they are not counted, for the boundary scores they are background in both.
+that the reference marks as ignore (255) are left out: they are not counted, and
+where a polyp meets them is no outline.
 """
 
 from __future__ import annotations
 
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,9 +15,6 @@ import numpy as np
 from napari_microaunet.frames.masks import IGNORE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
     from numpy.typing import NDArray
 
     from napari_microaunet.frames.field_of_view import FieldOfView
@@ -98,9 +93,10 @@ class FrameScore:
     hausdorff95 : float or None
         The larger of the two 95th percentiles of the distances from one outline
         to the other, in native pixels. A frame where nothing was predicted has
-        the frame's diagonal: silence must not look precise.
+        the frame's diagonal: silence must not look precise. None without a polyp, or
+        where all of the reference's outline is to be ignored.
     boundary_f : float or None
-        F-measure of the outline, in [0, 1]; see `boundary_f`.
+        F-measure of the outline, in [0, 1]; see `OutlineDistances`. None likewise.
     """
 
     name: str
@@ -155,7 +151,7 @@ def score_frame(
         If the two shapes differ.
     """
     overlap = count_overlap(predicted, reference)
-    predicted_polyp, reference_polyp = _polyps(predicted, reference)
+    distances = outline_distances(predicted, reference) if overlap.positive else None
     area = (
         reference.size if field is None else (field.bottom - field.top) * (field.right - field.left)
     )
@@ -171,8 +167,8 @@ def score_frame(
         polyp_share=min(1.0, (overlap.true_positive + overlap.false_negative) / area),
         dice=overlap.dice,
         iou=overlap.iou,
-        hausdorff95=hausdorff95(predicted_polyp, reference_polyp) if overlap.positive else None,
-        boundary_f=boundary_f(predicted_polyp, reference_polyp) if overlap.positive else None,
+        hausdorff95=None if distances is None else distances.hausdorff95,
+        boundary_f=None if distances is None else distances.boundary_f,
     )
 
 
@@ -200,69 +196,90 @@ def count_overlap(predicted: NDArray[np.uint8], reference: NDArray[np.uint8]) ->
     return Overlap(both, marked - both, wanted - both)
 
 
-def hausdorff95(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
-    """Measure the 95 % Hausdorff distance of two outlines in pixels, with MONAI.
+class OutlineDistances(NamedTuple):
+    """How far the outlines of a prediction and a reference lie from each other.
 
-    Parameters
+    Attributes
     ----------
-    predicted, reference : bool arrays, shape (height, width)
-        The reference must not be empty.
-
-    Returns
-    -------
-    float
-        In pixels; the frame's diagonal when the prediction is empty.
+    to_reference, to_predicted : float arrays, one-dimensional
+        In pixels, of each pixel of the predicted outline to the nearest one of the reference's,
+        and the other way round. Both are empty where nothing was predicted.
+    diagonal : float
+        Of the frame, in pixels.
     """
-    from monai.metrics import compute_hausdorff_distance
 
-    if not predicted.any():
-        return float(np.hypot(*reference.shape))
-    with _without_monai_notice():
-        distance = compute_hausdorff_distance(
-            _tensor(predicted)[None, None],
-            _tensor(reference)[None, None],
-            include_background=True,
-            percentile=95,
-        )
-    return float(distance)
+    to_reference: NDArray[np.floating]
+    to_predicted: NDArray[np.floating]
+    diagonal: float
+
+    @property
+    def hausdorff95(self) -> float:
+        """The larger of the two 95th percentiles; the diagonal when nothing was predicted."""
+        if not len(self.to_reference):
+            return self.diagonal
+        return max(float(np.percentile(distances, 95)) for distances in self[:2])
+
+    @property
+    def boundary_f(self) -> float:
+        """F-measure of the outline, in [0, 1]; 0 when nothing was predicted.
+
+        Precision is the share of the predicted outline that lies within tolerance of
+        the reference's, recall the share of the reference's outline within tolerance
+        of the predicted one; the score is their harmonic mean (Csurka et al. 2013,
+        "What is a good evaluation measure for semantic segmentation?", per image; the
+        same measure is the F of DAVIS, Perazzi et al. 2016). The tolerance is Csurka's,
+        0.75 % of the frame's diagonal: 12.3 pixels of 1280 x 1024, 2.7 of 256 x 256.
+
+        MONAI's surface Dice pools the two shares by the outlines' lengths instead,
+        which differs where one of the outlines is much longer; it is not reported
+        beside this.
+        """
+        if not len(self.to_reference):
+            return 0.0
+        tolerance = _BOUNDARY_TOLERANCE * self.diagonal
+        precision, recall = (float((distances <= tolerance).mean()) for distances in self[:2])
+        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def boundary_f(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
-    """Measure the boundary F of two masks, with the outlines and distances of MONAI.
+def outline_distances(
+    predicted: NDArray[np.uint8], reference: NDArray[np.uint8]
+) -> OutlineDistances | None:
+    """Measure the distances of two outlines, with those of MONAI.
 
-    Precision is the share of the predicted outline that lies within tolerance of
-    the reference's, recall the share of the reference's outline within tolerance
-    of the predicted one; the score is their harmonic mean (Csurka et al. 2013,
-    "What is a good evaluation measure for semantic segmentation?", per image; the
-    same measure is the F of DAVIS, Perazzi et al. 2016). The tolerance is Csurka's,
-    0.75 % of the frame's diagonal: 12.3 pixels of 1280 x 1024, 2.7 of 256 x 256.
-
-    MONAI's surface Dice pools the two shares by the outlines' lengths instead,
-    which differs where one of the outlines is much longer; it is not reported
-    beside this.
+    The edge of pixels to ignore is no outline: what lies beyond it is not known.
 
     Parameters
     ----------
-    predicted, reference : bool arrays, shape (height, width)
-        The reference must not be empty.
+    predicted, reference : uint8 arrays, shape (height, width)
+        As for `score_frame`.
 
     Returns
     -------
-    float
-        In [0, 1]; 0 when the prediction is empty.
+    OutlineDistances or None
+        None where the reference has no outline: without a polyp, or with ignored pixels all
+        round.
+
+    Raises
+    ------
+    ValueError
+        If the two shapes differ.
     """
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
-    if not predicted.any():
-        return 0.0
-    tolerance = _BOUNDARY_TOLERANCE * np.hypot(*reference.shape)
-    with _without_monai_notice():
-        outlines = get_mask_edges(_tensor(predicted), _tensor(reference))
-        precision, recall = (
-            float((get_surface_distance(one, other) <= tolerance).float().mean())
-            for one, other in (outlines, outlines[::-1])
-        )
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    ignored = reference == IGNORE
+    polyps = _polyps(predicted, reference)
+    # What is to be ignored goes on from either side of it, and has no edge of its own.
+    edges = get_mask_edges(*(polyp | ignored for polyp in polyps), crop=False)
+    one, other = (edge & ~ignored for edge in edges)
+    if not other.any():
+        return None
+    empty = np.empty(0)
+    to_reference, to_predicted = (
+        (get_surface_distance(one, other), get_surface_distance(other, one))
+        if one.any()
+        else (empty, empty)
+    )
+    return OutlineDistances(to_reference, to_predicted, float(np.hypot(*reference.shape)))
 
 
 def _polyps(
@@ -273,17 +290,3 @@ def _polyps(
         raise ValueError(f"masks of one shape are needed: {predicted.shape}, {reference.shape}")
     counted = reference != IGNORE
     return (predicted > 0) & counted, (reference > 0) & counted
-
-
-def _tensor(mask: NDArray[np.bool_]) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(mask)
-
-
-@contextmanager
-def _without_monai_notice() -> Iterator[None]:
-    """Hide a notice that MONAI 1.6 gives for a call that it makes itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
-        yield

@@ -48,7 +48,7 @@ def soft_labels(
     teacher : Normalised
         In evaluation mode.
     card : ModelCard
-        Says the teacher's hash.
+        Says the teacher's hash, and how frames are brought to it.
     frames : TrainingFrames
         The n frames, of height and width ``packed``.
     folder : Path
@@ -68,7 +68,8 @@ def soft_labels(
     CancelledError
         If `cancelled` says so.
     """
-    identity = hashlib.sha256(f"{card.sha256} {frames.sha256}".encode()).hexdigest()
+    seen_as = card.input_size, card.mean, card.std, card.standardise
+    identity = hashlib.sha256(f"{card.sha256} {seen_as} {frames.sha256}".encode()).hexdigest()
     file = folder / f"soft_labels-{identity[:16]}.safetensors"
     if file.is_file():
         return load_tensors(file)[0]["soft_labels"]

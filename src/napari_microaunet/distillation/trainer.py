@@ -1,6 +1,6 @@
 """The training loop: one recipe, one dataset, one run folder, on any device.
 
-A run that was killed goes on from its last state when it is started again, to the same
+A run that was killed goes on from its last state when it is started again, on the CPU to the same
 numbers where the budget counts steps or epochs: what a step draws depends on the seed and
 the step's number alone.
 """
@@ -126,7 +126,7 @@ def train(
     fabric = start_fabric(device)
     try:
         with run.locked() if fabric.is_global_zero else nullcontext():
-            if run.state_file.is_file():
+            if run.manifest_file.is_file():
                 _check_unchanged(dataset, cancelled)
             while True:
                 try:
@@ -474,7 +474,8 @@ class _Training:
                 )
         self.step = facts.step
         self.clock = WorkClock(facts.seconds)
-        self.losses.update(facts.losses)
+        if self.fabric.world_size == 1:
+            self.losses.update(facts.losses)  # of several processes, only the first one's are kept
         if facts.best is not None and not self.run.best_file.is_file():
             return  # the present weights are validated again at once, and are the best
         self.validated = facts.validated

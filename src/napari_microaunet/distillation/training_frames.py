@@ -55,12 +55,11 @@ class TrainingFrames:
     names, groups, sources : tuple of str
         Of each frame, as in its `FrameRecord`.
     kinds : tuple of {"polyp", "negative", "unlabelled", "replayed"}
-        Whether a frame's mask shows a polyp, or none, or says nothing: it is missing, or shows a
-        polyp that is too small to be seen at this size. Replayed frames are those of another
-        dataset, which the model knew before.
+        Whether a frame's mask shows a polyp, or none, or is missing. Replayed frames are those of
+        another dataset, which the model knew before.
     problems : dict of str to str
-        Frames that are left out, by name, and why: they could not be read, or every pixel of
-        them is to be ignored.
+        Frames that are left out, by name, and why: they could not be read, every pixel of them is
+        to be ignored, or the polyp in their mask is too small to be seen at this size.
     """
 
     images: Tensor
@@ -426,7 +425,10 @@ def _read(dataset: CuratedDataset, index: int, side: int) -> _Loaded | str:
         return _Loaded(image, labels, "negative")
     if (labels == 1).any():
         return _Loaded(image, labels, "polyp")
-    return _Loaded(image, np.full((side, side), IGNORE, np.uint8), "unlabelled")
+    return (
+        f"{dataset.frames[index].name}: the polyp in its mask is too small to be seen at {side} "
+        "pixels."
+    )
 
 
 def _resize(pixels: NDArray[np.uint8], field: FieldOfView, side: int) -> NDArray[np.uint8]:

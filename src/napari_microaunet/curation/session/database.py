@@ -310,10 +310,9 @@ class Database:
         """
         frames = list(frames)
         with self._connection as connection:
-            for table in ("intended_masks", "intended_maps"):
-                connection.executemany(
-                    f"DELETE FROM {table} WHERE slot = ?", ((frame.slot,) for frame in frames)
-                )
+            slots = [(frame.slot,) for frame in frames]
+            connection.executemany("DELETE FROM intended_masks WHERE slot = ?", slots)
+            connection.executemany("DELETE FROM intended_maps WHERE slot = ?", slots)
             connection.executemany(_replace("frames", _FRAME_COLUMNS), map(_frame_values, frames))
             connection.executemany(_replace("maps", _MAP_COLUMNS), map(_map_values, maps))
             connection.executemany(
