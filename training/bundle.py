@@ -111,13 +111,13 @@ def score(
 
 
 def recipe_of(run: Path) -> dict[str, Any]:
-    """Read the recipe of a run; paths in it are told from ``training/`` on."""
+    """Read the recipe of a run; paths in it are told from ``training/`` on, whosever that was."""
 
     def passed_on(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: passed_on(of) for key, of in value.items()}
         if isinstance(value, str) and Path(value).is_absolute():
-            return os.path.relpath(value, HERE)
+            return os.path.normpath(value).rpartition("/training/")[2]
         return value
 
     recipe: dict[str, Any] = passed_on(json.loads((run / "recipe.json").read_bytes()))
@@ -187,8 +187,8 @@ def main(data: Path, chosen: Sequence[str]) -> None:
         model = find_model(str(path))
         export_onnx(network, graph_beside(model))
         for kept in ("metrics.jsonl", "curves.png"):
-            shutil.copy(run / kept, HERE / "logs" / f"{name}-{kept}")
-        with replacing(HERE / "logs" / f"{name}-recipe.json") as file:
+            shutil.copy(run / kept, HERE / "logs" / f"{run.name}-{kept}")
+        with replacing(HERE / "logs" / f"{run.name}-recipe.json") as file:
             file.write(json.dumps(recipe_of(run), indent=1).encode())
         print(model.card.model_dump_json(indent=1))
 
