@@ -107,7 +107,7 @@ class Variant:
     title : str
         What the table calls it.
     teacher : str or None
-        A key of `TEACHERS`; None for labels alone.
+        A key of the table's `teachers`; None for labels alone.
     changes : dict of str to value
         What differs from the base recipe, by section and field.
     without : str

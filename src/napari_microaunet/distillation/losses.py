@@ -106,8 +106,10 @@ def divergence(
 def boundary_loss(logits: Tensor, labels: Tensor, width: int) -> Tensor:
     """Binary cross-entropy in a band along the outline of the labels.
 
-    The polyp side and the background side of a frame's band weigh the same. Frames without an
-    outline do not count.
+    The polyp side and the background side of a frame's band weigh the same, as positives and
+    negatives do in the balanced cross-entropy of Xie and Tu 2015 (arXiv 1504.06375, section 2.2).
+    The band is this project's reading of the paper's boundary cues, which have no formula there.
+    Frames without an outline do not count.
 
     Parameters
     ----------

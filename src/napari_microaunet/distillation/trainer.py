@@ -347,7 +347,10 @@ class _Training:
         return weighted_losses(self.recipe, progress, outputs, labels, probabilities, teacher_skips)
 
     def _average(self, averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        """Move the average of the weights, faster while few steps have been taken."""
+        """Move the average of the weights, faster while few steps have been taken.
+
+        The ramp is that of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
+        """
         decay = min(self.recipe.optimiser.average, float((1 + count) / (10 + count)))
         return torch.lerp(current.float(), averaged.float(), decay).to(averaged.dtype)
 
