@@ -75,3 +75,8 @@ def test_the_installed_package_lists_its_models(installed: Path) -> None:
 def test_nothing_but_the_package_is_in_the_wheel(installed: Path) -> None:
     top = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert top == {"napari_microaunet"}
+
+
+def test_the_wheel_is_soon_downloaded(installed: Path) -> None:
+    (wheel,) = installed.parent.glob("*.whl")
+    assert wheel.stat().st_size < 60e6
