@@ -136,12 +136,17 @@ class TorchBackend:
             with torch.inference_mode():
                 logits = self._module(torch.from_numpy(batch).to(self.device))
                 found: NDArray[np.float32] = torch.sigmoid(logits[:, 0]).float().cpu().numpy()
+                return found
         except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"The memory of {self.device} is full with {len(batch)} frames at a time: "
-                "close other programs that use it, or choose a smaller --batch or --device cpu."
-            ) from error
-        return found
+            if len(batch) == 1:
+                raise InputError(
+                    f"The memory of {self.device} is full with one frame at a time: close other "
+                    "programs that use it, or choose the device cpu."
+                ) from error
+        # Out of the handler, which keeps alive what filled the memory.
+        torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return np.concatenate([self.run(batch[:half]), self.run(batch[half:])])
 
 
 def torch_device(device: str) -> str:
