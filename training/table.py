@@ -172,6 +172,13 @@ WHERE_NOBODY_LABELLED = {
         "expert-pseudo-only",
     )
 }
+WHERE_NOBODY_LABELLED["expert-pseudo-elsewhere"] = Variant(
+    "the same, its masks on frames of other hospitals instead",
+    "expert",
+    VARIANTS["expert-pseudo-labels"].changes
+    | {"batch.source_weights.cvc-clinicdb": 0.0, "batch.source_weights.polypgen-positive": 1.0},
+    "plain",
+)
 ENCODERS = {
     "plain": Variant("labels alone", None, {}),
     "plain-standardised": Variant(

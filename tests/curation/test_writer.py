@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from napari_microaunet.curation import open_dataset, read_manifest, writer
+from napari_microaunet.curation.deidentify import Deidentifier
 from napari_microaunet.curation.incoming import (
     incoming_frames,
     open_session,
@@ -151,6 +153,109 @@ def test_a_frame_that_comes_again_is_updated_and_stays_in_its_split(session, tmp
     assert after[1:3] == before[1:]
     assert open_dataset(folder).mask(0).all()
     assert write(session, folder).updated == ()
+
+
+def test_frames_that_nobody_has_reviewed_replace_no_label(session, frames, tmp_path):
+    folder = tmp_path / "set"
+    before = write(session, folder)
+    kept = files(folder)
+    with Session(open_frames(frames), tmp_path / "another.microaunet") as another:
+        result = write_dataset(incoming_frames(another, "all"), folder, append=True)
+    assert result.unchanged == before.added
+    assert result.updated == ()
+    assert len(result.added) == 3
+    after = files(folder)
+    assert {name: after[name] for name in kept if name != "manifest.json"} == {
+        name: content for name, content in kept.items() if name != "manifest.json"
+    }
+    assert result.manifest.frames[:3] == before.manifest.frames
+
+
+def test_a_dataset_that_is_corrected_and_added_to_itself_is_updated(session, tmp_path):
+    folder = tmp_path / "set"
+    before = write(session, folder).manifest.frames
+    with Session(open_frames(folder), tmp_path / "corrected.microaunet") as corrected:
+        names = [frame.name for frame in corrected.sequence.frames]
+        corrected.put_mask(names.index("case 7/1"), np.ones((24, 32), np.uint8), MaskOrigin.HAND)
+        corrected.accept([names.index("case 7/1")])
+        result = write_dataset(incoming_frames(corrected), folder, append=True)
+    assert result.updated == ("case 7/1",)
+    assert result.added == ()
+    dataset = open_dataset(folder)
+    assert dataset.mask(1).all()
+    assert (dataset.frames[0], dataset.frames[2]) == (before[0], before[2])
+    for field in ("image", "group", "split", "source", "original_sha256"):
+        assert getattr(dataset.frames[1], field) == getattr(before[1], field)
+
+
+def test_a_new_dataset_among_the_frames_is_refused(session, frames):
+    with pytest.raises(InputError, match="lies among the frames"):
+        write(session, frames / "set")
+    assert not (frames / "set").exists()
+
+
+@pytest.mark.parametrize("source", ["../../../outside", "..", "/outside"])
+def test_a_dataset_from_elsewhere_writes_nothing_out_of_the_new_one(session, tmp_path, source):
+    write(session, tmp_path / "a" / "b" / "hostile")
+    file = tmp_path / "a" / "b" / "hostile" / "manifest.json"
+    content = json.loads(file.read_text())
+    content["frames"][0]["source"] = source
+    file.write_text(json.dumps(content))
+    before = set(files(tmp_path))
+    frames = incoming_frames(open_dataset(file.parent))
+    with pytest.raises(InputError, match="not a plain path below the dataset's folder"):
+        write_dataset(frames, tmp_path / "a" / "new")
+    assert set(files(tmp_path)) == before
+
+
+def test_of_a_frame_and_its_deidentified_version_the_latter_is_taken(session, tmp_path):
+    write(session, tmp_path / "raw")
+    write(session, tmp_path / "safe", deidentifier=Deidentifier())
+    both = [
+        frame
+        for name in ("raw", "safe")
+        for frame in incoming_frames(open_dataset(tmp_path / name))
+    ]
+    result = write_dataset(both, tmp_path / "both")
+    assert len(result.added) == 3
+    assert all("metadata" in record.blanked for record in result.manifest.frames)
+    dataset, safe = (open_dataset(tmp_path / name) for name in ("both", "safe"))
+    for index in range(3):
+        np.testing.assert_array_equal(dataset.read(index), safe.read(index))
+
+
+def test_a_frame_of_a_dataset_of_version_1_comes_again_as_itself(session, tmp_path):
+    folder = tmp_path / "set"
+    write(session, folder)
+    content = json.loads((folder / "manifest.json").read_text())
+    content["version"] = 1
+    fields = {"name", "image", "mask", "negative", "group", "split", "source", "image_sha256"}
+    content["frames"] = [
+        {key: value for key, value in frame.items() if key in fields} for frame in content["frames"]
+    ]
+    (folder / "manifest.json").write_text(json.dumps(content))
+    result = write(session, folder)
+    assert result.added == ()
+    assert len(result.manifest.frames) == 3
+
+
+def test_turned_photos_are_stored_as_they_are_shown(tmp_path, write_frame):
+    write_frame(tmp_path / "turned" / "a.png", 1)
+    with Image.open(tmp_path / "turned" / "a.png") as image:
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.save(tmp_path / "turned" / "a.jpg", exif=exif)
+    (tmp_path / "turned" / "a.png").unlink()
+    with Session(open_frames(tmp_path / "turned")) as session:
+        assert (session.sequence.frames[0].height, session.sequence.frames[0].width) == (32, 24)
+        session.accept([0])
+        record = write(session, tmp_path / "set").manifest.frames[0]
+    with (
+        Image.open(tmp_path / "set" / record.image) as stored,
+        Image.open(tmp_path / "set" / record.mask) as mask,
+    ):
+        assert 0x0112 not in stored.getexif()
+        assert stored.size == mask.size == (24, 32)
 
 
 def test_another_picture_of_the_same_name_is_another_frame(session, tmp_path, write_frame):
@@ -303,6 +408,61 @@ def test_a_pattern_finds_the_patient_in_the_name(tmp_path, write_set):
     ]
     with pytest.raises(InputError, match='"case" finds no group in the name "stills/p0_0"'):
         incoming_frames(open_dataset(source), pattern=re.compile("case"))
+
+
+def patients(folder, numbers, visit, write_set):
+    """Write a set of stills, two of each patient, whose names tell the patient."""
+    source = write_set(folder, 100 * visit + 2 * len(numbers))
+    for path in [*source.rglob("*.png")]:
+        if int(path.stem) < 100 * visit:
+            path.unlink()
+        else:
+            number = numbers[int(path.stem) % 100 // 2]
+            path.rename(path.with_name(f"patient{number:02d}_{path.name}"))
+    return source
+
+
+def test_later_frames_of_a_patient_stay_in_his_split_without_the_pattern_being_given_again(
+    tmp_path, write_set
+):
+    pattern = re.compile(r"patient(\d+)")
+    first = patients(tmp_path / "w1", range(8), 0, write_set)
+    write_dataset(incoming_frames(open_dataset(first), pattern=pattern), tmp_path / "set")
+    second = patients(tmp_path / "w2", range(8), 1, write_set)
+    frames = incoming_frames(open_dataset(second))
+    result = write_dataset(frames, tmp_path / "set", append=True)
+    assert len(result.added) == 16
+    splits = {record.group: record.split for record in result.manifest.frames}
+    assert splits.keys() == {f"{number:02d}" for number in range(8)}
+    # Merged, they are the same patients still.
+    merged = incoming_frames(open_dataset(tmp_path / "set"))
+    again = write_dataset(merged, tmp_path / "merged").manifest
+    assert {record.group: record.split for record in again.frames} == splits
+    assert again.group_patterns == result.manifest.group_patterns == (pattern.pattern,)
+
+
+def test_a_pattern_that_would_divide_what_is_together_is_refused(tmp_path, write_set):
+    pattern = re.compile(r"patient(\d+)")
+    first = patients(tmp_path / "w1", range(4), 0, write_set)
+    write_dataset(incoming_frames(open_dataset(first)), tmp_path / "set")
+    second = patients(tmp_path / "w2", range(4), 1, write_set)
+    with pytest.raises(InputError, match=r'w1/patient00_0 in the group w1/patient00_0.* "00"'):
+        write_dataset(
+            incoming_frames(open_dataset(second), pattern=pattern), tmp_path / "set", append=True
+        )
+
+
+def test_a_pattern_that_is_found_in_some_names_alone_is_told(tmp_path, write_set, write_frame):
+    pattern = re.compile(r"patient(\d+)")
+    first = patients(tmp_path / "w1", range(4), 0, write_set)
+    write_dataset(incoming_frames(open_dataset(first), pattern=pattern), tmp_path / "set")
+    second = patients(tmp_path / "w2", range(4), 1, write_set)
+    write_frame(second / "images" / "nobody.png", 300, second / "masks" / "nobody.png")
+    with pytest.raises(InputError, match="some names of w2, but not in w2/nobody"):
+        write_dataset(incoming_frames(open_dataset(second)), tmp_path / "set", append=True)
+    # Where no name tells a patient, folders and videos are the groups.
+    third = write_set(tmp_path / "w3", 3)
+    write_dataset(incoming_frames(open_dataset(third)), tmp_path / "set", append=True)
 
 
 def test_datasets_are_merged_and_keep_their_splits(tmp_path, write_set):

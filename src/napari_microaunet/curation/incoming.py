@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.mask_chunks import chunk_digest
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable
 
     import numpy as np
@@ -60,6 +60,8 @@ class IncomingFrame:
         Gives its labels at native size, uint8, or None where nobody has said.
     original_sha256 : str or None
         As in its `FrameRecord`, where it is known.
+    patterns : tuple of str
+        What may have found its group in its name, as in its `Manifest`.
     """
 
     name: str
@@ -72,6 +74,7 @@ class IncomingFrame:
     index: int
     read_mask: Callable[[], NDArray[np.uint8] | None]
     original_sha256: str | None = None
+    patterns: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path | None:
@@ -228,6 +231,7 @@ def _of_session(
                 sequence,
                 status.index,
                 mask_reader(status),
+                patterns=() if pattern is None else (pattern.pattern,),
             )
         )
     return frames
@@ -249,14 +253,16 @@ def _prelabel(session: Session, status: FrameStatus) -> Prelabel | None:
 def _of_dataset(dataset: CuratedDataset, pattern: re.Pattern[str] | None) -> list[IncomingFrame]:
     # What was worked out for a plain folder is no decision that has to be kept.
     curated = (dataset.path / MANIFEST_NAME).is_file()
+    patterns = dataset.manifest.group_patterns if pattern is None else (pattern.pattern,)
     frames = []
     for index, record in enumerate(dataset.frames):
         name = name_in_dataset(record.source, record.name)
+        by_name = record.group in (found_by(one, name) for one in patterns)
         frames.append(
             IncomingFrame(
                 name,
                 record.source,
-                _group(name, record.group, record.source, pattern),
+                record.group if by_name else _group(name, record.group, record.source, pattern),
                 record.split if curated else None,
                 record.annotation,
                 record.blanked,
@@ -264,6 +270,7 @@ def _of_dataset(dataset: CuratedDataset, pattern: re.Pattern[str] | None) -> lis
                 index,
                 lambda index=index: dataset.mask(index),  # type: ignore[misc]
                 record.original_sha256,
+                patterns,
             )
         )
     return frames
@@ -277,10 +284,16 @@ def name_in_dataset(source: str, name: str) -> str:
 def _group(name: str, stated: str, source: str, pattern: re.Pattern[str] | None) -> str:
     if pattern is None:
         return stated if stated == source else name_in_dataset(source, stated)
-    found = pattern.search(name)
-    if found is None or not (text := found.group(1 if pattern.groups else 0)):
+    text = found_by(pattern.pattern, name)
+    if text is None:
         raise InputError(
             f'The pattern "{pattern.pattern}" finds no group in the name "{name}"; '
             "correct it, or leave it out to group by folder and video."
         )
     return text
+
+
+def found_by(pattern: str, name: str) -> str | None:
+    """Return the group that a pattern finds in the name of a frame; None where it finds none."""
+    found = re.search(pattern, name)
+    return None if found is None else found.group(1 if found.re.groups else 0) or None

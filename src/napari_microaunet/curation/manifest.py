@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -30,7 +32,8 @@ Blanked = Literal["outside the field of view", "position marker", "boxes", "meta
 
 def _is_below(path: str) -> str:
     """Refuse a path that could lead out of the folder that it is relative to."""
-    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+    parts = path.replace(os.sep, "/").split("/")
+    if "\0" in path or PurePath(path).drive or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"{path!r} is not a plain path below the dataset's folder")
     return path
 
@@ -182,6 +185,9 @@ class Manifest(_Record):
         Of the format. Version 1 knew of a frame no more than its files, group, split and source.
     name : str
         The name of the dataset.
+    group_patterns : tuple of str
+        Regular expressions that have found the groups of frames in their names; they find those of
+        frames that come later, too.
     frames : tuple of FrameRecord
         At least one. Names differ, and every group is in one split only.
     """
@@ -189,6 +195,7 @@ class Manifest(_Record):
     format: Literal["microaunet-dataset"] = "microaunet-dataset"
     version: Literal[1, 2] = 2
     name: Text
+    group_patterns: tuple[Text, ...] = ()
     frames: Annotated[tuple[FrameRecord, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -7,20 +7,22 @@ import io
 import itertools
 import os
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from napari_microaunet.curation.dataset import check_files
-from napari_microaunet.curation.groups import thumbnails_of
+from napari_microaunet.curation.groups import root_of, thumbnails_of
+from napari_microaunet.curation.incoming import found_by
 from napari_microaunet.curation.manifest import (
     MANIFEST_NAME,
     FrameRecord,
     Manifest,
+    RelativePath,
     read_manifest,
 )
 from napari_microaunet.curation.placing import Shares, place_frames
@@ -37,6 +39,7 @@ from napari_microaunet.curation.staging import (
 from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
+from napari_microaunet.frames.images import stands_upright
 from napari_microaunet.frames.masks import IGNORE, write_mask_file
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 
 # Of PNG: files are 10 % larger than at the default, and written in a third of the time.
 _COMPRESSION = 1
+_NAME = TypeAdapter(RelativePath)
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,12 @@ def write_dataset(
 ) -> WriteResult:
     """Write frames to a dataset.
 
-    A frame is the same as one of the dataset if name and original are: it is updated, and keeps
-    its group and split. One of an equal name that is another picture gets a name with a number.
+    A frame is the same as one of the dataset if name and original are, or if it is read from there:
+    it is updated, and keeps its group and split. A label that the dataset has is replaced by
+    another one only. One of an equal name that is another picture gets a name with a number.
+
+    The dataset keeps the patterns that have found groups. Frames that come without one are grouped
+    by the first that finds a group in all names of their source.
 
     Parameters
     ----------
@@ -142,8 +150,9 @@ def write_dataset(
     Raises
     ------
     InputError
-        If the folder is in the way or no dataset, another program is appending to it, nothing is
-        there to write, or two sources have different labels for one frame.
+        If the folder is in the way, among the frames, or no dataset, another program is appending
+        to it, nothing is there to write, a name leads out of the folder, a pattern would divide
+        what the dataset has in one group, or two sources have different labels for one frame.
     CancelledError
         If `cancelled` says so; the dataset is as it was.
     """
@@ -154,6 +163,8 @@ def write_dataset(
         check_files(folder, read_manifest(folder / MANIFEST_NAME))
     elif folder.exists():
         raise InputError(f"{folder} exists; append to it, or choose another place.")
+    else:
+        _check_beside(folder, frames)
     left_out: dict[str, str] = {}
     with (stage_inside if append else stage_beside)(folder) as stage:
         # Not before: another program may have appended until now.
@@ -161,7 +172,12 @@ def write_dataset(
         before = () if old is None else old.frames
         if old is not None:
             remove_replaced(folder, old)  # by a run that was killed
-        named = _named(frames, before, left_out, cancelled)
+        patterns = () if old is None else old.group_patterns
+        patterns = tuple(
+            dict.fromkeys((*patterns, *(one for frame in frames for one in frame.patterns)))
+        )
+        named = _named(_grouped(frames, patterns), folder, before, left_out, cancelled)
+        _check_groups(folder, before, named, patterns)
         if options.deidentifier is None:
             _check_blanked(folder, before, named)
         staged = _stage_all(stage, folder, named, options, left_out, progress, cancelled)
@@ -176,6 +192,7 @@ def write_dataset(
         try:
             manifest = Manifest(
                 name=options.name or folder.name if old is None else old.name,
+                group_patterns=patterns,
                 frames=(*kept, *placed),
             )
         except ValidationError as error:
@@ -196,18 +213,73 @@ def write_dataset(
     )
 
 
+def _check_beside(folder: Path, frames: Sequence[IncomingFrame]) -> None:
+    """Refuse a new dataset in a folder of frames, which would be taken for more of them."""
+    place = folder.resolve()
+    for source in {frame.sequence.path.resolve() for frame in frames}:
+        if source.is_dir() and place.is_relative_to(root_of(source)):
+            raise InputError(
+                f"{folder} lies among the frames, and what is written there would be taken for "
+                "frames; give a folder beside them."
+            )
+
+
+def _grouped(frames: Sequence[IncomingFrame], patterns: Sequence[str]) -> Sequence[IncomingFrame]:
+    """Group frames that came without a pattern by the first that finds a group in all of them."""
+    by_source: dict[str, list[IncomingFrame]] = {}
+    for frame in frames:
+        by_source.setdefault(frame.source, []).append(frame)
+    groups: dict[IncomingFrame, str] = {}
+    for source, members in by_source.items():
+        plain = [frame for frame in members if not frame.patterns]
+        for pattern in patterns if plain else ():
+            found = {frame: group for frame in plain if (group := found_by(pattern, frame.name))}
+            if found and len(found) < len(plain):
+                nameless = next(frame.name for frame in plain if frame not in found)
+                raise InputError(
+                    f'The dataset groups frames by the pattern "{pattern}", which is found in some '
+                    f"names of {source}, but not in {nameless}; rename that frame, exclude it, or "
+                    "give a pattern for all of them (--group-pattern)."
+                )
+            if found:
+                groups |= found
+                break
+    return [replace(frame, group=groups.get(frame, frame.group)) for frame in frames]
+
+
+def _check_groups(
+    folder: Path, before: Sequence[FrameRecord], named: Sequence[_Named], patterns: Sequence[str]
+) -> None:
+    """Refuse to group new frames by what the dataset did not group its own by."""
+    new = {one.frame.group for one in named if one.before is None}
+    for record in before:
+        for group in (found_by(pattern, record.name) for pattern in patterns):
+            if group in new and record.group != group:
+                raise InputError(
+                    f"{folder} has {record.name} in the group {record.group}, and not in "
+                    f'"{group}", where a pattern finds it with new frames: both could come into '
+                    "different splits: leave the pattern out, or write a new dataset with it."
+                )
+
+
 def _named(
     frames: Sequence[IncomingFrame],
+    folder: Path,
     before: Sequence[FrameRecord],
     left_out: dict[str, str],
     cancelled: Callable[[], bool] | None,
 ) -> list[_Named]:
     """Tell which frames the dataset has already, and name the others."""
     known = {record.name.casefold(): record for record in before}
+    by_file = {(folder / record.image).resolve(): record for record in before}
     chosen: dict[str, _Named] = {}
     for frame in frames:
         if cancelled is not None and cancelled():
             raise CancelledError
+        _check_name(frame)
+        if frame.file is not None and (own := by_file.get(frame.file.resolve())) is not None:
+            chosen[own.name.casefold()] = _Named(frame, own.name, own)
+            continue
         if (problem := frame.sequence.problems.get(frame.index)) is not None:
             left_out[frame.name] = problem
             continue
@@ -219,7 +291,11 @@ def _named(
                 if _original(earlier.frame) != _original(frame):
                     continue
                 _check_agree(earlier.frame, frame)
-            elif record is None or record.original_sha256 == _original(frame):
+                if set(earlier.frame.blanked) < set(frame.blanked):
+                    first = earlier.frame
+                    frame = replace(frame, group=first.group, split=first.split)
+                    chosen[key] = replace(earlier, frame=frame)
+            elif record is None or _original_of(record) == _original(frame):
                 chosen[key] = _Named(frame, name if record is None else record.name, record)
             else:
                 continue
@@ -244,6 +320,22 @@ def _check_agree(one: IncomingFrame, other: IncomingFrame) -> None:
             f"{one.sequence.path} and {other.sequence.path} have different labels for the frame "
             f"{one.name}; write them to two datasets, compare and reconcile these."
         )
+
+
+def _check_name(frame: IncomingFrame) -> None:
+    """Refuse a name that leads out of the dataset's folder, as a manifest from elsewhere may."""
+    try:
+        _NAME.validate_python(frame.name)
+    except ValidationError as error:
+        raise InputError(
+            f"{frame.sequence.path} has a frame that cannot be written ({first_problem(error)}); "
+            "correct its name and source."
+        ) from error
+
+
+def _original_of(record: FrameRecord) -> str | None:
+    """Return the hash of what a frame was taken from; version 1 knew that of its file alone."""
+    return record.original_sha256 or record.image_sha256
 
 
 def _original(frame: IncomingFrame) -> str:
@@ -303,6 +395,8 @@ def _stage_one(stage: Path, folder: Path, named: _Named, options: WriteOptions) 
     frame, before = named.frame, named.before
     size = frame.sequence.frames[frame.index]
     mask = frame.read_mask()
+    if mask is None and before is not None and before.labelled:
+        return before  # nobody has said otherwise
     polyp = ignored = None
     mask_name = mask_hash = None
     if mask is not None:
@@ -320,7 +414,7 @@ def _stage_one(stage: Path, folder: Path, named: _Named, options: WriteOptions) 
         negative=polyp == 0 and ignored != size.height * size.width,
         group=frame.group if before is None else before.group,
         split=before.split if before is not None else frame.split or "training",
-        source=frame.source,
+        source=frame.source if before is None else before.source,
         image_sha256=image_hash,
         mask_sha256=mask_hash,
         original_sha256=original,
@@ -353,7 +447,7 @@ def _stage_image(
     more = was_blanked < set(frame.blanked) and "boxes" not in was_blanked
     if options.deidentifier is None and there and not more:
         return there
-    if options.deidentifier is None and file is not None:
+    if options.deidentifier is None and file is not None and stands_upright(file):
         name = f"images/{named.name}{file.suffix.lower()}"
         target, content = made(stage / name), _content(file)
         if options.link:

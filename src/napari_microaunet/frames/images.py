@@ -160,6 +160,15 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def stands_upright(path: Path) -> bool:
+    """Tell whether an image file can be read, and upright without a look at its EXIF orientation."""
+    try:
+        with opened(path) as image:
+            return _orientation(image) not in _UPRIGHT
+    except UnreadableError:
+        return False
+
+
 def on_black(image: Image.Image) -> Image.Image:
     """Convert an image of any 8-bit mode to RGB, transparent pixels on black."""
     if image.has_transparency_data:
