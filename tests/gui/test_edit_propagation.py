@@ -270,6 +270,19 @@ def test_the_mask_of_the_previous_frame_is_copied_in_one_undo_step(use, clip):
     assert not areas_of(native(used, 6))
 
 
+def test_a_frame_on_show_that_cannot_be_read_is_in_nobodys_way(use, clip):
+    (clip[0] / "frame_6.png").write_bytes(b"no image")
+    used = begin(use, clip)
+    panel = used.edit.propagation
+    used.edit.propagation.run()
+    used.viewer.dims.set_current_step(0, 6)
+    used.wait_for_job()
+    assert 6 in used.work.sequence.problems
+    assert list(panel.proposed) == [1, 2, 3, 4, 5]
+    panel.apply()
+    assert all(native(used, index).any() for index in range(1, 6))
+
+
 def test_the_preview_goes_with_the_dock(use, clip):
     used = begin(use, clip)
     propagate(used)

@@ -29,6 +29,7 @@ from napari_microaunet.exchange.formats import FORMATS
 from napari_microaunet.exchange.importing import read_for_session
 from napari_microaunet.exchange.labelled import labels_of_session
 from napari_microaunet.widgets.jobs import Job, with_progress
+from napari_microaunet.widgets.prelabel_jobs import follow_settings
 from napari_microaunet.widgets.section import (
     as_wide_as_the_dock,
     hint,
@@ -171,7 +172,15 @@ class ExportSection(QWidget):
                 self._tell(_told(summaries[0]))
 
         job = Job(f"Exporting to {target.name}", work)
-        bench.run(job, end, bench.work)
+
+        def start() -> None:
+            bench.run(job, end, bench.work)
+
+        # Masks that nobody has decided on go out as the sliders have them.
+        if self.include.value == "all":
+            follow_settings(bench, start)
+        else:
+            start()
 
     def import_labels(self) -> None:
         """Ask for labels in the chosen format and read them."""

@@ -15,7 +15,7 @@ from functools import partial
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, Signal
 
 from napari_microaunet.errors import InputError
 
@@ -120,6 +120,10 @@ class Job(QObject):
     def cancel(self) -> None:
         """Ask the work to stop; `ended` tells when it has."""
         self._cancelled.set()
+
+    def deliver(self) -> None:
+        """Emit at once what has come from the thread, for somebody who waits for it."""
+        QCoreApplication.sendPostedEvents(self, QEvent.Type.MetaCall)
 
     def is_cancelled(self) -> bool:
         """Tell whether the job is to stop: by `cancel`, a closing window or the program's end."""

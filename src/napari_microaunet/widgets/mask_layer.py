@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils import DirectLabelColormap
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtGui import QGuiApplication
 
 from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.frames.mask_chunks import chunk_digest
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from napari import Viewer
     from napari.layers import Image, Labels
+    from napari.utils.events import Event
     from numpy.typing import NDArray
     from zarr.core.buffer import Buffer
 
@@ -105,6 +107,8 @@ class MaskLayer(QObject):
         layer.colormap = mask_colours()
         layer.editable = not session.read_only
         self.layer: Labels = layer
+        # The viewer's come before those of its layers, which draw.
+        self._viewer.mouse_drag_callbacks.append(self._on_press)
         self.layer.events.paint.connect(self._on_paint)
         self.layer.events.labels_update.connect(self._on_update)
         self.layer.events.set_data.connect(self._on_set_data)
@@ -113,6 +117,7 @@ class MaskLayer(QObject):
     def close(self) -> None:
         """Leave the layer alone from now on; what is drawn in it would not be kept."""
         self.layer.editable = False
+        self._viewer.mouse_drag_callbacks.remove(self._on_press)
         self.layer.events.paint.disconnect(self._on_paint)
         self.layer.events.labels_update.disconnect(self._on_update)
         self.layer.events.set_data.disconnect(self._on_set_data)
@@ -122,6 +127,16 @@ class MaskLayer(QObject):
     def shown(self) -> int:
         """Number of the frame on show."""
         return shown_frame(self._viewer, self.layer)
+
+    @property
+    def is_drawing(self) -> bool:
+        """Whether a stroke of the mouse has begun and is no undo step yet.
+
+        napari 0.9 says so in private alone. Its encircling stroke goes on without a button.
+        """
+        begun = self.layer._block_history and not self._writing
+        held = QGuiApplication.mouseButtons() != Qt.MouseButton.NoButton
+        return begun and (held or self.layer._overlays["brush_stroke"].active)
 
     def origin(self, index: int) -> MaskOrigin:
         """Tell who made the mask of a frame, as it is now."""
@@ -191,6 +206,7 @@ class MaskLayer(QObject):
         """
         if not again:
             self.session.add_stroke(index, what)
+            self.make_step(index)
         self.write(index, mask, MaskOrigin.HAND, replace_last=again)
 
     def can_put(self, index: int) -> bool:
@@ -214,7 +230,9 @@ class MaskLayer(QObject):
             Whether `make_step` shall turn it into an undo step.
         """
         if undoable:
-            before, _ = self._not_yet_steps.get(index) or (self.chunks[index], b"")
+            before, _ = self._not_yet_steps.get(index, (self.chunks[index], b""))
+            # Of several that nobody has looked at, the first one; of the user's none is lost.
+            before = self.chunks[index] if self.is_users(index) else before
             self._not_yet_steps[index] = before, chunk_digest(chunk)
         self.session.put_mask(index, chunk, origin)
         if index == self.shown:
@@ -280,6 +298,11 @@ class MaskLayer(QObject):
             yield
         finally:
             self._writing = False
+
+    def _on_press(self, _viewer: Viewer, _event: Event) -> None:
+        """Make the step that is due before somebody draws: undo is to lead back beyond it."""
+        if not self.is_drawing:
+            self.make_step(self.shown)
 
     def _on_paint(self) -> None:
         """Take note of a stroke: only the user's are painted while we do not write."""

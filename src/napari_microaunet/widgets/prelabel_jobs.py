@@ -5,12 +5,17 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.prelabel.confidence import confidence
+from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.prelabel.predictor import Predictor
 from napari_microaunet.widgets.jobs import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from zarr.core.buffer import Buffer
 
     from napari_microaunet.networks.library import Model
     from napari_microaunet.widgets.prelabels import Found
@@ -98,6 +103,48 @@ def prelabel_shown(bench: Workbench, open_predictor: Callable[[], Predictor]) ->
     job = Job("Pre-labelling the frame on show", predict)
     job.item.connect(take)
     return job
+
+
+def follow_settings(bench: Workbench, then: Callable[[], None]) -> None:
+    """Have all masks follow the sliders, those with undo steps as well, and go on.
+
+    Parameters
+    ----------
+    bench : Workbench
+        With frames.
+    then : callable
+        Called when all have followed; not if that is cancelled.
+    """
+    work, prelabels = bench.start_masks()
+    masks, settings = prelabels.masks, bench.settings
+    waiting = {index: masks.chunks.digest(index) for index in sorted(prelabels.to_save())}
+
+    def follow(cancelled: Callable[[], bool]) -> Iterator[tuple[int, float, Buffer | None]]:
+        for index in waiting:
+            probability = prelabels.map(index)
+            if cancelled():
+                return
+            if probability is not None:
+                chunk = masks.chunks.encode(mask_from(probability, settings))
+                yield index, confidence(probability, settings), chunk
+
+    def take(item: tuple[int, float, Buffer | None]) -> None:
+        index, trust, chunk = item
+        if work.masks is masks and masks.chunks.digest(index) == waiting[index]:
+            prelabels.leave(index)
+            masks.session.set_confidence(index, trust, settings.threshold)
+            masks.set(index, chunk, MaskOrigin.MODEL)
+
+    def end(complete: bool) -> None:
+        if complete and work.masks is masks:
+            then()
+
+    if waiting:
+        job = Job(f"Bringing {len(waiting)} masks up to date", follow, len(waiting))
+        job.item.connect(take)
+        bench.run(job, end, work)
+    else:
+        then()
 
 
 def _summary(total: int, unreadable: int, kept: int) -> str:

@@ -291,7 +291,8 @@ class PrelabelSection(QWidget):
                 fill_holes=self.fill_holes.value,
                 largest_only=self.largest_only.value,
                 least_peak=self.least_peak.value,
-            )
+            ),
+            None if self.model.value is None else self.model.value.name,
         )
 
     def _on_style(self) -> None:

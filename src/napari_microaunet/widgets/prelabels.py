@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _SETTLED_MS = 400
 # Masks of other frames that are made at a stretch, the nearest first.
 _AT_A_STRETCH = 16
+# Setting of the session: masks of this model have yet to follow the settings.
+_BEHIND = "masks behind settings"
 # A frame looked at as long has come to stay: its mask becomes an undo step.
 _LOOKED_AT_MS = 300
 
@@ -45,8 +47,9 @@ class Prelabels(QObject):
 
     The mask of the frame on show follows at once. Those of other frames follow
     in the background, or when they come on show if they have steps in the undo
-    history. Masks made or changed by hand, and masks that came from files, are
-    left alone.
+    history, or before they are exported, or when the session is opened again.
+    Masks made or changed by hand, masks that came from files, and those of
+    another model than the one whose settings have changed, are left alone.
 
     Parameters
     ----------
@@ -73,12 +76,16 @@ class Prelabels(QObject):
         # Frames whose mask is to follow from its map, and the digest of the mask that it may
         # replace: if somebody changes the mask in between, it stays.
         self._pending: dict[int, bytes] = {}
-        self._moved = False
+        # The model whose settings have changed, or "" for any; kept until all masks have followed.
+        self._model: str = self._session.setting(_BEHIND) or ""
+        self._moved = self._session.setting(_BEHIND) is not None and not self._session.read_only
         self._following: Job | None = None
         # What `_following` makes of older maps of these frames is of no use.
         self._received_meanwhile: set[int] = set()
         self._settled = _timer(self, _SETTLED_MS, self._mark_pending)
         self._looked_at = _timer(self, _LOOKED_AT_MS, self._make_step)
+        if self._moved:
+            self._settled.start()
 
     @property
     def is_settled(self) -> bool:
@@ -155,12 +162,14 @@ class Prelabels(QObject):
         frame = self._session.sequence.frames[index]
         return ProbabilityMap(kept.values, kept.field, (frame.height, frame.width))
 
-    def set_settings(self, settings: MaskSettings) -> None:
-        """Change how maps become masks."""
+    def set_settings(self, settings: MaskSettings, model: str | None = None) -> None:
+        """Change how the maps of a model, or all of them, become masks."""
         if settings == self._settings or self._session.read_only:
             return
         dragging = self._settled.isActive()
         self._settings = settings
+        self._model = model or ""
+        self._session.set_setting(_BEHIND, self._model)
         self._moved = True
         if self._following is not None:
             self._following.cancel()
@@ -189,7 +198,7 @@ class Prelabels(QObject):
     def _follows(self, index: int) -> bool:
         """Tell whether the mask of a frame is the model's, untouched."""
         status = self._session.status(index)
-        models = status.origin is MaskOrigin.MODEL
+        models = status.origin is MaskOrigin.MODEL and self._model in ("", status.model)
         return index in self and models and status.state is ReviewState.PRELABELLED
 
     def _mark_pending(self) -> None:
@@ -235,6 +244,8 @@ class Prelabels(QObject):
 
     def _follow_in_background(self) -> None:
         batch = self._next_to_follow()
+        if not self._moved and not any(map(self.waits, self._pending)):
+            self._session.set_setting(_BEHIND, None)
         if self._following is not None or self._settled.isActive() or not batch:
             return
         settings, session = self._settings, self._session

@@ -208,6 +208,8 @@ class ReviewSection(QWidget):
         if self.obstacle is not None:
             show_info(self.obstacle)
             return []
+        if self._bench.is_drawing() or not self._bench.finish_edits():
+            return []
         self._activity.flush()
         selected = self.queue.selected
         return selected if len(selected) > 1 else [self._bench.shown]

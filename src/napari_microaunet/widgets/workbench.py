@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+import time
+from dataclasses import asdict, fields
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -38,6 +39,16 @@ if TYPE_CHECKING:
 
 # How soon to look again whether another job has ended.
 _RETRY_MS = 200
+# What a tool computes takes some tenths of a second; until then the window may stand still.
+_LONGEST_EDIT_S = 3.0
+_NAP_S = 0.005
+
+
+class Underway(Protocol):
+    """A tool that is computing a mask in a thread."""
+
+    def deliver(self) -> None:
+        """Write the mask if it has come."""
 
 
 class Workbench(QObject):
@@ -57,6 +68,8 @@ class Workbench(QObject):
         How probability maps become masks, in the sequence being worked on.
     selected : callable
         Gives the numbers of the frames that are selected in the queue.
+    edits_underway : set of Underway
+        Tools that are computing a mask of the frame on show.
     work_changed : Signal()
         Another sequence is being worked on, or none, or its masks have come or gone.
     layers_changed : Signal()
@@ -99,6 +112,7 @@ class Workbench(QObject):
         self.message = ""
         self.settings = MaskSettings()
         self.selected: Callable[[], Sequence[int]] = list
+        self.edits_underway: set[Underway] = set()
         self._works: list[Work] = []
         self._fit = FitToFrame(viewer)
         self._view = SessionView(self)
@@ -131,8 +145,26 @@ class Workbench(QObject):
         """Image layers that frames can be taken from."""
         return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
 
+    def finish_edits(self) -> bool:
+        """Wait for masks that tools are computing: they belong to the frame on show.
+
+        Returns
+        -------
+        bool
+            False if they take too long; the user is told so.
+        """
+        until = time.monotonic() + _LONGEST_EDIT_S
+        while self.edits_underway and time.monotonic() < until:
+            for edit in list(self.edits_underway):
+                edit.deliver()
+            time.sleep(_NAP_S)
+        if self.edits_underway:
+            show_info("An edit is still being computed: a moment.")
+        return not self.edits_underway
+
     def go_to(self, index: int) -> None:
         """Show another frame."""
+        self.finish_edits()
         if self.work is not None and self.work.image.ndim > 2:
             image, dims = self.work.image, self.viewer.dims
             dims.set_point(dims.ndim - image.ndim, image.data_to_world((index, 0, 0))[-3])
@@ -376,16 +408,25 @@ class Workbench(QObject):
         """Go on with the settings that a session was left with, if it has any."""
         kept = session.setting("masks")
         if kept is not None:
-            self.settings = MaskSettings(**kept)
+            names = {field.name for field in fields(MaskSettings)}  # of this version
+            self.settings = MaskSettings(**{n: kept[n] for n in names & kept.keys()})
             self.settings_changed.emit()
         else:
             session.set_setting("masks", asdict(self.settings))
 
-    def set_settings(self, settings: MaskSettings) -> None:
-        """Change how probability maps of the sequence being worked on become masks."""
+    def set_settings(self, settings: MaskSettings, model: str | None = None) -> None:
+        """Change how probability maps of the sequence being worked on become masks.
+
+        Parameters
+        ----------
+        settings : MaskSettings
+            The new ones.
+        model : str, optional
+            Name of the model whose maps they are for; all of them by default.
+        """
         self.settings = settings
         if self.work is not None and self.work.prelabels is not None:
-            self.work.prelabels.set_settings(settings)
+            self.work.prelabels.set_settings(settings, model)
         if self.work is not None and self.work.session is not None:
             self.work.session.set_setting("masks", asdict(settings))
         self.frame_changed.emit(self.shown)
@@ -429,6 +470,14 @@ class Workbench(QObject):
         if self.job is not None:
             show_info(f"{self.job.title} is still running: wait for it or cancel it first.")
         return self.job is not None
+
+    def is_drawing(self) -> bool:
+        """Tell whether a stroke has begun; if so, the user is told to end it."""
+        masks = None if self.work is None else self.work.masks
+        drawing = masks is not None and masks.is_drawing
+        if drawing:
+            show_info("A stroke is being drawn: end it first, or take it back with Escape.")
+        return drawing
 
     def cancel(self) -> None:
         """Cancel what is running."""
@@ -511,6 +560,10 @@ class Workbench(QObject):
     def _on_step(self) -> None:
         shown = self.shown
         if self.work is None or shown == self._last_shown:
+            return
+        if self.is_drawing():
+            # napari would draw on from there to here, through all frames in between.
+            self.go_to(self._last_shown)
             return
         last, self._last_shown = self._last_shown, shown
         if self.work.masks is not None:

@@ -221,6 +221,8 @@ class BoundaryMode(Mode):
         masks, start = self._masks, self._start
         if masks is None or start is None or masks.session.read_only or not self._is_ours():
             return
+        if self.layer is None:
+            return  # it has been taken away, and says nothing of the polyps
         if self._outlined_at_start is None:
             return
         outlined = self._outlined(start[0], self._polygons())

@@ -74,6 +74,8 @@ class ClickRefinement(ClickMode):
 
     def end(self) -> None:
         """Forget the clicks."""
+        if self._waiting:
+            self.edits.say(f"Clicks: {len(self._waiting)} came too late and were not used.")
         self._waiting.clear()
         super().end()
 

@@ -244,7 +244,7 @@ class Edits(QObject):
         problem = self.problem
         if problem is not None:
             self.say(problem)
-        return problem is None
+        return problem is None and not self.bench.is_drawing()
 
     # What happens in the window
 

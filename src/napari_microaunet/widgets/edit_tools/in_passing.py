@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from qtpy.QtCore import QObject
 
 from napari_microaunet.widgets.jobs import Job
@@ -39,6 +40,11 @@ class InPassing(QObject):
         """Do without what is being computed."""
         if self._job is not None:
             self._job.cancel()
+
+    def deliver(self) -> None:
+        """Write what has been computed by now."""
+        if self._job is not None:
+            self._job.deliver()
 
     def start(
         self,
@@ -76,16 +82,22 @@ class InPassing(QObject):
             yield compute()
 
         def take(mask: Mask) -> None:
-            same = edits.problem is None and edits.masks is masks and edits.index == index
-            if same and masks.chunks.digest(index) == digest:
-                told(edits.apply(title, mask))
-            else:
+            work = edits.bench.work
+            if work is None or work.masks is not masks or masks.chunks.digest(index) != digest:
                 edits.say(f"{title}: the mask has changed meanwhile, so it was left alone.")
+            elif edits.index == index:
+                told(edits.apply(title, mask))
+            elif not np.array_equal(mask, masks.chunks.mask(index)):
+                masks.edit(index, mask, title)
+                edits.say(f"{title}: done on frame {index}, which you have left meanwhile.")
 
         def end() -> None:
             self._job = None
             ended()
+            if self._job is None:
+                edits.bench.edits_underway.discard(self)
 
+        edits.bench.edits_underway.add(self)
         self._job = Job(title, work)
         self._job.item.connect(take)
         self._job.ended.connect(end)

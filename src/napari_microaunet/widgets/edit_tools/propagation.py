@@ -281,7 +281,7 @@ class Propagation(QWidget):
     def apply(self) -> None:
         """Write the masks that are ticked, as one step of review."""
         edits = self._edits
-        if edits.problem is not None or not self.proposed or edits.bench.work is not self._work:
+        if not self._has_masks or not self.proposed:
             edits.say(f"{_TITLE}: there is nothing to apply.")
             return
         if edits.bench.is_busy():
@@ -311,13 +311,19 @@ class Propagation(QWidget):
 
     def _on_item(self, item: tuple[Propagated, Buffer | None]) -> None:
         one, chunk = item
-        if self._edits.problem is not None or self._edits.bench.work is not self._work:
+        if not self._has_masks:
             return
         self._last_stop = "" if one.stop is None else one.stop.value
         if one.usable:
             self.proposed[one.index] = chunk
             self._show_preview(one.index, chunk)
         self._add_row(one)
+
+    @property
+    def _has_masks(self) -> bool:
+        """Whether its frames are worked on still, whichever of them is on show."""
+        work = self._edits.bench.work
+        return work is not None and work is self._work and work.masks is not None
 
     def _show_preview(self, index: int, chunk: Buffer | None) -> None:
         """Draw what is proposed as outlines over the frames."""

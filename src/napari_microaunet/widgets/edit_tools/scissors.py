@@ -128,6 +128,7 @@ class ScissorsMode(ClickMode):
         if self._clicks:
             self._clicks.pop()
             self._closing, self._to_mouse = False, None
+            self.edits.bench.edits_underway.discard(self)
             self._draw()
 
     def close_loop(self) -> None:
@@ -136,8 +137,14 @@ class ScissorsMode(ClickMode):
             self.edits.say(f"Scissors: click at least {_LEAST_CLICKS} times before closing.")
             return
         self._closing = True
+        self.edits.bench.edits_underway.add(self)
         self._want_clicks()
         self._fill_when_ready()
+
+    def deliver(self) -> None:
+        """Fill the loop if its line is known by now."""
+        if self._job is not None:
+            self._job.deliver()
 
     def _pairs(self) -> list[tuple[Point, Point]]:
         """List what is to be joined: each click and the next, and the last and the first."""
@@ -180,6 +187,7 @@ class ScissorsMode(ClickMode):
             edits.say(f"Scissors: polyp {label}{'' if overlapped.size else ', a new one'}.")
 
     def _start_over(self) -> None:
+        self.edits.bench.edits_underway.discard(self)
         self._loop += 1
         self._clicks.clear()
         self._paths.clear()
