@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,19 @@ def model(own_folders, make_frame):
     mine = Model("mine", path, save_checkpoint(path, load_checkpoint(student.path)[0], card))
     shutil.copy(onnx_file(student), graph_beside(mine))
     return mine
+
+
+@pytest.fixture
+def rename_to_bytes():
+    """Give a file a name that is no UTF-8, as those from old archives; not all systems allow it."""
+
+    def rename(path, name):
+        try:
+            return path.rename(path.parent / os.fsdecode(name))
+        except (OSError, UnicodeError):
+            pytest.skip("names are Unicode here")
+
+    return rename
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ def compare(
     console = Console()
     console.print(table)
     console.print(
-        f"{len(found)} frames, {sum(not one.different_pixels for one in found)} of them equal; "
+        f"{len(found)} frames, {sum(one.identical for one in found)} of them identical; "
         f"mean Dice {mean(one.dice for one in found):.3f}, "
         f"mean kappa {mean(one.kappa for one in found):.3f}"
     )

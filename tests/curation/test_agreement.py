@@ -74,6 +74,21 @@ def test_what_one_ignores_is_left_out():
     assert compare_masks("a", one, other).different_pixels == 0
 
 
+def test_only_identical_masks_are_decided_beforehand(tmp_path):
+    polyp, two = box(4, 4, 12, 12), box(4, 4, 12, 12)
+    two[4:12, 8:12] = 2
+    found = [
+        compare_masks("equal", polyp, polyp),
+        compare_masks("ignored by one", polyp * 255, polyp),
+        compare_masks("one or two", polyp, two),
+    ]
+    assert [one.dice for one in found] == [1, 1, 1]
+    write_decisions(found, tmp_path / "decisions.csv")
+    with (tmp_path / "decisions.csv").open(newline="") as file:
+        decided = {row["frame"]: row["take"] for row in csv.DictReader(file)}
+    assert decided == {"equal": "1", "ignored by one": "", "one or two": ""}
+
+
 @given(arrays(np.uint8, (9, 9), elements=st.sampled_from([0, 1, 2])), st.integers(0, 2))
 @settings(max_examples=40)
 def test_scores_are_symmetric_and_bounded(mask, shift):
@@ -90,6 +105,15 @@ def test_the_worst_frames_come_first(versions):
     found = compare_annotations(*versions)
     assert [one.name for one in found] == ["case/3", "case/1", "case/0", "case/2"]
     assert [one.dice for one in found] == pytest.approx([0, 0.75, 1, 1])
+
+
+def test_of_masks_with_all_pixels_alike_identical_ones_come_last(versions, tmp_path):
+    with Session(open_frames(tmp_path / "case"), tmp_path / "Ben.microaunet") as session:
+        session.put_mask(2, box(4, 4, 12, 12, 255), MaskOrigin.HAND)
+        session.accept(range(4))
+        write_dataset(incoming_frames(session), tmp_path / "Ben", append=True)
+    found = compare_annotations(versions[0], open_dataset(tmp_path / "Ben"))
+    assert [one.name for one in found][2:] == ["case/2", "case/0"]
 
 
 def test_manifests_tell_what_differs(versions):
@@ -162,6 +186,21 @@ def test_a_number_is_that_of_a_dataset_also_where_others_lack_the_frame(versions
     np.testing.assert_array_equal(open_dataset(tmp_path / "one").mask(3), box(1, 1, 5, 5))
     with pytest.raises(InputError, match="Dataset 2 does not have the frame case/3; take one of"):
         reconcile(three, decided | {"case/3": "2"})
+
+
+def test_two_pictures_of_one_name_are_neither_compared_nor_reconciled(tmp_path, write_frame):
+    both = []
+    for seed, ward in enumerate(("Ada", "Ben")):
+        folder = tmp_path / ward / "case"
+        write_frame(folder / "images" / "1.png", seed, folder / "masks" / "1.png")
+        write_dataset(incoming_frames(open_dataset(folder)), tmp_path / f"of {ward}")
+        both.append(open_dataset(tmp_path / f"of {ward}"))
+    for refused in (
+        lambda: compare_annotations(*both),
+        lambda: reconcile(both, {"case/1": "intersection"}),
+    ):
+        with pytest.raises(InputError, match=r"case/1 is another picture in .*Ada than in .*Ben"):
+            refused()
 
 
 def test_majority_and_what_is_unknown():

@@ -52,7 +52,7 @@ def test_from_sessions_to_one_reconciled_dataset(microaunet, sessions, tmp_path)
     code, out, _ = microaunet(*compare, "--decisions", table, "--json")
     assert code == 0
     assert json.loads(out)[0]["name"] == "case/2"
-    assert "4 frames, 3 of them equal" in microaunet(*compare)[1]
+    assert "4 frames, 3 of them identical" in microaunet(*compare)[1]
 
     reconcile = ["dataset", "reconcile", tmp_path / "a", tmp_path / "b", "--decisions", table]
     code, _, err = microaunet(*reconcile, "--out", tmp_path / "both")

@@ -298,3 +298,10 @@ def test_hashes_are_those_of_the_files(tmp_path, write_set):
     first = open_dataset(folder).frames[0]
     for file, found in ((first.image, first.image_sha256), (first.mask, first.mask_sha256)):
         assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == found
+
+
+def test_a_name_that_no_manifest_can_hold_is_told(tmp_path, write_set, rename_to_bytes):
+    folder = write_set(tmp_path / "set", 2)
+    rename_to_bytes(folder / "images" / "0.png", b"Gr\xfcn.png")
+    with pytest.raises(InputError, match=r"Gr%FCn.png has a name that is no Unicode.* rename it"):
+        open_dataset(folder)

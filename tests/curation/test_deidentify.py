@@ -239,6 +239,30 @@ def test_a_dark_still_has_the_outline_of_the_others_of_its_folder_and_size(named
     assert "outside the field of view" in dataset.frames[2].blanked
 
 
+def test_a_panel_beside_a_dark_still_is_not_its_picture(tmp_path, make_frame):
+    """In what is lit of it, a patient's name would stay."""
+    folder = tmp_path / "stills"
+    folder.mkdir()
+    for seed in range(3):
+        frame = np.zeros((240, 400, 3), np.uint8)
+        frame[:, :100] = 150
+        image = Image.fromarray(frame)
+        ImageDraw.Draw(image).text((8, 20), "MUSTERMANN", fill=(255, 255, 255))
+        frame = np.asarray(image).copy()
+        if seed > 0:
+            frame[10:230, 120:390] = np.maximum(make_frame(seed, 220, 270), 45)
+        Image.fromarray(frame).save(folder / f"{seed}.png")
+    frames = incoming_frames(open_dataset(folder))
+    write_dataset(frames, tmp_path / "set", WriteOptions(deidentifier=Deidentifier()))
+    dataset = open_dataset(tmp_path / "set")
+    for index in range(3):
+        assert not dataset.read(index)[:, :112].any()
+    # The others have outlines of their own, as ever.
+    np.testing.assert_array_equal(
+        dataset.read(1)[30:210, 140:370], open_frames(folder).read(1)[30:210, 140:370]
+    )
+
+
 def test_a_dark_frame_alone_becomes_black(tmp_path):
     (tmp_path / "stills").mkdir()
     dark(tmp_path / "stills", "a")
@@ -305,6 +329,18 @@ def data_of_scopes():
         assert text.any()
         shown.append((frame, text))
     return shown
+
+
+def test_a_frame_that_a_box_misses_is_left_out_and_named(named, tmp_path, make_frame):
+    small = np.maximum(make_frame(1, 120, 160), 45)
+    Image.fromarray(small).save(named / "b.png")
+    frames = incoming_frames(open_dataset(named))
+    options = WriteOptions(deidentifier=Deidentifier(Box(0, 300, 40, 400)))
+    result = write_dataset(frames, tmp_path / "set", options)
+    assert result.added == ("stills/a",)
+    (problem,) = result.left_out.items()
+    assert problem[0] == "stills/b"
+    assert "box 0,300,40,400 lies outside the frame b of 160 x 120 px" in problem[1]
 
 
 @pytest.mark.parametrize("text", ["", "1,2,3", "a,b,c,d", "5,5,5,9", "-1,0,4,4"])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageEnhance
 
+from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.groups import (
     find_groups,
     is_named_as_negatives,
@@ -179,6 +180,22 @@ def test_folders_are_groups_but_the_one_of_negatives_is_not(tmp_path, write_fram
         "negative/b": "negative/b",
         "negative/seq/a": "negative/seq",
     }
+
+
+def test_a_table_and_a_folder_whose_name_is_no_utf_8(tmp_path, write_frame, rename_to_bytes):
+    for seed, name in enumerate(("x/1", "x/2", "y/3")):
+        write_frame(tmp_path / f"{name}.png", seed)
+    (tmp_path / "x" / "sequences.csv").write_text("frame,sequence\nGr%FCn.png,7\n")
+    rename_to_bytes(tmp_path / "x" / "1.png", b"Gr\xfcn.png")
+    rename_to_bytes(tmp_path / "x", b"B\xe4r")
+    assert groups_of(tmp_path) == {
+        "B%E4r/2": "B%E4r",
+        "B%E4r/Gr%FCn": "B%E4r/sequence 7",
+        "y/3": "y",
+    }
+    # Its manifest could not name the files.
+    with pytest.raises(InputError, match="rename"):
+        open_dataset(tmp_path)
 
 
 def test_names_of_folders_of_negatives():

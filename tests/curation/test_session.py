@@ -57,6 +57,19 @@ def masks_on_disk(session):
 # Masks
 
 
+def test_work_is_saved_for_a_file_whose_name_is_no_utf_8(frames, rename_to_bytes):
+    rename_to_bytes(frames / "0.png", b"Gr\xfcn.png")
+    folder = rename_to_bytes(frames, b"B\xe4r")
+    with Session(open_frames(folder)) as session:
+        index = [frame.name for frame in session.sequence.frames].index("Gr%FCn")
+        session.put_mask(index, mask_of(session, index), MaskOrigin.HAND)
+        session.accept([index])
+        assert session.flush()
+    with Session(open_frames(folder)) as again:
+        assert states(again)[index] == "accepted"
+        np.testing.assert_array_equal(again.chunks.mask(index), mask_of(again, index))
+
+
 def test_painted_mask_is_on_disk_as_a_zarr_array(session):
     session.chunks.array[1, 3:9, 2:6] = 2
     assert session.flush()

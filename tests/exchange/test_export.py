@@ -319,7 +319,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(session, tmp_path):
 
 def test_a_name_that_xml_cannot_hold_is_refused_before_anything_is_written(session, tmp_path):
     labels = labels_of_session(session)
-    odd = replace(labels, frames=(replace(labels.frames[0], name="a\x01"),))
+    odd = replace(labels, frames=(replace(labels.frames[0], file_name="a\x01.png"),))
     with pytest.raises(InputError, match="XML"):
         export(odd, find_format("cvat"), tmp_path / "deep" / "out")
     assert not (tmp_path / "deep").exists()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
+from defusedxml.ElementTree import parse
 from labelled_help import emptied, make_session, masks_of
 from PIL import Image
 
 from napari_microaunet.curation.session import MaskOrigin, Session
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.export import export
-from napari_microaunet.exchange.formats import find_format
+from napari_microaunet.exchange.formats import FORMATS, find_format
 from napari_microaunet.exchange.importing import import_labels
 from napari_microaunet.exchange.labelled import labels_of_session
 from napari_microaunet.frames import open_frames
@@ -223,6 +225,120 @@ def test_label_studio_is_given_frames_of_a_stack_where_coco_puts_them(tmp_path):
         with emptied(tmp_path, session) as second:
             assert take(second, "labelstudio", tmp_path / "labelstudio").frames == 2
             np.testing.assert_array_equal(second.chunks.mask(1), BLOB)
+
+
+@pytest.fixture
+def twins(tmp_path):
+    """A session on a.bmp, a.jpg and a.png, which differ by ending alone, with a mask each."""
+    folder = tmp_path / "twins"
+    folder.mkdir()
+    for suffix in ("bmp", "jpg", "png"):
+        Image.new("RGB", (30, 20), "red").save(folder / f"a.{suffix}")
+    with Session(open_frames(folder)) as session:
+        for index in range(3):
+            session.put_mask(index, np.roll(BLOB, 5 * index, axis=1), MaskOrigin.HAND)
+        session.accept(range(3))
+        yield session
+
+
+def masks_by_file(session):
+    files = [frame.source.name for frame in session.sequence.frames]
+    return dict(zip(files, masks_of(session).values(), strict=True))
+
+
+def named_in(tasks):
+    return [unquote(task["data"]["image"]).partition("?d=")[2] for task in tasks]
+
+
+def test_labels_find_the_file_that_they_name(twins, tmp_path):
+    polygon = '<polygon label="polyp" points="5,4;12,4;12,9;5,9"/>'
+    image = f'<image id="0" name="a.png" width="30" height="20">{polygon}</image>'
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{image}</annotations>")
+    image = {"id": 1, "file_name": "a.png", "height": 20, "width": 30}
+    outline = [[5, 4, 12, 4, 12, 9, 5, 9]]
+    one = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": outline}
+    (tmp_path / "x.json").write_text(json.dumps({"images": [image], "annotations": [one]}))
+    for key, name in (("cvat", "annotations.xml"), ("coco", "x.json")):
+        with Session(twins.sequence, tmp_path / f"{key}.microaunet") as session:
+            assert take(session, key, tmp_path / name).frames == 1
+            found = masks_by_file(session)
+        np.testing.assert_array_equal(found.pop("a.png"), BLOB)
+        assert not any(mask.any() for mask in found.values())
+
+
+@pytest.mark.parametrize("key", [one.key for one in FORMATS])
+def test_masks_of_files_that_differ_by_ending_come_back_to_their_own(twins, tmp_path, key):
+    """Also one alone, whose copy in an export of COCO is called as another file."""
+    for index, frame in enumerate(twins.sequence.frames):
+        labels = labels_of_session(twins, names=frozenset([frame.name]))
+        export(labels, find_format(key), tmp_path / frame.name)
+        with Session(twins.sequence, tmp_path / f"{index}.microaunet") as session:
+            assert take(session, key, tmp_path / frame.name).frames == 1
+            np.testing.assert_array_equal(session.chunks.mask(index), twins.chunks.mask(index))
+
+
+def test_cvat_and_label_studio_name_files_that_are_there(twins, tmp_path):
+    labels = labels_of_session(twins)
+    for key in ("cvat", "labelstudio"):
+        export(labels, find_format(key), tmp_path / key)
+    images = parse(tmp_path / "cvat" / "annotations.xml").getroot().iter("image")
+    assert {image.get("name") for image in images} == {"a.bmp", "a.jpg", "a.png"}
+    tasks = json.loads((tmp_path / "labelstudio" / "tasks.json").read_text())
+    assert {*named_in(tasks)} == {"twins/a.bmp", "twins/a.jpg", "twins/a.png"}
+
+
+@pytest.mark.parametrize(
+    ("opened", "files", "named"),
+    [
+        ("set", ["images/0.png", "images/1.png"], ["images/0.png", "images/1.png"]),
+        ("set/images", ["images/A/0.png", "images/B/1.png"], ["images/A/0.png", "images/B/1.png"]),
+        ("set", ["A/images/0.png", "B/images/1.png"], ["set/A/images/0.png", "set/B/images/1.png"]),
+    ],
+)
+def test_label_studio_is_given_files_of_one_folder(tmp_path, opened, files, named):
+    for file in (tmp_path / "set" / file for file in files):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (file.parents[1] / "masks").mkdir(exist_ok=True)
+        Image.new("RGB", (30, 20), "red").save(file)
+    with Session(open_frames(tmp_path / opened), tmp_path / "s.microaunet") as session:
+        session.put_mask(1, BLOB, MaskOrigin.HAND)
+        session.accept([0, 1])
+        export(labels_of_session(session), find_format("labelstudio"), tmp_path / "out")
+        assert named_in(json.loads((tmp_path / "out" / "tasks.json").read_text())) == named
+        with emptied(tmp_path, session) as second:
+            assert take(second, "labelstudio", tmp_path / "out").frames == 2
+            np.testing.assert_array_equal(second.chunks.mask(1), BLOB)
+
+
+@pytest.mark.parametrize("key", [one.key for one in FORMATS])
+def test_labels_of_files_whose_names_are_no_utf_8_come_back(tmp_path, rename_to_bytes, key):
+    folder = tmp_path / "frames"
+    (folder / "case").mkdir(parents=True)
+    Image.new("RGB", (30, 20), "red").save(folder / "case" / "a.png")
+    rename_to_bytes(folder / "case" / "a.png", b"Gr\xfcn.png")
+    with Session(open_frames(rename_to_bytes(folder, b"B\xe4r"))) as session:
+        session.put_mask(0, BLOB, MaskOrigin.HAND)
+        session.accept([0])
+        export(labels_of_session(session), find_format(key), tmp_path / "out")
+        with emptied(tmp_path, session) as second:
+            take(second, key, tmp_path / "out")
+            np.testing.assert_array_equal(second.chunks.mask(0), BLOB)
+
+
+def test_a_polyp_in_a_hole_that_yolo_fills_stays_and_keeps_its_number(session, tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[2:18, 2:18] = 2
+    mask[5:15, 5:15] = 0
+    mask[8:12, 8:12] = 1
+    session.put_mask(0, mask, MaskOrigin.HAND)
+    session.accept([0])
+    export(labels_of_session(session), find_format("yolo"), tmp_path / "out")
+    with emptied(tmp_path, session) as second:
+        take(second, "yolo", tmp_path / "out")
+        found = second.chunks.mask(0)
+    mask[5:15, 5:15] = 2
+    mask[8:12, 8:12] = 1
+    np.testing.assert_array_equal(found, mask)
 
 
 def test_slanting_outlines_of_yolo_are_filled_as_ultralytics_fills_them(session, tmp_path):

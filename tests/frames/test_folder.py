@@ -103,6 +103,36 @@ def test_same_stem_in_two_formats(tmp_path, write_image):
     assert {frame.source.name for frame in sequence.frames} == {"a.jpg", "a.png", "A.bmp", "b.png"}
 
 
+def test_no_mask_is_given_to_two_pictures(tmp_path, write_image):
+    mask = np.full((20, 30), 255, np.uint8)
+    for name in ("a.jpg", "a.png", "b.jpg", "b.bmp", "c.jpg", "d.jpg", "d.png"):
+        write_image(tmp_path / "images" / name)
+    for name in ("a.png", "b.png", "c.png", "d.jpg", "d.png"):
+        write_image(tmp_path / "masks" / name, mask)
+    sequence = open_frames(tmp_path)
+    found = {
+        frame.source.name: mask.name
+        for frame, mask in zip(sequence.frames, sequence.mask_files, strict=True)
+        if mask is not None
+    }
+    assert found == {"a.png": "a.png", "c.jpg": "c.png", "d.jpg": "d.jpg", "d.png": "d.png"}
+
+
+def test_names_that_are_no_utf_8_become_unicode(tmp_path, write_image, rename_to_bytes):
+    folder = tmp_path / "set"
+    pixels = write_image(folder / "images" / "a.png", size=(5, 7))
+    rename_to_bytes(folder / "images" / "a.png", b"Gr\xfcn.png")
+    write_image(folder / "images" / "Gr%FCn.png")
+    write_image(folder / "masks" / "a.png", np.full((5, 7), 255, np.uint8))
+    rename_to_bytes(folder / "masks" / "a.png", b"Gr\xfcn.png")
+    sequence = open_frames(rename_to_bytes(folder, b"B\xe4r"))
+    assert sequence.name == "B%E4r"
+    assert names(sequence) == ["Gr%FCn", "Gr%FCn_png"]
+    np.testing.assert_array_equal(sequence.read(1), pixels)
+    assert sequence.read_mask(0) is None
+    assert sequence.read_mask(1).all()
+
+
 def test_folders_that_differ_in_case_alone(tmp_path, write_image):
     for name in ("Case/1.png", "case/1.png", "case/2.png", "Images/3.png", "images/4.png"):
         write_image(tmp_path / name)

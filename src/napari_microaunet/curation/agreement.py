@@ -80,12 +80,14 @@ class FrameAgreement:
         In [0, 1]; 1 where neither shows a polyp.
     kappa : float
         Cohen's kappa over the pixels: agreement beyond chance, at most 1 (Cohen, A coefficient of
-        agreement for nominal scales, 1960); 1 where the masks are equal.
+        agreement for nominal scales, 1960); 1 where no pixel differs.
     boundary_distance : float or None
         Mean distance from the outline of each to that of the other, in native pixels; None where
         one shows no polyp.
     different_pixels : int
-        Pixels on which they differ.
+        Pixels that only one calls polyp.
+    identical : bool
+        Whether they are the same to the pixel, in what they ignore and in the polyps' numbers, too.
     """
 
     name: str
@@ -93,6 +95,7 @@ class FrameAgreement:
     kappa: float
     boundary_distance: float | None
     different_pixels: int
+    identical: bool
 
 
 def compare_annotations(
@@ -112,7 +115,8 @@ def compare_annotations(
     Raises
     ------
     InputError
-        If they share no labelled frame, a mask cannot be read, or sizes differ.
+        If they share no labelled frame, one is another picture in each, a mask cannot be read, or
+        sizes differ.
     """
     numbers = {frame.name: index for index, frame in enumerate(second.frames) if frame.labelled}
     shared = [
@@ -127,12 +131,13 @@ def compare_annotations(
         )
     found = []
     for done, (one, other) in enumerate(shared, start=1):
+        _check_same_picture([(first, first.frames[one]), (second, second.frames[other])])
         masks = [_mask(first, one), _mask(second, other)]
         _check_sizes(first.frames[one].name, masks)
         found.append(compare_masks(first.frames[one].name, *masks))
         if progress is not None:
             progress(done, len(shared))
-    return sorted(found, key=lambda agreement: (agreement.dice, agreement.kappa))
+    return sorted(found, key=lambda one: (one.dice, one.kappa, one.identical))
 
 
 def compare_masks(name: str, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> FrameAgreement:
@@ -153,6 +158,7 @@ def compare_masks(name: str, first: NDArray[np.uint8], second: NDArray[np.uint8]
         float(kappa),
         _boundary_distance(one, other) if all(counts) else None,
         int(different),
+        np.array_equal(first, second),
     )
 
 
@@ -175,8 +181,19 @@ def _check_sizes(name: str, masks: Sequence[NDArray[np.uint8]]) -> None:
         raise InputError(f"The frame {name} has another size in each dataset; compare equal ones.")
 
 
+def _check_same_picture(versions: Sequence[tuple[CuratedDataset, FrameRecord]]) -> None:
+    """Refuse a frame that is known to be taken from another picture in each of some datasets."""
+    known = [one for one in versions if one[1].original_sha256 is not None]
+    for dataset, frame in known[1:]:
+        if frame.original_sha256 != known[0][1].original_sha256:
+            raise InputError(
+                f"The frame {frame.name} is another picture in {known[0][0].path} than in "
+                f"{dataset.path}; write one of them anew from a folder of another name."
+            )
+
+
 def write_decisions(agreements: Sequence[FrameAgreement], path: Path) -> None:
-    """Write a table to decide in, which frames are taken from whom; equal ones are decided.
+    """Write a table to decide in, which frames are taken from whom; identical ones are decided.
 
     Parameters
     ----------
@@ -196,7 +213,7 @@ def write_decisions(agreements: Sequence[FrameAgreement], path: Path) -> None:
     table = csv.writer(text)
     table.writerow(["frame", "dice", "take"])
     for one in agreements:
-        table.writerow([one.name, f"{one.dice:.4f}", "" if one.different_pixels else "1"])
+        table.writerow([one.name, f"{one.dice:.4f}", "1" if one.identical else ""])
     with replacing(path) as file:
         file.write(text.getvalue().encode())
 
@@ -253,7 +270,8 @@ def reconcile(
     Raises
     ------
     InputError
-        If a frame on which they differ is undecided, or the dataset to take lacks it.
+        If a frame on which they differ is undecided, is another picture in each, or the dataset to
+        take lacks it.
     """
     versions: dict[str, dict[str, tuple[CuratedDataset, IncomingFrame]]] = {}
     for number, dataset in enumerate(datasets, start=1):
@@ -274,6 +292,7 @@ def _decided(
         )
     if len(versions) == 1:
         return first
+    _check_same_picture([(dataset, dataset.frames[frame.index]) for dataset, frame in versions])
     if take is None:
         digests = {dataset.frames[frame.index].mask_sha256 for dataset, frame in versions}
         if len(digests) == 1:

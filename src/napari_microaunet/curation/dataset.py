@@ -24,6 +24,7 @@ from napari_microaunet.curation.splits import split_groups
 from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
+from napari_microaunet.frames.sequence import unicode_name
 from napari_microaunet.frames.sources import absolute
 
 if TYPE_CHECKING:
@@ -321,6 +322,13 @@ def _work_out(sequence: FrameSequence, cancelled: Callable[[], bool] | None) -> 
         ]
         return Manifest(name=sequence.name, frames=tuple(frames))
     except ValidationError as error:
+        files = [*(frame.source for frame in sequence.frames), *filter(None, masks)]
+        odd = next((file for file in files if unicode_name(str(file)) != str(file)), None)
+        if odd is not None:
+            raise InputError(
+                f"{unicode_name(str(odd))} has a name that is no Unicode, which no manifest can "
+                "hold: rename it, or write a dataset from a session of these frames."
+            ) from error
         raise InputError(
             f"{sequence.path} cannot be used as a dataset ({first_problem(error)}); rename it."
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -50,14 +51,16 @@ class Deidentifier:
     def __init__(self, *boxes: Box) -> None:
         self._boxes = boxes
         self._pictures: dict[tuple[Path, int, int], NDArray[np.bool_] | None] = {}
+        self._looking = Lock()
 
     def blank(
         self, sequence: FrameSequence, index: int, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8], tuple[Blanked, ...]]:
         """Blank a frame.
 
-        Frames of a video or stack share one outline; every other frame has its own or, where it is
-        too dark to show one, that of the frames of its size in its folder.
+        Frames of a video or stack share one outline. Every other frame has its own or, where it is
+        too dark to show one, that of the frames of its size in its folder. So it is where most of
+        its own lies outside of that: what is lit in a dark frame may be a panel beside the picture.
 
         Parameters
         ----------
@@ -76,7 +79,8 @@ class Deidentifier:
         Raises
         ------
         InputError
-            If none of the frames that show its outline can be read.
+            If none of the frames that show its outline can be read, or a box lies outside the
+            frame: it was meant for frames of another size.
         """
         result = np.where(self._picture(sequence, index, image)[..., np.newaxis], image, 0)
         done: list[Blanked] = ["metadata", "outside the field of view"]
@@ -85,7 +89,14 @@ class Deidentifier:
             top, left, bottom, right = marker
             result[top:bottom, left:right] = 0
             done.append("position marker")
+        height, width = image.shape[:2]
         for top, left, bottom, right in self._boxes:
+            if top >= height or left >= width:
+                raise InputError(
+                    f"The box {top},{left},{bottom},{right} lies outside the frame "
+                    f"{sequence.frames[index].name} of {width} x {height} px; write frames of "
+                    "this size by themselves, with boxes of their own."
+                )
             result[top:bottom, left:right] = 0
         if self._boxes:
             done.append("boxes")
@@ -94,12 +105,20 @@ class Deidentifier:
     def _picture(
         self, sequence: FrameSequence, index: int, image: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
-        picture = None
-        if isinstance(sequence, ImageFiles) or len(sequence.frames) == 1:
-            picture = find_picture([image])
-        if picture is None:
-            picture = self._shared_picture(sequence, index)
-        return np.zeros(image.shape[:2], bool) if picture is None else picture
+        alone = len(sequence.frames) == 1
+        own = find_picture([image]) if alone or isinstance(sequence, ImageFiles) else None
+        if own is not None and alone:
+            return own
+        try:
+            with self._looking:  # frames are blanked in several threads, and one looks for all
+                shared = self._shared_picture(sequence, index)
+        except InputError:
+            if own is None:
+                raise
+            return own
+        if own is not None and (shared is None or 2 * (own & shared).sum() >= own.sum()):
+            return own
+        return np.zeros(image.shape[:2], bool) if shared is None else shared
 
     def _shared_picture(self, sequence: FrameSequence, index: int) -> NDArray[np.bool_] | None:
         """Find the outline that all frames of a video, or of a folder and size, show together."""

@@ -15,7 +15,7 @@ from napari_microaunet.errors import InputError
 from napari_microaunet.frames.field_of_view import ANALYSIS_SIDE, FieldOfView
 from napari_microaunet.frames.folder import LAYOUTS
 from napari_microaunet.frames.images import IMAGE_SUFFIXES, read_rgb
-from napari_microaunet.frames.sequence import UnreadableError
+from napari_microaunet.frames.sequence import UnreadableError, unicode_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -335,9 +335,9 @@ def _tabled_sequence(frame: Frame, root: Path, tables: dict[Path, dict[str, str]
         inside = frame.source.relative_to(folder).with_suffix("")
         if inside.parts[0].lower() in LAYOUTS:
             inside = inside.relative_to(inside.parts[0])
-        sequence = tables[folder].get(inside.as_posix())
+        sequence = tables[folder].get(unicode_name(inside.as_posix()))
         if sequence is not None:
-            return (folder.relative_to(root) / f"sequence {sequence}").as_posix()
+            return unicode_name((folder.relative_to(root) / f"sequence {sequence}").as_posix())
     return None
 
 

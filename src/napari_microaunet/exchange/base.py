@@ -75,12 +75,15 @@ class ImportedMask:
     read : callable
         Gives the mask for a frame of that height and width, uint8 array of shape
         (height, width): 0 background, 1..n polyps, 255 ignore; or raises `InputError`.
+    is_file_name : bool
+        Whether the name is that of the frame's image file, with its ending.
     """
 
     name: str | int
     file: Path
     size: tuple[int, int] | None
     read: Callable[[tuple[int, int]], Mask]
+    is_file_name: bool = False
 
 
 class Format(ABC):

@@ -29,7 +29,7 @@ from napari_microaunet.exchange.base import (
 )
 from napari_microaunet.exchange.frame_files import store_frame, suffix_if_copied
 from napari_microaunet.exchange.json_files import lines_of_list, read_json
-from napari_microaunet.exchange.places import files_below, folder_of, name_from_file, target_file
+from napari_microaunet.exchange.places import check_file_name, files_below, folder_of, target_file
 from napari_microaunet.exchange.regions import (
     LONGEST_OUTLINE,
     as_counts,
@@ -65,6 +65,7 @@ _Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 class _Image(BaseModel):
     id: int
     file_name: str
+    frame: str | None = None
     height: _Side
     width: _Side
 
@@ -114,6 +115,8 @@ class Coco(Format):
             "split": frame.split,
             "image": {
                 "file_name": stored.removeprefix("images/"),
+                # a.png may be of a.jpg, turned, while another frame is a.png.
+                "frame": frame.name,
                 "height": frame.height,
                 "width": frame.width,
             },
@@ -207,7 +210,7 @@ def _read(file: Path) -> Iterator[ImportedMask]:
             "export it again."
         )
     for image in found.images:
-        name = name_from_file(image.file_name, file)
+        name = check_file_name(image.file_name if image.frame is None else image.frame, file)
 
         def read(
             size: tuple[int, int],
@@ -220,7 +223,8 @@ def _read(file: Path) -> Iterator[ImportedMask]:
                 regions[one.iscrowd or one.category_id in ignored].append(region)
             return join(regions[False], regions[True], size, file, name)
 
-        yield ImportedMask(name, file, (image.height, image.width), read)
+        size = image.height, image.width
+        yield ImportedMask(name, file, size, read, is_file_name=image.frame is None)
 
 
 def _region(

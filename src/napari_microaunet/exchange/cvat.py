@@ -17,7 +17,7 @@ from defusedxml.ElementTree import iterparse
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.base import IGNORED, POLYP, Format, ImportedMask, Loss
 from napari_microaunet.exchange.json_files import LARGEST_FILE
-from napari_microaunet.exchange.places import file_of, name_from_file
+from napari_microaunet.exchange.places import check_file_name, file_of
 from napari_microaunet.exchange.regions import (
     as_counts,
     as_points,
@@ -66,15 +66,14 @@ class Cvat(Format):
 
     def check(self, frames: Sequence[LabelledFrame]) -> None:
         for frame in frames:
-            if _FORBIDDEN.search(frame.name):
+            if _FORBIDDEN.search(frame.file_name):
                 raise InputError(
                     f"The name of frame {frame.name!r} cannot stand in XML; rename its file."
                 )
 
     def write(self, folder: Path, frame: LabelledFrame, mask: Mask) -> Record:  # noqa: ARG002
-        suffix = ".png" if frame.file is None else frame.file.suffix
         size = {"width": str(frame.width), "height": str(frame.height)}
-        image = Element("image", {"id": "", "name": frame.name + suffix} | size)
+        image = Element("image", {"id": "", "name": frame.file_name} | size)
         for part in parts_of(mask):
             _shape(image, part)
         # The number is known when all are together.
@@ -157,7 +156,7 @@ def _read(file: Path) -> Iterator[ImportedMask]:
 
 
 def _image(image: Element, file: Path) -> ImportedMask:
-    name = name_from_file(image.get("name"), file)
+    name = check_file_name(image.get("name"), file)
     size = _number(image, "height", file, name), _number(image, "width", file, name)
     if not all(0 < side <= LARGEST_SIDE for side in size):
         raise InputError(f"{file}: {name} claims {size[1]} x {size[0]} px; correct it.")
@@ -179,7 +178,7 @@ def _image(image: Element, file: Path) -> ImportedMask:
                 )
         return join(regions[False], regions[True], size, file, name)
 
-    return ImportedMask(name, file, size, read)
+    return ImportedMask(name, file, size, read, is_file_name=True)
 
 
 def _mask(shape: Element, size: tuple[int, int], file: Path, name: str) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.curation.session.database import DATABASE_NAME, read_database
 from napari_microaunet.errors import InputError
-from napari_microaunet.exchange.places import flat_name
+from napari_microaunet.exchange.places import file_names, flat_name, without_suffix
 from napari_microaunet.frames.mask_chunks import chunk_digest
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def read_labels(
     by_name = {frame.name: index for index, frame in enumerate(sequence.frames)}
     by_flat_name = {flat_name(name): index for name, index in by_name.items()}
     index_of = by_name | by_flat_name if format_.is_flat else by_flat_name | by_name
+    by_file = {name: index for index, name in enumerate(file_names(sequence))}
     found: dict[int, Buffer | None] = {}
     unknown: list[str] = []
     by_number = False
@@ -90,6 +91,8 @@ def read_labels(
                     "it belongs to others."
                 )
             index: int | None = label.name
+        elif label.is_file_name:
+            index = by_file.get(label.name, index_of.get(without_suffix(label.name)))
         else:
             index = index_of.get(label.name)
         if index is None:

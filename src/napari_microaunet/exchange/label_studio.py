@@ -7,7 +7,7 @@
 
 A polyp with one outline and no holes is a polygon, all else a brush. Frames are named as files of
 a local storage, which Label Studio wants to lie below its root (``LOCAL_FILES_DOCUMENT_ROOT``):
-FOLDER/NAME.jpg, where FOLDER is the one that holds the frames, and the root is the one around it.
+FOLDER/case 3/12.jpg, where FOLDER is the one that holds all frames, and the root the one around it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.exchange.base import IGNORED, POLYP, Format, ImportedMask, Loss
 from napari_microaunet.exchange.brush_rle import decode_brush, encode_brush
 from napari_microaunet.exchange.json_files import lines_of_list, read_json
-from napari_microaunet.exchange.places import file_of, name_from_file
+from napari_microaunet.exchange.places import check_file_name, file_of
 from napari_microaunet.exchange.regions import as_points, fill, join, outline_of, parts_of
 from napari_microaunet.frames.images import LARGEST_SIDE
 from napari_microaunet.frames.masks import IGNORE
+from napari_microaunet.frames.sequence import unicode_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -147,9 +148,9 @@ class LabelStudio(Format):
 
 def _path(frame: LabelledFrame) -> str:
     if frame.file is None:
-        return f"{_FOLDER_OF_COCO}/{frame.name}.png"
-    depth = frame.name.count("/") + 2
-    return f"{frame.file.absolute().parts[-depth:][0]}/{frame.name}{frame.file.suffix}"
+        return f"{_FOLDER_OF_COCO}/{frame.file_name}"
+    depth = frame.file_name.count("/") + 2
+    return f"{unicode_name(frame.file.absolute().parts[-depth:][0])}/{frame.file_name}"
 
 
 def _result(part: Part, mask: Mask) -> Record:
@@ -167,10 +168,10 @@ def _result(part: Part, mask: Mask) -> Record:
 
 def _name(image: str, file: Path) -> str:
     if image.startswith(_LOCAL):
-        name = name_from_file(unquote(image.removeprefix(_LOCAL)), file)
+        name = check_file_name(unquote(image.removeprefix(_LOCAL)), file)
         # The first folder is that of the storage.
         return name.partition("/")[2] or name
-    return name_from_file(unquote(_UPLOADED.sub("", image)), file)
+    return check_file_name(unquote(_UPLOADED.sub("", image)), file)
 
 
 def _imported(name: str, results: Sequence[_Result], file: Path) -> ImportedMask:
@@ -186,7 +187,7 @@ def _imported(name: str, results: Sequence[_Result], file: Path) -> ImportedMask
             regions[is_ignored].append(_region(one, size, file, name))
         return join(regions[False], regions[True], size, file, name)
 
-    return ImportedMask(name, file, next(iter(sizes), None), read)
+    return ImportedMask(name, file, next(iter(sizes), None), read, is_file_name=True)
 
 
 def _region(result: _Result, size: tuple[int, int], file: Path, name: str) -> NDArray[np.bool_]:

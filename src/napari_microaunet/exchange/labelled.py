@@ -16,6 +16,7 @@ from napari_microaunet.curation.session import ReviewState
 from napari_microaunet.curation.session.database import DATABASE_NAME
 from napari_microaunet.curation.splits import split_groups
 from napari_microaunet.errors import InputError
+from napari_microaunet.exchange.places import file_names
 from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.mask_chunks import chunk_digest
 
@@ -56,6 +57,8 @@ class LabelledFrame:
         What it is used for.
     file : Path or None
         The image file that holds this frame alone; None for one of a video or a stack.
+    file_name : str
+        What that is called, as `file_names` says.
     digest : str
         Equal for equal masks; tells whether a partial export may go on.
     read_frame : callable
@@ -70,6 +73,7 @@ class LabelledFrame:
     width: int
     split: Split
     file: Path | None
+    file_name: str
     digest: str
     read_frame: Callable[[], NDArray[np.uint8]]
     read_mask: Callable[[], Mask]
@@ -149,6 +153,8 @@ def labels_of_session(
         by_group = split_groups(with_polyp | rest, with_polyp, rest)
         splits = [by_group.get(group, "training") for group in groups]
 
+    named = file_names(sequence)
+
     def labelled(status: FrameStatus) -> LabelledFrame:
         # Of the mask that was in this state: it may have been changed while groups were found.
         index, digest = status.index, status.digest
@@ -169,6 +175,7 @@ def labels_of_session(
             frame.width,
             splits[index],
             _own_file(sequence, index),
+            named[index],
             digest.hex(),
             lambda: sequence.read(index),
             read_mask,
@@ -186,6 +193,7 @@ def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:
     InputError
         If no frame is.
     """
+    named = file_names(dataset.sequence)
 
     def labelled(index: int) -> LabelledFrame:
         frame, record = dataset.sequence.frames[index], dataset.frames[index]
@@ -201,6 +209,7 @@ def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:
             frame.width,
             record.split,
             _own_file(dataset.sequence, index),
+            named[index],
             hashlib.sha256(state.encode()).hexdigest(),
             lambda: dataset.read(index),
             read_mask,

@@ -7,11 +7,15 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NoReturn
 
+from napari_microaunet.curation.groups import root_of
 from napari_microaunet.errors import InputError
+from napari_microaunet.frames.folder import LAYOUTS, ImageFiles
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from napari_microaunet.frames import Frame, FrameSequence
 
 # File systems allow 255 bytes; endings and what is added to names need some.
 _LONGEST_NAME = 200
@@ -64,8 +68,8 @@ def target_file(folder: Path, relative: str) -> Path:
     return target
 
 
-def name_from_file(file_name: object, file: Path) -> str:
-    """Take the name of a frame from that of its image, as it stands in a file of labels.
+def check_file_name(file_name: object, file: Path) -> str:
+    """Refuse what is no name of an image, as it stands in a file of labels.
 
     Parameters
     ----------
@@ -77,7 +81,7 @@ def name_from_file(file_name: object, file: Path) -> str:
     Returns
     -------
     str
-        Without the ending of an image.
+        The name as it is.
 
     Raises
     ------
@@ -86,7 +90,43 @@ def name_from_file(file_name: object, file: Path) -> str:
     """
     if not isinstance(file_name, str):
         raise InputError(f"{file} names {file_name!r} where the name of an image is needed.")
-    return without_suffix(check_name(file_name, file))
+    return check_name(file_name, file)
+
+
+def file_names(sequence: FrameSequence) -> list[str]:
+    """Tell what the image files of frames are called in the folder that holds all of them.
+
+    That is the folder opened, or ``images`` in it where that is the layout. So ``a.jpg`` and
+    ``a.png`` are told apart, whose frames are called ``a`` and ``a_png``.
+
+    Parameters
+    ----------
+    sequence : FrameSequence
+        The frames.
+
+    Returns
+    -------
+    list of str
+        With endings and forward slashes. Frames of videos and stacks are PNG files of their names;
+        files elsewhere, and those whose names are no Unicode, are called after their frames, too.
+    """
+    frames = sequence.frames
+    if not isinstance(sequence, ImageFiles):
+        return [f"{frame.name}.png" for frame in frames]
+    folder = root_of(sequence.path)
+    inside = [frame.source for frame in frames if frame.source.is_relative_to(folder)]
+    tops = {file.relative_to(folder).parts[0] for file in inside}
+    top = tops.pop() if len(tops) == 1 else ""
+    if top.lower() in LAYOUTS and not frames[0].name.startswith(f"{top}/"):
+        folder /= top
+
+    def called(frame: Frame) -> str:
+        name = ""
+        if frame.source.is_relative_to(folder):
+            name = frame.source.relative_to(folder).as_posix()
+        return name if name and _is_unicode(name) else frame.name + frame.source.suffix
+
+    return [called(frame) for frame in frames]
 
 
 def without_suffix(name: str) -> str:

@@ -182,7 +182,11 @@ def _read(file: Path, size: tuple[int, int], ignored: set[str]) -> Mask:
             raise InputError(f"{file}: {where} is no class with an outline (a box, maybe).")
         points = as_points(words[1:], file, where)
         regions[words[0] in ignored].append(_fill(points, size, file, where))
-    return join(regions[False], regions[True], size, file, file.stem)
+    mask = join(regions[False], regions[True], size, file, file.stem)
+    # A polyp in a hole of another, which was filled, is on an earlier line as likely as not.
+    for label, region in sorted(enumerate(regions[False], start=1), key=lambda one: -one[1].sum()):
+        mask[region] = label
+    return mask
 
 
 def _fill(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +13,7 @@ from napari_microaunet.errors import InputError
 from napari_microaunet.frames.field_of_view import ANALYSIS_SIDE
 from napari_microaunet.frames.images import IMAGE_SUFFIXES, read_rgb, read_size
 from napari_microaunet.frames.masks import read_mask_file
-from napari_microaunet.frames.sequence import Frame, FrameSequence, UnreadableError
+from napari_microaunet.frames.sequence import Frame, FrameSequence, UnreadableError, unicode_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -91,7 +92,9 @@ def open_folder(path: Path) -> ImageFiles:
     Frames are in natural order (``img2`` before ``img10``). Wherever a folder holds ``images``
     and ``masks``, or ``Original`` and ``Ground Truth``, the first are the frames and files of
     equal stem in the second are their masks; so it is for a folder that has its masks in
-    a folder ``masks`` of its own, and for ``images`` itself with ``masks`` beside it.
+    a folder ``masks`` of its own, and for ``images`` itself with ``masks`` beside it. Images that
+    differ by extension alone have the mask of their whole name, or none: ``a.png`` that of
+    ``masks/a.png``, and ``a.jpg`` beside it none.
     Hidden files and folders are left out, and so are sessions (``NAME.microaunet``). Links are
     followed, as sets are often put together from links, but not round in circles.
 
@@ -166,7 +169,7 @@ class _File(NamedTuple):
 
 
 def _walk(
-    folder: Path, inside: PurePosixPath, masks: Mapping[str, Path], above: frozenset[Path]
+    folder: Path, inside: PurePosixPath, masks: Mapping[str, list[Path]], above: frozenset[Path]
 ) -> Iterator[_File]:
     """Find the images of a folder; ``masks`` maps ``inside``/stem to the masks of that tree."""
     above |= {folder.resolve()}
@@ -179,9 +182,13 @@ def _walk(
                 yield from (file._replace(relative=inside / file.relative) for file in layout)
             else:
                 masks = dict(masks) | {(inside / stem).as_posix(): m for stem, m in found.items()}
+    often = Counter(file.stem for file in files)
     for file in files:
-        relative = inside / file.name
-        yield _File(relative, file, masks.get(relative.with_suffix("").as_posix()))
+        named = masks.get((inside / file.stem).as_posix(), [])
+        of_whole_name = [mask for mask in named if mask.name == file.name]
+        # Of several images, who could tell whose another one is.
+        mine = of_whole_name or (named if often[file.stem] == 1 else [])
+        yield _File(inside / file.name, file, min(mine, default=None))
     for child in folders.values():
         # A link back to a folder above would go round in circles.
         if child.resolve() not in above:
@@ -205,12 +212,14 @@ def _listing(folder: Path) -> tuple[list[Path], dict[str, Path]]:
     return files, folders
 
 
-def _mask_tree(folder: Path) -> dict[str, Path]:
-    walked = _walk(folder, PurePosixPath(), {}, frozenset())
-    return {file.relative.with_suffix("").as_posix(): file.image for file in walked}
+def _mask_tree(folder: Path) -> dict[str, list[Path]]:
+    found = defaultdict(list)
+    for file in _walk(folder, PurePosixPath(), {}, frozenset()):
+        found[file.relative.with_suffix("").as_posix()].append(file.image)
+    return found
 
 
-def _masks_beside(folder: Path) -> dict[str, Path]:
+def _masks_beside(folder: Path) -> dict[str, list[Path]]:
     masks_name = LAYOUTS.get(folder.name.lower())
     if masks_name is None:
         return {}
@@ -219,12 +228,15 @@ def _masks_beside(folder: Path) -> dict[str, Path]:
 
 
 def _in_order(files: Sequence[_File]) -> list[tuple[str, Path, Path | None]]:
-    """Sort naturally and give names; files that differ by extension alone keep it in the name."""
+    """Sort naturally and give names; files that differ by extension alone keep it in the name.
+
+    Names are Unicode also where those of the files are not (`unicode_name`).
+    """
     natural = natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
     taken: set[str] = set()
     named = []
     for file in sorted(files, key=lambda file: natural(file.relative.as_posix())):
-        name = file.relative.with_suffix("").as_posix()
+        name = unicode_name(file.relative.with_suffix("").as_posix())
         while name.casefold() in taken:
             name += f"_{file.image.suffix[1:]}"
         taken.add(name.casefold())

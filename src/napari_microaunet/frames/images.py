@@ -161,7 +161,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def stands_upright(path: Path) -> bool:
-    """Tell whether an image file can be read, and upright without a look at its EXIF orientation."""
+    """Tell whether an image can be read, and upright without a look at its EXIF orientation."""
     try:
         with opened(path) as image:
             return _orientation(image) not in _UPRIGHT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from contextlib import suppress
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # Frames looked at for one field of view: enough that every short sequence of a folder is among
 # them. 8 of the 486 frames of CVC-ClinicDB missed scopes whose picture is 15 px wider.
 _FIELD_OF_VIEW_FRAMES = 64
+# What stands in a name for bytes of a file name that are no UTF-8.
+_NO_UNICODE = re.compile("[\ud800-\udfff]")
 
 
 class UnreadableError(Exception):
@@ -72,7 +75,7 @@ class FrameSequence(ABC):
     Attributes
     ----------
     path, name, frames
-        As given; `frames` is a tuple.
+        As given; the name as `unicode_name` gives it, and `frames` is a tuple.
     canvas_shape : tuple of int
         Height and width of the smallest canvas that holds every frame, in pixels.
     problems : dict of int to str
@@ -90,7 +93,7 @@ class FrameSequence(ABC):
         if not frames:
             raise ValueError("a sequence needs at least one frame")
         self.path = path
-        self.name = name
+        self.name = unicode_name(name)
         self.frames = tuple(frames)
         self.problems: dict[int, str] = dict(problems or {})
         height = max(frame.height for frame in frames)
@@ -225,6 +228,25 @@ class FrameSequence(ABC):
     def _samples(self, members: Sequence[int]) -> Sequence[int]:
         """Choose the frames of a group that its field of view is found from."""
         return spread(members, _FIELD_OF_VIEW_FRAMES)
+
+
+def unicode_name(name: str) -> str:
+    """Make the name of a file one that can be saved anywhere.
+
+    On Linux, file names are bytes, and those of old archives are often no UTF-8: ``Grün`` as
+    Windows packed it becomes ``Gr%FCn``. Different files may get the same name by that.
+
+    Parameters
+    ----------
+    name : str
+        As the file system gives it.
+
+    Returns
+    -------
+    str
+        Valid Unicode; bytes that are no UTF-8 are a percent sign and two hexadecimal digits.
+    """
+    return _NO_UNICODE.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
 
 
 def spread(members: Sequence[int], most: int) -> list[int]:

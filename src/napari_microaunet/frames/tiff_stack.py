@@ -12,7 +12,7 @@ from napari_microaunet.errors import InputError
 from napari_microaunet.frames.arrays import ArrayLike, ArraySequence
 from napari_microaunet.frames.folder import open_images
 from napari_microaunet.frames.images import DECODING_ERRORS, check_sides, on_black
-from napari_microaunet.frames.sequence import UnreadableError
+from napari_microaunet.frames.sequence import UnreadableError, unicode_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ def open_tiff(path: Path) -> FrameSequence:
     if stack is None:
         return open_images([path])
     array, axes = stack
-    return ArraySequence(array, path.stem.removesuffix(".ome"), axes, path)
+    return ArraySequence(array, unicode_name(path.stem.removesuffix(".ome")), axes, path)
 
 
 def _stack(path: Path, series: TiffPageSeries) -> tuple[ArrayLike, str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.images import check_sides
-from napari_microaunet.frames.sequence import Frame, FrameSequence, UnreadableError
+from napari_microaunet.frames.sequence import Frame, FrameSequence, UnreadableError, unicode_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -93,8 +93,9 @@ class Video(FrameSequence):
             ) from error
         self._decoders = [first]
         self._choosing = Lock()
-        names = (f"{path.stem}_{number:06d}" for number in range(self._index.count))
-        super().__init__(path, path.stem, [Frame(name, path, height, width) for name in names])
+        stem = unicode_name(path.stem)
+        names = (f"{stem}_{number:06d}" for number in range(self._index.count))
+        super().__init__(path, stem, [Frame(name, path, height, width) for name in names])
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         with self._choosing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import os
 import sqlite3
 import tempfile
 from dataclasses import dataclass
@@ -222,7 +223,7 @@ def _identity(sequence: FrameSequence) -> str:
             except InputError:
                 digest.update(b"unreadable")
     else:
-        digest.update(str(sequence.path.resolve()).encode())
+        digest.update(os.fsencode(sequence.path.resolve()))  # names may be no UTF-8
     return digest.hexdigest()[:_HASH_DIGITS]
 
 
