@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QMessageBox
 from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session
 from napari_microaunet.curation.session.chunk_files import ChunkFiles
 from napari_microaunet.errors import InputError
+from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.masks import read_mask_file, write_mask_file
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.prelabel.masks import mask_from
@@ -199,6 +200,52 @@ def test_a_folder_without_masks_of_these_frames_is_refused(use, folder, errors, 
     assert any("sample_01.png" in message for message in errors())
 
 
+@pytest.mark.parametrize("copied", [False, True], ids=["themselves", "copies"])
+def test_pictures_of_the_frames_are_never_taken_for_masks(
+    use, folder, exact_masks, errors, tmp_path, copied
+):
+    used = use()
+    used.open(folder)
+    used.frames.read_masks(folder)
+    used.wait_for_job()
+    assert any("sample_01.png" in message for message in errors())
+    assert all(used.masks.origin(index) is MaskOrigin.NONE for index in range(5))
+    # The masks among them are what was meant.
+    chosen = shutil.copytree(folder, tmp_path / "copy") if copied else folder
+    shutil.copytree(exact_masks, chosen / "masks")
+    (chosen / "masks" / "sample_02.png").unlink()
+    used.frames.read_masks(chosen)
+    used.wait_for_job()
+    for index, frame in enumerate(used.work.sequence.frames):
+        exact = read_mask_file(exact_masks / f"{frame.name}.png")
+        shown = used.mask(index)[: frame.height, : frame.width]
+        np.testing.assert_array_equal(shown, 0 if index == 1 else exact)
+    assert used.bench.message == "Read 4 masks."
+
+
+def test_a_cancelled_opening_of_masks_replaces_none_that_the_user_keeps(
+    four_kinds, exact_masks, monkeypatch, qtbot
+):
+    used, masks = four_kinds
+    go_on, read = threading.Event(), []
+
+    def stop_at_the_last(file):
+        read.append(file)
+        assert len(read) < 5 or go_on.wait(20)
+        return read_mask_file(file)
+
+    monkeypatch.setattr("napari_microaunet.widgets.mask_files.read_mask_file", stop_at_the_last)
+    used.answer("Replace")
+    used.frames.read_masks(exact_masks)
+    qtbot.waitUntil(lambda: len(read) == 5 and used.bench.job.done == 4, timeout=20_000)
+    used.bench.cancel()
+    go_on.set()
+    used.wait_for_job()
+    for index in range(4):
+        np.testing.assert_array_equal(used.mask(index), masks[index])
+    assert used.states[3] is ReviewState.ACCEPTED
+
+
 def test_masks_for_a_session_that_cannot_be_opened_are_one_sentence(
     use, errors, tmp_path, qtbot, monkeypatch
 ):
@@ -282,6 +329,41 @@ def test_masks_are_never_saved_over_the_frames(
     used.wait_for_job()
     assert read_mask_file(tmp_path / "data" / "masks" / "a.png").any()
     assert used.work.mask_folder == tmp_path / "data" / "masks"
+
+
+def test_masks_are_not_saved_where_they_would_be_taken_for_frames(use, folder, errors, chosen):
+    for file in folder.glob("*.png"):
+        file.unlink()  # masks beside those that are left have names of their own
+    used = use()
+    used.open(folder)
+    used.prelabel_all()
+    before = sorted(folder.rglob("*"))
+    for number, target in enumerate((folder, folder / "mine", folder.parent), 1):
+        chosen(target)
+        used.frames.save_masks_button.click()
+        used.wait_for_job()
+        assert len(errors()) == number
+        assert f"{target} lies among the frames" in errors()[-1]
+    assert sorted(folder.rglob("*")) == before
+    assert not list(folder.parent.glob("*.png"))
+    # These are known for what they are when the frames are opened again.
+    chosen(folder / "masks")
+    used.frames.save_masks_button.click()
+    used.wait_for_job()
+    again = open_frames(folder)
+    assert [frame.name for frame in again.frames] == [f.name for f in used.work.sequence.frames]
+    assert again.read_mask(0).any()
+
+
+def test_masks_of_an_array_are_saved_wherever_one_likes(use, tmp_path, errors, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    used = use()
+    image = used.viewer.add_image(np.full((60, 80), 200, np.uint8), name="mine")
+    used.bench.choose(image)
+    used.prelabel_all()
+    save_to(used, tmp_path)
+    assert not errors()
+    assert read_mask_file(tmp_path / f"{used.work.sequence.frames[0].name}.png").any()
 
 
 def test_masks_that_were_opened_are_not_saved_over_without_a_question(

@@ -170,6 +170,21 @@ class TestWriteLabels:
             write_labels(str(picture), np.ones((8, 9), np.uint8), meta)
         assert picture.read_bytes() == before
 
+    @pytest.mark.parametrize(
+        ("name", "count"), [("new", 3), ("masks.tif", 3), ("new.png", 1), ("masks.png", 1)]
+    )
+    def test_nothing_is_written_that_would_be_taken_for_frames(self, folder, name, count):
+        frames = folder / "images"
+        sequence = open_frames(frames)
+        meta = {"metadata": {"frame_sequence": sequence}}
+        masks = np.ones((3, *sequence.canvas_shape), np.uint8)
+        with pytest.raises(InputError, match="lies among the frames"):
+            write_labels(str(frames / name), masks[:count], meta)
+        assert len(list(frames.iterdir())) == 3
+        # Masks in there are found by their folder's name.
+        write_labels(str(frames / "masks.png"), masks, meta)
+        assert len(open_frames(frames)) == 3
+
     @pytest.mark.parametrize(("name", "label"), [("a.png", 256), ("a.tif", 70_000), ("a.png", -1)])
     def test_labels_that_do_not_fit_leave_nothing_behind(self, tmp_path, name, label):
         labels = np.zeros((3, 8, 9), np.int32)

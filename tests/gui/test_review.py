@@ -306,6 +306,46 @@ def test_table_and_picture_follow_each_other(prelabelled):
     assert queue.selected == [1, 2]
 
 
+def test_keys_in_the_table_are_for_frames_and_not_for_the_polyp_under_the_cursor(prelabelled):
+    used = prelabelled
+    queue, keys = used.review.queue, Qt.Key
+    shift, alt = Qt.KeyboardModifier.ShiftModifier, Qt.KeyboardModifier.AltModifier
+    control = Qt.KeyboardModifier.ControlModifier
+    before = used.mask(0)
+    rows, columns = np.nonzero(before)
+    used.viewer.cursor.position = used.layer.data_to_world((0, rows[0], columns[0]))
+    queue.setFocus()
+    deleting = (keys.Key_Delete,), (keys.Key_Backspace,), (keys.Key_Delete, control)
+    tools = (keys.Key_Period,), (keys.Key_I, alt), (keys.Key_E, shift), (keys.Key_Shift,)
+    for key in (*deleting, *tools):
+        used.qtbot.keyClick(queue, *key)
+        used.wait_for_job()
+        np.testing.assert_array_equal(used.mask(0), before)
+    for key, shown in ((keys.Key_PageDown, 1), (keys.Key_Right, 2), (keys.Key_PageUp, 1)):
+        used.qtbot.keyClick(queue, key)
+        assert used.bench.shown == shown
+    used.settle()
+    used.qtbot.keyClick(queue, keys.Key_N)
+    assert used.states[1] is ACCEPTED
+    assert not used.mask(1).any()
+    used.qtbot.keyClick(queue, keys.Key_U)
+    assert used.mask(1).any()
+    used.qtbot.keyClick(queue, keys.Key_T, alt)
+    assert not used.layer.visible
+    used.qtbot.keyClick(queue, keys.Key_T, alt)
+    # In the picture, they are for the polyp.
+    used.go_to(0)
+    used.press(keys.Key_Delete)
+    assert (used.mask(0) != before).any()
+    used.qtbot.keyClick(queue, keys.Key_Z, control)
+    np.testing.assert_array_equal(used.mask(0), before)
+    # A tool may be taken in hand from there, too.
+    used.qtbot.keyClick(queue, keys.Key_8)
+    assert used.layer.mode == "paint"
+    used.qtbot.keyClick(queue, keys.Key_E)
+    assert used.layer.mode == "erase"
+
+
 def test_masks_are_hidden_and_shown(prelabelled):
     used = prelabelled
     used.press(Qt.Key.Key_T, Qt.KeyboardModifier.AltModifier)

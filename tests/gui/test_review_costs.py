@@ -154,6 +154,20 @@ def test_another_model_is_compared_on_the_frame_on_show(prelabelled):
     assert not other.visible
 
 
+def test_what_is_to_be_ignored_is_not_compared(prelabelled):
+    used = prelabelled
+    frame = used.work.sequence.frames[0]
+    used.review.comparison.button.click()
+    used.qtbot.waitUntil(lambda: "Dice" in used.review.message.text(), timeout=60_000)
+    other = next(layer for layer in used.viewer.layers if layer.name == "other model")
+    used.masks.edit(0, np.full((frame.height, frame.width), 255, np.uint8), "test")
+    used.qtbot.waitUntil(
+        lambda: "Dice with the mask on show 1.00" in used.review.message.text(), timeout=20_000
+    )
+    # There is the outline of the other model's, and nothing that one of them alone marks.
+    assert set(np.unique(other.data[0])) <= {0, 3}
+
+
 def test_differences_are_told_apart():
     mask, other = np.zeros((2, 40, 60), np.uint8)
     mask[10:30, 10:30] = 1

@@ -195,15 +195,9 @@ class _Targets:
 
     def check(self) -> None:
         """Refuse what must not be written to, before any work is done."""
-        sequence, out = self._sequence, self._out
-        root, masks = out.resolve(), (out / "masks").resolve()
-        within_frames = sequence.path.is_dir() and root.is_relative_to(sequence.path.resolve())
-        if within_frames or any(f.source.resolve().is_relative_to(root) for f in sequence.frames):
-            raise InputError(
-                f"{out} lies among the frames, and what is written there would be taken for "
-                "frames: choose a folder beside them."
-            )
-        for frame in sequence.frames:
+        out, masks = self._out, (self._out / "masks").resolve()
+        check_beside_frames(self._sequence, out)
+        for frame in self._sequence.frames:
             if not (masks / frame.name).resolve().is_relative_to(masks):
                 raise InputError(
                     f'The frame name "{frame.name}" leads out of {out}: rename the file.'
@@ -255,6 +249,32 @@ class _Targets:
                 f"{path} is there already: choose another folder, "
                 "or say that files may be replaced (--overwrite)."
             )
+
+
+def check_beside_frames(sequence: FrameSequence, target: Path) -> None:
+    """Refuse to write where the next who opens the frames would find more of them.
+
+    Parameters
+    ----------
+    sequence : FrameSequence
+        The frames.
+    target : Path
+        The folder or file that is to be written.
+
+    Raises
+    ------
+    InputError
+        If it lies in the folder that was opened, or frames lie in it.
+    """
+    place, opened = target.resolve(), sequence.path.resolve()
+    sources = {frame.source for frame in sequence.frames}
+    if (opened.is_dir() and place.is_relative_to(opened)) or any(
+        source.resolve().is_relative_to(place) for source in sources
+    ):
+        raise InputError(
+            f"{target} lies among the frames, and what is written there would be taken for "
+            "frames: choose a folder beside them."
+        )
 
 
 def outlined(frame: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from app_model.backends.qt import qkeycombo2modelkey
+from app_model.types import KeyBinding
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtWidgets import QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFrame,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.widgets.check_section import CheckSection
@@ -49,6 +58,10 @@ SECTIONS: tuple[Callable[[Workbench], Section], ...] = (
     FinetuneSection,
     ModelsSection,
 )
+# napari's keys that mean something to whoever looks at a list: other frames, undo, a brush or the
+# eraser. Of the keys of Edit those do that take a tool in hand.
+_KEYS_FROM_LISTS = ("Left", "Right", "Ctrl+Z", "Ctrl+Shift+Z", "P", "E")
+_TAKEN_IN_HAND = {"brush", "ignore_brush", "new_polyp", "boundary", "clicks", "scissors"}
 
 
 class MicroAUNetDock(QWidget):
@@ -133,9 +146,11 @@ class MicroAUNetDock(QWidget):
         self.focusNextChild()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
-        """Go back to the picture on Escape; other keys are napari's."""
+        """Go back to the picture on Escape; other keys are napari's, from lists only some."""
         if event.key() == Qt.Key.Key_Escape:
             self.window().setFocus()
+        elif isinstance(self.focusWidget(), QAbstractItemView) and not self._acts_from_list(event):
+            event.accept()
         else:
             super().keyPressEvent(event)
 
@@ -150,6 +165,13 @@ class MicroAUNetDock(QWidget):
         if event.type() == QEvent.Type.DeferredDelete:
             self._close()
         return bool(super().eventFilter(watched, event))
+
+    def _acts_from_list(self, event: QKeyEvent) -> bool:
+        """Tell whether a key means something to whoever looks at a list, and not at the picture."""
+        edits = self.sections[EditSection.title].actions.keys() - _TAKEN_IN_HAND
+        keys = [key for name, key in self._bindings.active.items() if name not in edits]
+        pressed = KeyBinding.from_int(int(qkeycombo2modelkey(event.keyCombination())))
+        return pressed in map(KeyBinding.from_str, (*keys, *_KEYS_FROM_LISTS))
 
     def _watch_window(self) -> None:
         window: QWidget = self
@@ -181,6 +203,10 @@ class MicroAUNetDock(QWidget):
 
 class _ScrollArea(QScrollArea):
     """Scrolls up and down only, so it is never narrower than what is in it."""
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """Leave arrows and Page keys to napari and to the queue, instead of scrolling."""
+        event.ignore()
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         bar = self.verticalScrollBar().sizeHint().width()

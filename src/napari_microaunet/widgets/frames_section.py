@@ -195,7 +195,7 @@ class FramesSection(QWidget):
 
         def look(cancelled: Callable[[], bool]) -> list[None]:
             files = [folder / f"{frame.name}.png" for frame in work.sequence.frames]
-            spare_frames(work.sequence, files)
+            spare_frames(work.sequence, folder, files)
             if folder != work.mask_folder:
                 looked_for = takewhile(lambda _: not cancelled(), files)
                 there.extend(file for file in looked_for if file.exists())

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from napari_microaunet.curation.session import MaskOrigin
 from napari_microaunet.errors import InputError
+from napari_microaunet.frames.folder import LAYOUTS
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
 from napari_microaunet.frames.masks import IGNORE, read_mask_file, write_mask_file
 from napari_microaunet.frames.sequence import UnreadableError
 from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.widgets.jobs import Job
+from napari_microaunet.widgets.napari_io import file_identity, identities_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -140,12 +142,15 @@ def find_masks(
 ) -> dict[int, Path]:
     """Find the mask files of a folder that are named as frames are.
 
+    Where there are any in folders ``masks``, these are meant: what lies beside them are pictures.
+
     Parameters
     ----------
     sequence : FrameSequence
-        The frames.
+        The frames, whose own files are none of their masks.
     folder : Path
-        Where to look; frames named ``case 3/12`` have theirs in its folder ``case 3``.
+        Where to look; frames named ``case 3/12`` have theirs in its folder ``case 3``, in a folder
+        ``masks`` there, or in ``masks/case 3``.
     cancelled : callable
         Asked again and again; what has been found by then is returned.
 
@@ -160,14 +165,21 @@ def find_masks(
         If there is none.
     """
     numbers = {frame.name: index for index, frame in enumerate(sequence.frames)}
-    found = {}
+    pictures = identities_of(sequence)
+    found: dict[int, Path] = {}
+    in_mask_folders: dict[int, Path] = {}
     for file in sorted(takewhile(lambda _: not cancelled(), folder.rglob("*"))):
-        name = file.relative_to(folder).with_suffix("").as_posix()
-        if file.suffix.lower() in IMAGE_SUFFIXES and name in numbers:
-            found[numbers[name]] = file
+        *folders, stem = file.relative_to(folder).with_suffix("").parts
+        others = [name for name in folders if name.lower() not in LAYOUTS.values()]
+        number = numbers.get("/".join((*others, stem)))
+        if number is None or file.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if file_identity(file) not in pictures:
+            (found if others == folders else in_mask_folders)[number] = file
+    found = in_mask_folders or found
     if not found and not cancelled():
         raise InputError(
-            f"No file in {folder} is named as a frame of {sequence.name} is, for example "
+            f"{folder} holds no masks that are named as frames of {sequence.name} are, for example "
             f"{sequence.frames[0].name}.png: choose the folder that their masks are in."
         )
     return found
@@ -282,7 +294,7 @@ def _read(
 
     def end(complete: bool) -> None:
         # The user may have taken the layer away meanwhile.
-        if replacements and work is not None and work.masks is layer:
+        if complete and replacements and work is not None and work.masks is layer:
             replace()
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -14,11 +14,12 @@ from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FrameSequence, open_frames
 from napari_microaunet.frames.canvas import canvas
-from napari_microaunet.frames.folder import holds_images
+from napari_microaunet.frames.folder import LAYOUTS, holds_images
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
 from napari_microaunet.frames.mask_canvas import mask_canvas
 from napari_microaunet.frames.masks import write_mask_file
 from napari_microaunet.frames.sources import SOURCES
+from napari_microaunet.prelabel.output import check_beside_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -136,52 +137,67 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     Raises
     ------
     InputError
-        If there are labels above 255 (65535 in a TIFF stack), the folder is not empty, or the
-        file is one that the frames are read from.
+        If there are labels above 255 (65535 in a TIFF stack), the folder is not empty, the file
+        is one that the frames are read from, or it would be taken for one of them.
     """
     target = Path(path)
+    stem, suffix = target.stem, target.suffix.lower()
     sequence = meta.get("metadata", {}).get(FRAME_SEQUENCE)
-    if sequence is not None:
-        spare_frames(sequence, [target])
     masks = data if data.ndim > 2 else np.asarray(data)[np.newaxis]
-    if target.suffix.lower() in {".tif", ".tiff"}:
+    is_image = suffix == ".png" and masks.shape[0] == 1
+    if target.suffix == ".png" and not is_image:
+        target = target.with_suffix("")
+    if sequence is not None:
+        spare_frames(sequence, target, [target])
+    if suffix in {".tif", ".tiff"}:
         _write_stack(target, masks)
         return [path]
-    names = _names_and_sizes(masks, sequence, target.stem)
-    if masks.shape[0] == 1 and target.suffix.lower() == ".png":
+    names = _names_and_sizes(masks, sequence, stem)
+    if is_image:
         ((_, height, width),) = names.values()
         write_mask_file(target, _labels(masks[0], np.uint8)[:height, :width])
         return [path]
-    return _write_folder(
-        target.with_suffix("") if target.suffix == ".png" else target, masks, names
-    )
+    return _write_folder(target, masks, names)
 
 
-def spare_frames(sequence: FrameSequence, files: Iterable[Path]) -> None:
-    """Refuse to write where the frames themselves lie, whatever name leads there.
+def spare_frames(sequence: FrameSequence, target: Path, files: Iterable[Path]) -> None:
+    """Refuse to write masks over the frames, whatever name leads there, or among them.
 
     Parameters
     ----------
     sequence : FrameSequence
         The frames.
+    target : Path
+        The folder or file that is chosen; folders ``masks`` among the frames are for masks.
     files : iterable of Path
         What is about to be written.
 
     Raises
     ------
     InputError
-        If one of them is a file that the frames are read from.
+        If one of them is a file that the frames are read from, or would be taken for one.
     """
-    frames = {_identity(source) for source in {frame.source for frame in sequence.frames}} - {None}
+    frames = identities_of(sequence)
     for file in files:
-        if _identity(file) in frames:
+        if file_identity(file) in frames:
             raise InputError(
                 f"{file} is where the frames are read from, and they are never written to: "
                 "choose another folder or name for the masks."
             )
+    place, opened = target.resolve(), sequence.path.resolve()
+    inside = place.relative_to(opened).parts if place.is_relative_to(opened) else ()
+    # Frames of a layer that was given as an array lie nowhere.
+    if frames and not any(name.lower() in LAYOUTS.values() for name in inside):
+        check_beside_frames(sequence, target)
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
+def identities_of(sequence: FrameSequence) -> set[tuple[int, int] | None]:
+    """Identify the files that frames are read from; see `file_identity`."""
+    sources = {frame.source for frame in sequence.frames}
+    return {file_identity(source) for source in sources} - {None}
+
+
+def file_identity(file: Path) -> tuple[int, int] | None:
     """Tell files apart as `os.path.samefile` does; None where there is none."""
     try:
         found = file.stat()

@@ -9,6 +9,7 @@ from napari.layers import Labels
 from napari.utils import DirectLabelColormap
 from scipy import ndimage
 
+from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.widgets.mask_layer import geometry_of
 from napari_microaunet.widgets.review_table import STATE_COLOURS, state_word
 
@@ -144,12 +145,12 @@ def differences(mask: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np
     -------
     uint8 array, shape (height, width)
         1 where only the first marks a polyp, 2 where only the other does, 3 on
-        the outline of the other, 0 elsewhere.
+        the outline of the other, 0 elsewhere and where the first is to be ignored.
     """
-    ours, theirs = mask > 0, other > 0
+    theirs = other > 0
     found = np.zeros(mask.shape, np.uint8)
-    found[ours & ~theirs] = _ONLY_SHOWN
-    found[theirs & ~ours] = _ONLY_OTHER
+    found[(mask > 0) & (mask != IGNORE) & ~theirs] = _ONLY_SHOWN
+    found[theirs & (mask == 0)] = _ONLY_OTHER
     width = 1 + mask.shape[0] // _ROWS_PER_PIXEL
     found[theirs & ~ndimage.binary_erosion(theirs, iterations=width, border_value=1)] = _OUTLINE
     return found

@@ -11,6 +11,7 @@ from magicgui.widgets import ComboBox
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QWidget
 
+from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.networks.library import Model, list_models
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.probability import ProbabilityMap
@@ -146,7 +147,9 @@ def _models(_widget: object) -> list[tuple[str, Model]]:
 
 
 def _dice(mask: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Dice of all that is marked in two masks; 1 where nothing is in either."""
-    both = np.count_nonzero((mask > 0) & (other > 0))
-    either = np.count_nonzero(mask) + np.count_nonzero(other)
+    """Dice of all polyps in two masks, without what the first ignores; 1 where there are none."""
+    counted = mask != IGNORE
+    ours, theirs = (mask > 0) & counted, (other > 0) & counted
+    both = np.count_nonzero(ours & theirs)
+    either = np.count_nonzero(ours) + np.count_nonzero(theirs)
     return 2 * both / either if either else 1.0

@@ -205,8 +205,8 @@ class ReviewQueue(QTableView):
     """The table on the screen.
 
     One selected row is the frame on show, both ways; of several rows none is
-    gone to, and going on to another frame ends their selection. Letters and Page
-    keys are left to the plugin and to napari.
+    gone to, and going on to another frame ends their selection. Other keys are
+    left to the dock.
 
     Attributes
     ----------
