@@ -199,7 +199,7 @@ def test_evaluate_shows_and_writes_the_scores(microaunet, labelled, tmp_path):
 def test_evaluate_takes_the_frames_of_a_list(microaunet, labelled, tmp_path):
     names, file = tmp_path / "names.txt", tmp_path / "scores.json"
     command = ["evaluate", "--data", labelled, "--model", "mine", "--frames-from", names]
-    names.write_text("c\n\ncase 2\n")
+    names.write_text("\ufeffc\n\ncase 2\n", encoding="utf-8")  # as editors on Windows write
     assert microaunet(*command, "--json", file)[0] == 0
     frames = json.loads(file.read_text())["frames"]
     assert [frame["name"] for frame in frames] == ["c", "case 2/a"]
@@ -233,6 +233,10 @@ def test_evaluate_scores_the_held_out_frames_of_a_curated_dataset(microaunet, tm
     scored = json.loads(file.read_text())["frames"]
     assert {frame["name"] for frame in scored} == held_out
     assert {frame["group"] for frame in scored} == {"validation"}
+    code, stdout, _ = microaunet("evaluate", "--data", data, "--no-polyps", "--json", file)
+    assert code == 0
+    scored = {frame["name"] for frame in json.loads(file.read_text())["frames"]}
+    assert scored == {f.name for f in frames if f.split == "validation"}
     code, _, stderr = microaunet("evaluate", "--data", data, "--scheduler", "tcp://nobody:1")
     assert code == 2
     assert "leave --scheduler out" in stderr

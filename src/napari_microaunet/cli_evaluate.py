@@ -151,19 +151,20 @@ def _judges(data: Path, frames_from: Path | None, no_polyps: bool) -> _Judges:
     from napari_microaunet.distillation.model_file import held_out_indices
     from napari_microaunet.frames import open_frames
 
-    if (data / MANIFEST_NAME).is_file() and not no_polyps:
+    if (data / MANIFEST_NAME).is_file():
         dataset = open_dataset(data.absolute())
         if frames_from is not None:
             indices = _listed(dataset.sequence, frames_from)
         else:
-            indices = held_out_indices(dataset)
+            # Whose frames show no polyp needs no masks.
+            whole = dataset.indices("test") or dataset.indices("validation")
+            indices = whole if no_polyps else held_out_indices(dataset)
             if not indices:
-                raise InputError(
-                    f"{data} holds out no frames with masks; name those to score (--frames-from)."
-                )
+                raise InputError(f"{data} holds out no frames to score; name them (--frames-from).")
             split = dataset.frames[indices[0]].split
             tell([f"{data} is a curated dataset: the {len(indices)} frames of its {split} split"])
-        return _Judges(dataset.sequence, indices, dataset.groups, dataset.mask)
+        reference = None if no_polyps else dataset.mask
+        return _Judges(dataset.sequence, indices, dataset.groups, reference)
     sequence = open_frames(data.absolute())
     if not sequence.has_masks and not no_polyps:
         raise InputError(
@@ -180,7 +181,7 @@ def _judges(data: Path, frames_from: Path | None, no_polyps: bool) -> _Judges:
 def _listed(sequence: FrameSequence, path: Path) -> list[int]:
     """Find the frames that a list names; a line may also name a folder of frames."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not a text file; one name of a frame a line is needed."

@@ -15,6 +15,7 @@ import sys
 import tomllib
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,6 +141,8 @@ def finetune(
         )
     if minutes is not None and epochs is not None:
         raise InputError("Give either --minutes or --epochs.")
+    if not all(map(isfinite, filter(None, (minutes, epochs)))):
+        raise InputError("Give a number of minutes or epochs, such as --minutes 10.")
     budget = Budget(minutes=10 if minutes is None and epochs is None else minutes, epochs=epochs)
     _use_threads(threads)
     with _training(events) as (report, stopped):
@@ -165,7 +168,7 @@ def finetune(
         console = Console()
         console.print(_before_and_after("held-out frames", result.held_out))
         console.print(_before_and_after("reference frames (forgetting)", result.reference))
-        console.print(f"The new model: {result.model}")
+        typer.echo(f"The new model: {result.model}")
 
 
 def _name(problems: Mapping[str, str]) -> None:

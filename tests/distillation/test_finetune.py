@@ -262,6 +262,7 @@ def test_a_terminated_command_goes_on(folder: Path, tmp_path: Path) -> None:
         (("--set", "optimiser.learning_rate=fast"), "optimiser.learning_rate"),
         (("--out", "{folder}/out", "--minutes", "7"), "differs in teacher and budget"),
         (("--out", "{folder}/few/out", "--seed", "3"), "training frames with a polyp"),
+        (("--out", "{folder}/none", "--minutes", "inf"), "such as --minutes 10"),
         (("--out", "{folder}/elsewhere"), "elsewhere/model.safetensors is there already"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from napari_microaunet.networks.library import (
     add_model,
     delete_model,
     find_model,
+    list_models,
     rename_model,
 )
 
@@ -159,6 +161,42 @@ def test_a_job_keeps_the_models_that_it_needs(
     with pytest.raises(InputError, match="no model named 'ward 4'"):
         FinetuneJob.new(request(frames, start="ward 4"), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_model_that_is_taken_back_is_in_the_library_under_no_name(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "napari_microaunet.networks.library.user_data_path", lambda *_, **__: tmp_path
+    )
+    job = FinetuneJob.new(request(frames), tmp_path / "jobs")
+    job.model_file.parent.mkdir()
+    shutil.copy(frames / "student.safetensors", job.model_file)
+    add_model(job.model_file, "imported by hand")
+    job.take_back()
+    job.promote("promoted")
+    add_model(job.model_file, "imported again")
+    job.take_back()
+    assert job.used_as is None
+    assert not [model for model in list_models() if not model.bundled]
+    job.model_file.write_bytes(b"damaged")
+    assert job.used_as is None
+
+
+def test_a_process_that_nobody_would_know_of_is_ended(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = FinetuneJob.new(request(frames), tmp_path)
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(jobs, "replacing", full)
+    with pytest.raises(InputError, match="No space left"):
+        job.start()
+    assert job._started is not None
+    assert job._started.wait(30) != 0
+    assert job.state is not JobState.RUNNING
 
 
 def test_a_job_that_has_ended_is_not_taken_for_one_that_waits(frames: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_tensors
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.networks import build
@@ -138,6 +139,14 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         next(network.parameters()).view(-1)[0] = float("nan")
     save_checkpoint(tmp_path / "diverged.safetensors", network, CARD)
     assert "no numbers" in refused(tmp_path / "diverged.safetensors")
+
+
+def test_weights_of_a_kind_that_numpy_does_not_know_are_refused(checkpoint: Path) -> None:
+    card = read_card(checkpoint).model_dump_json()
+    tensors = {"weight": torch.zeros(3).to(torch.float8_e5m2)}
+    save_tensors(tensors, checkpoint, metadata={"model_card": card})
+    with pytest.raises(InputError, match="only half and single precision"):
+        load_checkpoint(checkpoint)
 
 
 def test_figures_come_with_their_intervals() -> None:

@@ -49,6 +49,8 @@ def test_a_model_is_added_renamed_and_deleted(checkpoint):
     renamed = rename_model(model, "Ward 3 (v2)")
     assert "Ward 3 (v2)" in names()
     assert "Ward 3 spring" not in names()
+    renamed = rename_model(renamed, "ward 3 (V2)")
+    assert "ward 3 (V2)" in names()
     delete_model(renamed)
     assert names() == before
     assert checkpoint.is_file()

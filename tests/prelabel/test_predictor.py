@@ -13,6 +13,7 @@ from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FieldOfView, Frame, FrameSequence, open_frames
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import find_model
+from napari_microaunet.networks.onnx_export import graph_beside
 from napari_microaunet.prelabel.backends import open_backend, torch_device
 from napari_microaunet.prelabel.predictor import Predictor
 
@@ -194,6 +195,24 @@ def test_no_frames_give_no_predictions(predictor, make_frame, tmp_path):
 def test_a_device_that_is_not_there_is_refused_by_name(device):
     with pytest.raises(InputError, match=f'no device "{device}" on this machine'):
         torch_device(device)
+
+
+def test_weights_that_are_not_the_cards_are_refused_also_where_a_graph_lies_beside_them(tmp_path):
+    student = find_model("student")
+    content = bytearray(student.path.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "student.safetensors").write_bytes(content)
+    shutil.copy(graph_beside(student), tmp_path)
+    with pytest.raises(InputError, match="their hash differs"):
+        Predictor(find_model(str(tmp_path / "student.safetensors")))
+
+
+def test_a_graph_that_is_none_is_named(tmp_path):
+    shutil.copy(find_model("student").path, tmp_path)
+    model = find_model(str(tmp_path / "student.safetensors"))
+    graph_beside(model).write_bytes(b"no graph")
+    with pytest.raises(InputError, match=f"{graph_beside(model)} is no graph"):
+        Predictor(model)
 
 
 def test_a_full_graphics_card_is_tried_with_fewer_frames_at_once(model, monkeypatch):

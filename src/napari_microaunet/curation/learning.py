@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.incoming import incoming_frames
 from napari_microaunet.curation.manifest import Split
+from napari_microaunet.errors import InputError
 from napari_microaunet.frames.sequence import spread
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ def frames_to_learn_from(session: Session, most_unlabelled: int) -> list[Incomin
     list of IncomingFrame
         In the order of the session, with the splits that `keep_splits` kept. Only accepted frames
         have their masks: an edited one may be half done.
+
+    Raises
+    ------
+    InputError
+        If those cannot be read.
     """
     frames = incoming_frames(session, "all")
     accepted = {
@@ -77,5 +83,10 @@ def keep_splits(session: Session, written: Manifest) -> None:
 def _kept(session: Session) -> dict[str, Split]:
     try:
         return _SPLITS.validate_json((session.folder / _FILE).read_bytes())
-    except (OSError, ValidationError):  # not there yet, or damaged: they are drawn anew
+    except (FileNotFoundError, ValidationError):  # not there yet, or damaged: they are drawn anew
         return {}
+    except OSError as error:
+        raise InputError(
+            f"{session.folder / _FILE} cannot be read ({error.strerror}), and says which frames "
+            "are held out; see that its drive is there."
+        ) from error

@@ -252,8 +252,12 @@ class FinetuneJob:
             )
         process = psutil.Process(self._started.pid)
         _yield_to_others(process)
-        with replacing(self._process_file) as file:
-            file.write(json.dumps({"number": process.pid}).encode())
+        try:
+            with replacing(self._process_file) as file:
+                file.write(json.dumps({"number": process.pid}).encode())
+        except OSError:
+            self._started.kill()  # nobody would know of it
+            raise
 
     @property
     def made(self) -> datetime:
@@ -336,11 +340,18 @@ class FinetuneJob:
     @property
     def used_as(self) -> Model | None:
         """The model in the user's library that it became, however it is called by now."""
+        return next(iter(self._in_library()), None)
+
+    def _in_library(self) -> list[Model]:
+        """List the models of the user's library with these weights; none of a damaged draft."""
         if not self.model_file.is_file():
-            return None
-        weights = read_card(self.model_file).sha256
+            return []
+        try:
+            weights = read_card(self.model_file).sha256
+        except InputError:
+            return []
         own = (model for model in list_models() if not model.bundled)
-        return next((model for model in own if model.card.sha256 == weights), None)
+        return [model for model in own if model.card.sha256 == weights]
 
     def promote(self, name: str) -> Model:
         """Put the new model into the library, where every list of models finds it.
@@ -363,10 +374,9 @@ class FinetuneJob:
         return add_model(self.model_file, name)
 
     def take_back(self) -> None:
-        """Take the model out of the library again; it stays here as a draft."""
-        used_as = self.used_as
-        if used_as is not None:
-            delete_model(used_as)
+        """Take the model out of the library, under all its names; it stays here as a draft."""
+        for model in self._in_library():
+            delete_model(model)
 
     def ask_to_stop(self) -> None:
         """Ask the job to stop after the step at hand; it can go on later."""

@@ -361,10 +361,11 @@ class _Training:
 
     def _tell(self, progress: float, side: int) -> None:
         """Report the step at most once a second, and keep a few lines of metrics."""
+        reached = self._progress()
         line = {
             "event": "step",
             "step": self.step,
-            "progress": progress,
+            "progress": reached,
             "stage": stage_at(self.recipe, progress),
             "side": side,
             "minutes": self.clock.seconds() / 60,
@@ -379,7 +380,7 @@ class _Training:
             self.report(
                 line | {"losses": {name: values[-1] for name, values in self.losses.items()}}
             )
-        if self._lines(self._progress()) > self._lines(progress):
+        if self._lines(reached) > self._lines(progress):
             means = {name: sum(values) / len(values) for name, values in self.losses.items()}
             self.losses.clear()
             of_all = cast("Tensor", self.fabric.all_reduce(torch.tensor(list(means.values()))))

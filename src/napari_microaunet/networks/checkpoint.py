@@ -251,15 +251,9 @@ def load_checkpoint(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
         card do not fit.
     """
     import torch
-    from safetensors.numpy import load_file
 
     card = read_card(path)
-    weights = load_file(path)
-    if _hash(weights) != card.sha256:
-        raise InputError(
-            f"{path}: the weights are not the ones that the model card was written for (their "
-            "hash differs); get the file again."
-        )
+    weights = read_weights(path, card)
     try:
         network = build(card.network, card.widths)
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
@@ -275,6 +269,30 @@ def load_checkpoint(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
             "again, or get another file."
         )
     return network.eval(), card
+
+
+def read_weights(path: Path, card: ModelCard) -> dict[str, NDArray[np.generic]]:
+    """Read the weights of a checkpoint, by their names.
+
+    Raises
+    ------
+    InputError
+        If they are not those of the card, or of a kind that numpy does not know.
+    """
+    from safetensors.numpy import load_file
+
+    try:
+        weights: dict[str, NDArray[np.generic]] = load_file(path)
+    except (TypeError, AttributeError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: the weights cannot be read ({error}); only half and single precision can."
+        ) from error
+    if _hash(weights) != card.sha256:
+        raise InputError(
+            f"{path}: the weights are not the ones that the model card was written for (their "
+            "hash differs); get the file again."
+        )
+    return weights
 
 
 def _hash(weights: Mapping[str, NDArray[np.generic]]) -> str:

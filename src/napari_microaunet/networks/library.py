@@ -197,7 +197,7 @@ def rename_model(model: Model, name: str) -> Model:
         If it came with the package, or the name or the file cannot be used.
     """
     check_own(model)
-    path = _free_path(name)
+    path = _free_path(name, but=model.path)
     with _changing(model.path):
         model.path.rename(path)
     return find_model(name)
@@ -278,13 +278,13 @@ def _files() -> list[Path]:
     return [*bundled, *sorted(user_models().glob("*.safetensors"))]
 
 
-def _free_path(name: str) -> Path:
-    """Return where a model of that name is kept."""
+def _free_path(name: str, but: Path | None = None) -> Path:
+    """Return where a model of that name is kept; `but` is a file whose name is given up."""
     if not re.fullmatch(r"[\w()+-][\w .()+-]{0,58}[\w()+-]|[\w()+-]", name):
         raise InputError(
             f"{name!r} cannot be a model's name; use up to 60 letters, digits, spaces, dots and "
             "hyphens."
         )
-    if name.casefold() in {path.stem.casefold() for path in _files()}:
+    if name.casefold() in {path.stem.casefold() for path in _files() if path != but}:
         raise InputError(f"There is a model called {name} already; choose another name.")
     return user_models() / f"{name}.safetensors"

@@ -78,6 +78,7 @@ class OnnxBackend:
     def __init__(self, model: Model, device: str = "auto", threads: int | None = None) -> None:
         import onnxruntime
 
+        from napari_microaunet.networks.checkpoint import read_weights
         from napari_microaunet.networks.onnx_export import onnx_file
 
         if device not in ("auto", "cpu"):
@@ -90,9 +91,17 @@ class OnnxBackend:
         # Threads that spin while they wait would take the cores that decode the next frames.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.simultaneous = max(1, (os.cpu_count() or 1) // options.intra_op_num_threads)
-        self._session = onnxruntime.InferenceSession(
-            str(onnx_file(model)), options, providers=["CPUExecutionProvider"]
-        )
+        read_weights(model.path, model.card)  # a graph is of the weights that the card speaks of
+        graph = onnx_file(model)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(graph), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its errors have no base class of their own
+            raise InputError(
+                f"{graph} is no graph that ONNX Runtime can use ({str(error)[:200]}); delete it, "
+                "or choose the backend torch."
+            ) from error
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the probability of "polyp"; see `Backend.run`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -188,7 +189,8 @@ class ModelsSection(QWidget):
             self,
             "Delete the model?",
             f"Delete {model.name}? This cannot be undone: export it first if you may want it "
-            "again. Masks that it made stay; a fine-tuning that begins with it cannot go on.",
+            "again. Masks that it made stay. A fine-tuning by command that begins with it cannot "
+            "go on; those of this window can.",
         )
         if answer == QMessageBox.StandardButton.Yes:
             self._change(lambda: delete_model(model))
@@ -260,7 +262,7 @@ class ModelsSection(QWidget):
             kind = "bundled" if model.bundled else model.card.created or "yours"
             item = QTreeWidgetItem(self.models, [model.name, kind])
             item.setData(0, _MODEL, model)
-            item.setToolTip(0, model.card.description)
+            item.setToolTip(0, f"<qt>{escape(model.card.description)}</qt>")
         self.select(selected)
 
     def _show_card(self) -> None:

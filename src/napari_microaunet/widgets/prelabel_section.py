@@ -363,8 +363,9 @@ class PrelabelSection(QWidget):
     def _add_hints(self) -> None:
         hint(
             self.device.native,
-            "What runs the model. Automatic takes the processor, which needs some milliseconds\n"
-            "per frame: ONNX Runtime for the bundled models, for yours PyTorch.",
+            "What runs the model. Automatic runs the bundled models on the processor, by ONNX\n"
+            "Runtime, in some milliseconds per frame; yours by PyTorch, on a graphics card if\n"
+            "there is one.",
         )
         hint(
             self.which.native,
