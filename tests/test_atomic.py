@@ -48,6 +48,15 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
+    target = tmp_path / ("a" * 251 + ".png")
+    with replacing(target) as file:
+        file.write(b"mask")
+        (part,) = tmp_path.glob(".*.part")  # by which leftovers are found
+        assert part.name.startswith(".")
+    assert target.read_bytes() == b"mask"
+
+
 def test_what_is_written_is_readable_like_any_other_file(tmp_path):
     ordinary, target = tmp_path / "ordinary", tmp_path / "file"
     ordinary.touch()

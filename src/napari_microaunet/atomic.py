@@ -31,7 +31,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         Write the content to it.
     """
     # Not tempfile: its files may be read by their owner alone, and so might the target then.
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    # Nothing of the target's name in it, which may be as long as a name can be.
+    part = path.with_name(f".{uuid4().hex}.part")
     try:
         with part.open("xb") as file:
             yield file

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from napari_microaunet.curation import open_dataset, read_manifest, write_manifest
-from napari_microaunet.curation.check import CHECKS, find_problems
+from napari_microaunet.curation.check import CHECKS, find_problems, gather, run_checks
+from napari_microaunet.curation.check.statistics import statistics
 from napari_microaunet.curation.incoming import incoming_frames
 from napari_microaunet.curation.writer import write_dataset
 from napari_microaunet.frames.masks import write_mask_file
@@ -123,6 +124,11 @@ def empty(dataset):
     dataset.record(lambda _: {})
 
 
+def with_a_mask_of_another_name(dataset):
+    (dataset.folder / "manifest.json").unlink()
+    dataset.mask(3).rename(dataset.folder / "masks" / "3_mask.png")
+
+
 def with_a_speck(dataset):
     dataset.paint(3, (150, 30, 151, 32))
     dataset.record(lambda _: {})
@@ -163,7 +169,7 @@ def with_a_polyp_at_the_edge(dataset):
 def of_odd_size(dataset):
     for path in (dataset.image(3), dataset.mask(3)):
         with Image.open(path) as image:
-            image.resize((1600, 1200), Image.Resampling.NEAREST).save(path)
+            image.resize((512, 384), Image.Resampling.NEAREST).save(path)
     dataset.record(lambda _: {})
 
 
@@ -191,6 +197,7 @@ FAULTS = {
     "no-polyps": (without_polyps_to_validate, ""),
     "gray": (with_gray_edges, "3"),
     "empty": (empty, "3"),
+    "unused-mask": (with_a_mask_of_another_name, ""),
     "specks": (with_a_speck, "3"),
     "outside": (with_a_polyp_in_the_border, "3"),
     "duplicate": (with_an_exact_copy, "36"),
@@ -230,6 +237,21 @@ def test_a_fault_is_found_and_nothing_else(dataset, name):
     assert found[0].severity == CHECKS[name].severity
     others = {finding.check for finding in findings} - {name}
     assert others <= ALSO.get(name, set())
+
+
+def test_a_mask_without_a_frame_is_named(dataset):
+    with_a_mask_of_another_name(dataset)
+    (finding,) = dataset.findings()
+    assert "masks/3_mask.png" in finding.text
+
+
+def test_a_frame_that_is_ignored_throughout_is_neither_empty_nor_negative(dataset):
+    write_mask_file(dataset.mask(3), np.full((192, 256), 255, np.uint8))
+    dataset.record(lambda _: {})
+    evidence = gather(open_dataset(dataset.folder))
+    assert run_checks(evidence) == []
+    kinds = statistics(evidence)["kinds"]["training"]
+    assert (kinds["negative"], kinds["unlabelled"]) == (0, 1)
 
 
 def test_neighbours_that_look_alike_betray_a_random_split(tmp_path, make_frame):

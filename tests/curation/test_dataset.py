@@ -17,6 +17,7 @@ from napari_microaunet.curation import (
     write_manifest,
 )
 from napari_microaunet.errors import InputError
+from napari_microaunet.frames.masks import write_mask_file
 from napari_microaunet.frames.sample_data import sample_data_folder
 
 
@@ -119,6 +120,33 @@ def test_both_splits_have_masks_and_negatives_and_more_frames_move_none(
     after = splits(open_dataset(folder))
     assert len(after) == 70
     assert {name: after[name] for name in splits(before)} == splits(before)
+
+
+def test_folders_without_a_polyp_do_not_validate_in_place_of_those_with_one(tmp_path, write_frame):
+    # By their hashes, the last two validate and no other.
+    for seed in range(7):
+        name = f"g{seed}/0.png"
+        write_frame(tmp_path / "images" / name, seed, tmp_path / "masks" / name)
+        if seed >= 5:
+            Image.new("L", (32, 24)).save(tmp_path / "masks" / name)
+    dataset = open_dataset(tmp_path)
+    for split in ("training", "validation"):
+        assert any(dataset.mask(i).any() for i in dataset.indices(split))
+
+
+def test_an_empty_mask_does_not_make_a_negative_frame_unknown(tmp_path, write_frame):
+    masks = {"empty": 0, "ignored": 255, "polyp": 1}
+    for seed, (name, value) in enumerate(masks.items()):
+        write_frame(tmp_path / "negative" / f"{name}.png", seed)
+        mask = tmp_path / "negative" / "masks" / f"{name}.png"
+        mask.parent.mkdir(exist_ok=True)
+        write_mask_file(mask, np.full((24, 32), value, np.uint8))
+    negative = {frame.name: frame.negative for frame in open_dataset(tmp_path).frames}
+    assert negative == {
+        "negative/empty": True,
+        "negative/ignored": False,
+        "negative/polyp": False,
+    }
 
 
 def test_two_videos_in_folders_are_never_mixed(tmp_path, write_frame):

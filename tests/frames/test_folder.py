@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from PIL import Image
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.folder import holds_images
 
 
 def names(sequence):
@@ -240,6 +243,24 @@ def test_missing_path(tmp_path):
 def test_empty_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("no frames")
     assert "holds no images" in refusal(tmp_path)
+
+
+def test_a_folder_that_may_not_be_listed_is_left_out(tmp_path, write_image, monkeypatch, caplog):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "lost+found").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(folder):  # permissions do not bind those who may do anything
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert holds_images(tmp_path)
+    assert names(open_frames(tmp_path)) == ["a"]
+    assert "lost+found" in caplog.text
+    assert not holds_images(tmp_path / "lost+found")
+    assert "you may read" in refusal(tmp_path / "lost+found")
 
 
 def test_folder_of_bad_files_only(tmp_path):

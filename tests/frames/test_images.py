@@ -149,7 +149,9 @@ def test_scaling_of_a_stack_is_the_same_for_every_frame():
     assert to_uint8(np.array([False, True])).tolist() == [0, 255]
     assert to_uint8(np.array([-5, 300], np.int16)).tolist() == [0, 75]
     assert to_uint8(np.array([-1.0, 0.5, 1.0, np.nan])).tolist() == [0, 128, 255, 0]
-    assert to_uint8(np.array([0, 2**31 - 1], np.int32)).tolist() == [0, 127]
+    assert to_uint8(np.array([0, 50_000, 100_000], np.uint32)).tolist() == [0, 128, 255]
+    assert to_uint8(np.array([0, 2**31 - 1], np.int32)).tolist() == [0, 255]
+    assert to_uint8(np.array([0.0, 300.0, np.inf, -np.inf])).tolist() == [0, 255, 255, 0]
 
 
 def problem(path):

@@ -14,6 +14,7 @@ from numbered_frames import numbered_picture, read_number
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
+from napari_microaunet.frames import video as videos
 
 UNEVEN_TIMES = np.cumsum(np.random.default_rng(0).integers(5, 120, 60)).tolist()
 X265 = {"x265-params": "log-level=none"}
@@ -280,6 +281,16 @@ def test_any_damage_gives_a_reason(video, tmp_path_factory, name, changes, lengt
         for index in (len(sequence) - 1, 0, len(sequence) // 2):
             with suppress(InputError):
                 assert sequence.read(index).shape == (*sequence.canvas_shape, 3)
+
+
+def test_a_drive_that_is_lost_gives_a_reason(video, monkeypatch):
+    path, expected = video("no_b_frames.mp4")
+    sequence = open_frames(path)
+    monkeypatch.setattr(videos, "_packets", lambda *_: iter(()))
+    with pytest.raises(InputError, match="damaged there"):
+        sequence.read(40)
+    monkeypatch.undo()
+    assert_same(sequence, 50, expected)  # the drive is back
 
 
 def test_stepping_back_and_forth(video):

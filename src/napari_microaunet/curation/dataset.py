@@ -7,8 +7,9 @@ import json
 import os
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -20,11 +21,12 @@ from napari_microaunet.curation.manifest import (
     Manifest,
     read_manifest,
 )
-from napari_microaunet.curation.splits import split_groups
+from napari_microaunet.curation.splits import place_of, split_groups
 from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
-from napari_microaunet.frames.sequence import unicode_name
+from napari_microaunet.frames.masks import IGNORE, read_mask_file
+from napari_microaunet.frames.sequence import UnreadableError, unicode_name
 from napari_microaunet.frames.sources import absolute
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
     from napari_microaunet.curation.manifest import Split
     from napari_microaunet.frames import FieldOfView, FrameSequence
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +159,7 @@ class CuratedDataset:
             )
             if file is not None and sha256 is not None
         }
-        hashes = _hash_files([file for _, file in expected], cancelled)
+        hashes = _of_files(_sha256, [file for _, file in expected], cancelled)
         changed = (name for (name, file), sha256 in expected.items() if hashes[file] != sha256)
         return list(dict.fromkeys(changed))
 
@@ -191,9 +195,9 @@ def open_dataset(
 
     A folder with a ``manifest.json`` is taken as the manifest says. Of anything else that
     `open_frames` opens, the manifest is worked out: masks beside the frames are their labels;
-    without one, a frame is negative if a folder that it lies in is called "negative",
-    "negatives", "no polyp" or "no polyps", and unlabelled otherwise. `find_groups` says which
-    frames belong together, `split_groups` which of them validate.
+    where it has none, or an empty one, a frame is negative if a folder that it lies in is called
+    "negative", "negatives", "no polyp" or "no polyps"; other frames without a mask are unlabelled.
+    `find_groups` says which frames belong together, `split_groups` which of them validate.
 
     Parameters
     ----------
@@ -290,19 +294,22 @@ def _work_out(sequence: FrameSequence, cancelled: Callable[[], bool] | None) -> 
     root = root_of(sequence.path)
     masks = sequence.mask_files if isinstance(sequence, ImageFiles) else [None] * len(sequence)
     opened_negatives = is_named_as_negatives(root.name)
+    in_negatives = [
+        opened_negatives
+        or any(is_named_as_negatives(part) for part in PurePosixPath(frame.name).parts[:-1])
+        for frame in sequence.frames
+    ]
+    labels = _of_files(
+        _labels, [m for m, named in zip(masks, in_negatives, strict=True) if m and named], cancelled
+    )
     negative = [
-        mask is None
-        and (
-            opened_negatives
-            or any(is_named_as_negatives(part) for part in PurePosixPath(frame.name).parts[:-1])
-        )
-        for frame, mask in zip(sequence.frames, masks, strict=True)
+        named and (mask is None or labels[mask] in ({0}, {0, IGNORE}))
+        for mask, named in zip(masks, in_negatives, strict=True)
     ]
     groups = find_groups(sequence, cancelled)
-    with_masks = {group for group, mask in zip(groups, masks, strict=True) if mask is not None}
-    with_negatives = {group for group, known in zip(groups, negative, strict=True) if known}
-    splits = split_groups(set(groups), with_masks, with_negatives - with_masks)
-    hashes = _hash_files([frame.source for frame in sequence.frames] + [m for m in masks if m])
+    splits = _split(groups, masks, negative, cancelled)
+    files = [*(frame.source for frame in sequence.frames), *filter(None, masks)]
+    hashes = _of_files(_sha256, files)
     try:
         frames = [
             FrameRecord(
@@ -322,7 +329,6 @@ def _work_out(sequence: FrameSequence, cancelled: Callable[[], bool] | None) -> 
         ]
         return Manifest(name=sequence.name, frames=tuple(frames))
     except ValidationError as error:
-        files = [*(frame.source for frame in sequence.frames), *filter(None, masks)]
         odd = next((file for file in files if unicode_name(str(file)) != str(file)), None)
         if odd is not None:
             raise InputError(
@@ -334,20 +340,69 @@ def _work_out(sequence: FrameSequence, cancelled: Callable[[], bool] | None) -> 
         ) from error
 
 
-def _hash_files(
-    paths: Sequence[Path], cancelled: Callable[[], bool] | None = None
-) -> dict[Path, str | None]:
-    """Hash files by their content, in hexadecimal; None for one that cannot be read."""
+def _split(
+    groups: Sequence[str],
+    masks: Sequence[Path | None],
+    negative: Sequence[bool],
+    cancelled: Callable[[], bool] | None,
+) -> dict[str, Split]:
+    """Choose a split for every group, so that both have polyps and negatives if any."""
+    masks_of: dict[str, list[Path]] = {group: [] for group in groups}
+    for group, mask in zip(groups, masks, strict=True):
+        if mask is not None:
+            masks_of[group].append(mask)
 
-    def hash_file(path: Path) -> str | None:
+    def shows_polyp(mask: Path) -> bool:
         if cancelled is not None and cancelled():
             raise CancelledError
-        try:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            return None
+        return bool(_labels(mask) - {0, IGNORE})
+
+    @cache
+    def has_polyp(group: str) -> bool:
+        return any(map(shows_polyp, masks_of[group]))
+
+    # Of the groups with polyps, the outermost ones alone can change over (`split_groups`): so most
+    # masks need not be read.
+    by_place = sorted(masks_of, key=place_of)
+    outermost = (next(filter(has_polyp, order), None) for order in (by_place, by_place[::-1]))
+    with_polyps = {group for group in outermost if group is not None}
+    with_negatives = {
+        group
+        for group, known in zip(groups, negative, strict=True)
+        if known and not has_polyp(group)
+    }
+    return split_groups(masks_of, with_polyps, with_negatives)
+
+
+def _labels(mask: Path) -> set[int]:
+    """Return the labels in a mask; of one that cannot be read, that of a polyp."""
+    try:
+        return set(np.flatnonzero(np.bincount(read_mask_file(mask).ravel())).tolist())
+    except UnreadableError:
+        return {1}
+
+
+def _sha256(path: Path) -> str | None:
+    """Hash a file by its content, in hexadecimal; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _of_files(
+    read: Callable[[Path], _Read],
+    paths: Sequence[Path],
+    cancelled: Callable[[], bool] | None = None,
+) -> dict[Path, _Read]:
+    """Read something of many files, in threads."""
+
+    def read_one(path: Path) -> _Read:
+        if cancelled is not None and cancelled():
+            raise CancelledError
+        return read(path)
 
     unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(unique, pool.map(hash_file, unique), strict=True))
+        return dict(zip(unique, pool.map(read_one, unique), strict=True))

@@ -40,21 +40,33 @@ def split_groups(groups: Iterable[str], *needed: Collection[str]) -> dict[str, S
         The split of every group.
     """
     splits: dict[str, Split] = {
-        group: "validation" if _place(group) < VALIDATION_SHARE else "training" for group in groups
+        group: "validation" if place_of(group) < VALIDATION_SHARE else "training"
+        for group in groups
     }
     for members in needed:
         on_one_side = {splits[group] for group in members}
         if on_one_side == {"validation"}:
-            splits[max(members, key=_place)] = "training"
+            splits[max(members, key=place_of)] = "training"
         elif on_one_side == {"training"} and len(members) > 1:
-            splits[min(members, key=_place)] = "validation"
+            splits[min(members, key=place_of)] = "validation"
     if splits and "training" not in splits.values():
-        splits[max(splits, key=_place)] = "training"
+        splits[max(splits, key=place_of)] = "training"
     return splits
 
 
-def _place(group: str) -> float:
-    """Spread names evenly over [0, 1), on any machine alike (Python's own hash is salted)."""
+def place_of(group: str) -> float:
+    """Spread names of groups over [0, 1), on any machine alike (Python's own hash is salted).
+
+    Parameters
+    ----------
+    group : str
+        A name.
+
+    Returns
+    -------
+    float
+        The same for the same name; of many names, evenly distributed.
+    """
     digest = hashlib.sha256(group.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

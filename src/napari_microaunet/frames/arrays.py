@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.images import DECODING_ERRORS, check_sides, to_uint8
+from napari_microaunet.frames.images import DECODING_ERRORS, brightest_of, check_sides, to_uint8
 from napari_microaunet.frames.sequence import Frame, FrameSequence, UnreadableError, spread
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ class ArraySequence(FrameSequence):
     name : str
         Name of the sequence; its frames are ``NAME_000000``, ``NAME_000001``, ...
     axes : str, optional
-        Letters of the axes as tifffile gives them, of which Y, X, C and S count. Without them
-        the shape alone decides.
+        Letters of the axes as tifffile gives them, of which Y, X, C and S count: an axis with
+        the name of something else holds no colours. Without them, or with Q or ?, the shape alone
+        decides.
     path : Path, optional
         The file that holds the array.
 
@@ -101,7 +102,7 @@ class ArraySequence(FrameSequence):
         brightest = 0.0
         for index in spread(range(len(self)), _BRIGHTNESS_FRAMES):
             try:
-                brightest = max(brightest, float(np.nanmax(self._values(index))))
+                brightest = max(brightest, brightest_of(self._values(index)))
             except UnreadableError as error:
                 self.problems[index] = str(error)
         return brightest
@@ -123,8 +124,9 @@ def _roles(shape: tuple[int, ...], letters: str) -> str | None:
     roles = ["1" if length == 1 else "?" for length in shape[:leading]]
     open_axes = [axis for axis, role in enumerate(roles) if role == "?"]
     has_colours = open_axes and not last_is_colour and shape[open_axes[-1]] in _COLOUR_CHANNELS
-    # Three gray frames are likelier than one in three channels, unless it says channels.
-    if has_colours and (len(open_axes) > 1 or letters[open_axes[-1]] in "CS"):
+    # Three gray frames are likelier than one in three channels, unless it says channels; and where
+    # it says slices, they are no colours.
+    if has_colours and letters[open_axes[-1]] in ("CSQ?" if len(open_axes) > 1 else "CS"):
         roles[open_axes.pop()] = "C"
     if len(open_axes) > 1:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_log = logging.getLogger(__name__)
+
 # Kvasir-SEG, PolypGen, CVC-ColonDB and ETIS-Larib; CVC-ClinicDB.
 LAYOUTS = {"images": "masks", "original": "ground truth"}
 _LAYOUT_NAMES = frozenset({*LAYOUTS, *LAYOUTS.values()})
@@ -39,11 +43,15 @@ class ImageFiles(FrameSequence):
         Name of the sequence.
     files : sequence of (str, Path, Path or None)
         Name of the frame, its image and its mask.
+    unused_masks : sequence of Path
+        Masks that were found beside the frames and belong to none of them.
 
     Attributes
     ----------
     mask_files : list of Path or None
         The mask of each frame.
+    unused_masks : list of Path
+        As given.
 
     Raises
     ------
@@ -52,7 +60,11 @@ class ImageFiles(FrameSequence):
     """
 
     def __init__(
-        self, path: Path, name: str, files: Sequence[tuple[str, Path, Path | None]]
+        self,
+        path: Path,
+        name: str,
+        files: Sequence[tuple[str, Path, Path | None]],
+        unused_masks: Sequence[Path] = (),
     ) -> None:
         with ThreadPoolExecutor(_HEADER_THREADS) as pool:
             sizes = list(pool.map(_size_or_problem, (image for _, image, _ in files)))
@@ -69,6 +81,7 @@ class ImageFiles(FrameSequence):
         ]
         super().__init__(path, name, frames, problems)
         self.mask_files = [mask for _, _, mask in files]
+        self.unused_masks = list(unused_masks)
 
     @property
     def has_masks(self) -> bool:
@@ -96,7 +109,8 @@ def open_folder(path: Path) -> ImageFiles:
     differ by extension alone have the mask of their whole name, or none: ``a.png`` that of
     ``masks/a.png``, and ``a.jpg`` beside it none.
     Hidden files and folders are left out, and so are sessions (``NAME.microaunet``). Links are
-    followed, as sets are often put together from links, but not round in circles.
+    followed, as sets are often put together from links, but not round in circles. A folder inside
+    that cannot be listed (``lost+found`` of a drive) is left out, with a line in the log.
 
     Parameters
     ----------
@@ -113,14 +127,17 @@ def open_folder(path: Path) -> ImageFiles:
     InputError
         If there is no image, or none that can be read.
     """
-    files = list(_walk(path, PurePosixPath(), _masks_beside(path), frozenset()))
+    trees = [_masks_beside(path)]
+    files = list(_walk(path, PurePosixPath(), trees[0], frozenset(), trees))
     if not files:
         raise InputError(
-            f"{path} holds no images; choose a folder with files of the types "
+            f"{path} holds no images that you may read; choose a folder with files of the types "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}, or a single video or TIFF stack."
         )
     name = path.parent.name if path.name.lower() in LAYOUTS else path.name
-    return ImageFiles(path, name, _in_order(files))
+    used = {file.mask for file in files}
+    masks = (mask for tree in trees for same_stem in tree.values() for mask in same_stem)
+    return ImageFiles(path, name, _in_order(files), sorted(set(masks) - used))
 
 
 def holds_images(path: Path) -> bool:
@@ -169,16 +186,24 @@ class _File(NamedTuple):
 
 
 def _walk(
-    folder: Path, inside: PurePosixPath, masks: Mapping[str, list[Path]], above: frozenset[Path]
+    folder: Path,
+    inside: PurePosixPath,
+    masks: Mapping[str, list[Path]],
+    above: frozenset[Path],
+    trees: list[dict[str, list[Path]]],
 ) -> Iterator[_File]:
-    """Find the images of a folder; ``masks`` maps ``inside``/stem to the masks of that tree."""
+    """Find the images of a folder; ``masks`` maps ``inside``/stem to the masks of that tree.
+
+    Trees of masks that are met on the way are added to ``trees``.
+    """
     above |= {folder.resolve()}
     files, folders = _listing(folder)
     for images_name, masks_name in LAYOUTS.items():
         if masks_name in folders:
             found = _mask_tree(folders.pop(masks_name))
+            trees.append(found)
             if images_name in folders:
-                layout = _walk(folders.pop(images_name), PurePosixPath(), found, above)
+                layout = _walk(folders.pop(images_name), PurePosixPath(), found, above, trees)
                 yield from (file._replace(relative=inside / file.relative) for file in layout)
             else:
                 masks = dict(masks) | {(inside / stem).as_posix(): m for stem, m in found.items()}
@@ -192,16 +217,24 @@ def _walk(
     for child in folders.values():
         # A link back to a folder above would go round in circles.
         if child.resolve() not in above:
-            yield from _walk(child, inside / child.name, masks, above)
+            yield from _walk(child, inside / child.name, masks, above, trees)
 
 
 def _listing(folder: Path) -> tuple[list[Path], dict[str, Path]]:
-    """List the image files of a folder, and its folders by name, those of layouts in lower case."""
+    """List the image files of a folder, and its folders by name, those of layouts in lower case.
+
+    A folder that cannot be listed holds nothing, with a line in the log.
+    """
     files, folders = [], {}
-    for path in folder.iterdir():
+    try:
+        paths = list(folder.iterdir())
+    except OSError as error:
+        _log.warning("left out of the frames: %s", error)
+        return [], {}
+    for path in paths:
         if path.name.startswith((".", "__MACOSX")) or path.name.endswith(".microaunet"):
             continue
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where it may not look
             folders[path.name] = path
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             files.append(path)
@@ -214,7 +247,7 @@ def _listing(folder: Path) -> tuple[list[Path], dict[str, Path]]:
 
 def _mask_tree(folder: Path) -> dict[str, list[Path]]:
     found = defaultdict(list)
-    for file in _walk(folder, PurePosixPath(), {}, frozenset()):
+    for file in _walk(folder, PurePosixPath(), {}, frozenset(), []):
         found[file.relative.with_suffix("").as_posix()].append(file.image)
     return found
 

@@ -120,8 +120,8 @@ def to_uint8(values: NDArray[Any], brightest: float | None = None) -> NDArray[np
     """Scale gray or colour values of any type to 8 bits.
 
     Booleans become 0 and 255. Integers are taken to have the smallest of 8, 10, 12, 14 and
-    16 bits that holds the brightest value (their full depth beyond), and lose the lower ones.
-    Floats are taken to lie in [0, 1] where the brightest does, else in [0, brightest].
+    16 bits that holds the brightest value, and lose the lower ones. Beyond, and for floats, the
+    brightest value becomes 255; floats are taken to lie in [0, 1] where the brightest does.
     Negative values become 0.
 
     Parameters
@@ -130,7 +130,7 @@ def to_uint8(values: NDArray[Any], brightest: float | None = None) -> NDArray[np
         Any shape; bool, integer or float.
     brightest : float, optional
         The brightest value of the whole sequence, so that all its frames are scaled alike;
-        of `values` where it is not given.
+        of `values` where it is not given (`brightest_of`).
 
     Returns
     -------
@@ -142,16 +142,22 @@ def to_uint8(values: NDArray[Any], brightest: float | None = None) -> NDArray[np
     if values.dtype == bool:
         return np.where(values, np.uint8(255), np.uint8(0))
     if brightest is None:
-        brightest = float(np.nanmax(values, initial=0))
+        brightest = brightest_of(values)
     if np.issubdtype(values.dtype, np.integer):
-        bits = next((b for b in _BIT_DEPTHS if brightest < 2**b), 8 * values.dtype.itemsize)
-        shifted = np.clip(values, 0, None) >> (bits - 8)
-        # Other frames of the sequence may be brighter than those that its brightest was taken of.
-        clipped: NDArray[np.uint8] = np.minimum(shifted, 255).astype(np.uint8)
-        return clipped
+        bits = next((b for b in _BIT_DEPTHS if brightest < 2**b), None)
+        if bits is not None:
+            shifted = np.clip(values, 0, None) >> (bits - 8)
+            # Other frames may be brighter than those that the sequence's brightest was taken of.
+            clipped: NDArray[np.uint8] = np.minimum(shifted, 255).astype(np.uint8)
+            return clipped
     scaled = np.nan_to_num(values / max(brightest, 1.0), nan=0.0, posinf=1.0, neginf=0.0)
     rounded: NDArray[np.uint8] = (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
     return rounded
+
+
+def brightest_of(values: NDArray[Any]) -> float:
+    """Return the largest value of an array, infinite ones left out; 0 if there is none above."""
+    return float(np.max(values, where=np.isfinite(values), initial=0))
 
 
 def upright(image: Image.Image) -> Image.Image:

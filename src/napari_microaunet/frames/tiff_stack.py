@@ -15,6 +15,7 @@ from napari_microaunet.frames.images import DECODING_ERRORS, check_sides, on_bla
 from napari_microaunet.frames.sequence import UnreadableError, unicode_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -24,12 +25,18 @@ if TYPE_CHECKING:
 
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 
+# With these, tifffile puts pages into one series by what they are, not by what notes in the file
+# say.
+_BY_PAGES = {"is_shaped": False, "is_ome": False}
+
 
 def open_tiff(path: Path) -> FrameSequence:
     """Open a TIFF file: a stack of frames, or a single image.
 
     The first series of the file is read, with the axes (T, Y, X), (T, Y, X, 3) or
-    (T, 3, Y, X) under whatever names; axes of length 1 do not count.
+    (T, 3, Y, X); axes of length 1 do not count, nor do names of axes, but for colours, which
+    are called channels or samples if anything. Where every page is a series of its own, as
+    programs write that add frame by frame, pages of one kind are the frames.
 
     Parameters
     ----------
@@ -50,10 +57,14 @@ def open_tiff(path: Path) -> FrameSequence:
 
     try:
         with tifffile.TiffFile(path) as file:
-            series = file.series[0]
+            series, flags = file.series[0], {}
+            if _is_page_by_page(file.series):
+                with tifffile.TiffFile(path, **_BY_PAGES) as joined:
+                    if len(joined.series) == 1:
+                        series, flags = joined.series[0], _BY_PAGES
             check_sides(series.keyframe.imagewidth, series.keyframe.imagelength)
             single = len(file.pages) == 1 and series.shape == file.pages.first.shape
-            stack = None if single else _stack(path, series)
+            stack = None if single else _stack(path, series, flags)
     except (UnreadableError, *DECODING_ERRORS) as error:
         raise InputError(
             f"{path} cannot be read as a TIFF file ({error}); "
@@ -65,39 +76,58 @@ def open_tiff(path: Path) -> FrameSequence:
     return ArraySequence(array, unicode_name(path.stem.removesuffix(".ome")), axes, path)
 
 
-def _stack(path: Path, series: TiffPageSeries) -> tuple[ArrayLike, str]:
+def _is_page_by_page(series: Sequence[TiffPageSeries]) -> bool:
+    kinds = {(len(one.pages), one.shape, one.dtype) for one in series}
+    return len(series) > 1 and len(kinds) == 1 and len(series[0].pages) == 1
+
+
+def _stack(path: Path, series: TiffPageSeries, flags: dict[str, bool]) -> tuple[ArrayLike, str]:
     """Return the series as an array that is read when it is indexed, and its axes."""
     import tifffile
 
     plain = tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB
     if series.keyframe.photometric in plain:
         try:
-            return tifffile.memmap(path, series=0, mode="r"), series.axes
+            return tifffile.memmap(path, series=0, mode="r", **flags), series.axes
         except ValueError:  # compressed, or scattered over the file
             import zarr
 
-            array = zarr.open_array(tifffile.imread(path, series=0, aszarr=True), mode="r")
+            # The largest level alone of a pyramid, which would be a group of arrays else.
+            store = tifffile.imread(path, series=0, level=0, aszarr=True, **flags)
+            array = zarr.open_array(store, mode="r")
         try:
             array[(0,) * (array.ndim - 2)]
         except ValueError:  # a codec that is left to Pillow below
             pass
         else:
             return array, series.axes
-    return _Pages(path), "TYXS"
+    pages = _Pages(path)
+    return pages, "TYX" if pages.is_deep else "TYXS"
 
 
 class _Pages:
-    """The pages of a TIFF file in RGB, read by Pillow: palettes, CMYK, LZW and JPEG."""
+    """The pages of a TIFF file, read by Pillow: palettes, CMYK, LZW and JPEG.
 
-    dtype = np.dtype(np.uint8)
+    Attributes
+    ----------
+    is_deep : bool
+        Whether they are gray of more than 8 bits. Those stay as they are, so that all pages are
+        scaled alike; others become RGB.
+    """
 
     def __init__(self, path: Path) -> None:
         self._image = Image.open(path)
         self._lock = Lock()
         count = getattr(self._image, "n_frames", 1)
-        self.shape = (count, self._image.height, self._image.width, 3)
+        size = count, self._image.height, self._image.width
+        self.is_deep = self._image.mode[0] in "IF"
+        self.shape = size if self.is_deep else (*size, 3)
+        self.dtype = np.asarray(self._image).dtype if self.is_deep else np.dtype(np.uint8)
 
-    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[np.uint8]:
+    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
         with self._lock:
             self._image.seek(index[0])
-            return np.asarray(on_black(self._image))
+            page = np.asarray(self._image if self.is_deep else on_black(self._image))
+        if page.shape != self.shape[1:]:
+            raise ValueError("a page of another size or kind than the first")
+        return page

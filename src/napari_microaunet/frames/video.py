@@ -215,7 +215,9 @@ class _Decoder:
 
     def _after_seek(self, key: int) -> Iterator[tuple[int, VideoFrame]]:
         packets = _packets(self._container, self._stream)
-        landing = next(packets)
+        landing = next(packets, None)
+        if landing is None:  # the drive is gone, or the file is cut off there
+            return
         frames = _decoded(chain((landing,), packets))
         if self._index.numbers is None:
             if landing.dts != self._index.key_times[key]:

@@ -132,11 +132,12 @@ class MaskLayer(QObject):
     def is_drawing(self) -> bool:
         """Whether a stroke of the mouse has begun and is no undo step yet.
 
-        napari 0.9 says so in private alone. Its encircling stroke goes on without a button.
+        napari says so in private alone. The encircling stroke of 0.9 goes on without a button.
         """
         begun = self.layer._block_history and not self._writing
         held = QGuiApplication.mouseButtons() != Qt.MouseButton.NoButton
-        return begun and (held or self.layer._overlays["brush_stroke"].active)
+        encircling = getattr(self.layer._overlays.get("brush_stroke"), "active", False)
+        return begun and (held or encircling)
 
     def origin(self, index: int) -> MaskOrigin:
         """Tell who made the mask of a frame, as it is now."""

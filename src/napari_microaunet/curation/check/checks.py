@@ -15,9 +15,12 @@ from scipy.sparse.csgraph import connected_components
 from napari_microaunet.curation.groups import (
     merge_near_duplicates,
     near_duplicate_pairs,
+    root_of,
     tabled_sequences,
 )
 from napari_microaunet.curation.temporal import FROZEN
+from napari_microaunet.frames.folder import ImageFiles
+from napari_microaunet.frames.sequence import unicode_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +42,10 @@ _OUTSIDE = 0.02
 # large. They propose 3.5 for normal data; colour and sharpness have longer tails.
 _OUTLIER = 5.0
 _FEWEST_FOR_OUTLIERS = 10
+# Where more than half of the frames are alike, one that deviates by less is none the less not odd:
+# of colours in shares of the usual one, of areas and sharpness as a factor.
+_LEAST_SHARE = 0.15
+_LEAST_FACTOR = 1.5
 # A split that is by sequence divides none of the neighbours that look alike; one by chance, of
 # which a fifth validates, a third of them.
 _FEWEST_NEIGHBOURS = 10
@@ -163,8 +170,17 @@ def _gray(evidence: Evidence) -> Found:
 
 def _empty(evidence: Evidence) -> Found:
     for one, mask in evidence.masks:
-        if not mask.polyp_pixels and not one.record.negative:
+        is_empty = not mask.polyp_pixels and not mask.ignored_throughout
+        if is_empty and not one.record.negative:
             yield (one.record.name,), "The mask is empty, but the frame is not listed as negative."
+
+
+def _unused_masks(evidence: Evidence) -> Found:
+    sequence = evidence.dataset.sequence
+    root = root_of(evidence.dataset.path)
+    for mask in sequence.unused_masks if isinstance(sequence, ImageFiles) else ():
+        name = unicode_name(mask.relative_to(root).as_posix())
+        yield (), f"{name} is the mask of no frame; give it the name of its frame."
 
 
 def _specks(evidence: Evidence) -> Found:
@@ -265,32 +281,36 @@ def _frozen(evidence: Evidence) -> Found:
 
 def _odd_sizes(evidence: Evidence) -> Found:
     pixels = [picture.height * picture.width for _, picture in evidence.pictures]
-    yield from _outliers(evidence, np.log(pixels), "{0.width} x {0.height} px", "size")
+    text = "{0.width} x {0.height} px"
+    yield from _outliers(evidence, np.log(pixels), np.log(_LEAST_FACTOR), text, "size")
 
 
 def _odd_colours(evidence: Evidence) -> Found:
     colours = np.array([picture.colour for _, picture in evidence.pictures]).reshape(-1, 3)
     for channel, name in enumerate(("red", "green", "blue")):
         text = f"a mean {name} of {{0.colour[{channel}]:.0f}}"
-        yield from _outliers(evidence, colours[:, channel], text, name)
+        values = colours[:, channel]
+        least = _LEAST_SHARE * max(np.median(values), 1.0) if len(values) else 0.0
+        yield from _outliers(evidence, values, least, text, name)
 
 
 def _odd_sharpness(evidence: Evidence) -> Found:
     sharpness = np.array([picture.sharpness for _, picture in evidence.pictures])
     values = np.log(np.maximum(sharpness, 1e-6))
-    yield from _outliers(evidence, values, "a sharpness of {0.sharpness:.3f}", "sharpness")
+    text = "a sharpness of {0.sharpness:.3f}"
+    yield from _outliers(evidence, values, np.log(_LEAST_FACTOR), text, "sharpness")
 
 
-def _outliers(evidence: Evidence, values: NDArray[np.float64], text: str, of: str) -> Found:
-    """Find frames whose modified z-score is large."""
+def _outliers(
+    evidence: Evidence, values: NDArray[np.float64], least: float, text: str, of: str
+) -> Found:
+    """Find frames whose modified z-score is large, and that deviate by so much at least."""
     if len(values) < _FEWEST_FOR_OUTLIERS:
         return
-    middle = np.median(values)
-    spread = np.median(np.abs(values - middle))
-    # 0.6745 makes the median deviation of normal data a standard deviation. Where more than half
-    # of the frames are alike, one that deviates by less than a tenth is none the less not odd.
-    scores = 0.6745 * (values - middle) / max(spread, 0.02 * max(abs(middle), 1.0))
-    for index in np.flatnonzero(np.abs(scores) > _OUTLIER):
+    deviations = np.abs(values - np.median(values))
+    # 0.6745 makes the median deviation of normal data a standard deviation.
+    most = max(_OUTLIER * np.median(deviations) / 0.6745, least)
+    for index in np.flatnonzero(deviations > most):
         one, picture = evidence.pictures[index]
         yield (
             (one.record.name,),
@@ -333,6 +353,7 @@ CHECKS: dict[str, Check] = {
     "no-polyps": Check("splits without polyps", "warning", _missing_kinds),
     "gray": Check("masks with gray values", "warning", _gray),
     "empty": Check("empty masks of frames not listed as negative", "warning", _empty),
+    "unused-mask": Check("masks that belong to no frame", "warning", _unused_masks),
     "specks": Check("specks in masks", "warning", _specks),
     "outside": Check("polyps outside the field of view", "warning", _outside),
     "duplicate": Check("exact duplicates", "warning", _exact_duplicates),

@@ -87,6 +87,11 @@ class Mask:
     at_edge: bool
     outside_pixels: int
 
+    @property
+    def ignored_throughout(self) -> bool:
+        """Whether it says nothing of the frame."""
+        return self.ignored_pixels == self.height * self.width
+
 
 @dataclass(frozen=True, eq=False)
 class FrameFacts:

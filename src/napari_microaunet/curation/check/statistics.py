@@ -74,6 +74,8 @@ def _measured(facts: FrameFacts) -> FrameRecord:
     """Describe a frame by what its mask was found to hold."""
     if facts.mask is None:
         return facts.record
+    if facts.mask.ignored_throughout:
+        return facts.record.model_copy(update={"mask": None, "negative": False})
     measured = {
         "polyp_pixels": facts.mask.polyp_pixels,
         "height": facts.mask.height,
