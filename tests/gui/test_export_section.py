@@ -151,7 +151,7 @@ def test_labels_of_other_frames_change_nothing_and_say_why(used, tmp_path, error
     (file,) = (tmp_path / "out").rglob("instances*.json")
     content = json.loads(file.read_text())
     for image in content["images"]:
-        image["file_name"] = "nobody.png"
+        image["file_name"], image["frame"] = "nobody.png", "nobody"
     file.write_text(json.dumps(content))
     before = [used.mask(index) for index in range(5)]
     used.export.read(tmp_path / "out")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_microaunet.distillation.evaluation import Evaluation, Summary, evaluate
-from napari_microaunet.distillation.replay import replayed_dataset
 from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.masks import IGNORE
@@ -142,6 +141,8 @@ def write_model(
     CancelledError
         If the scoring was cancelled.
     """
+    from napari_microaunet.distillation.replay import replayed_dataset  # PyTorch, with it
+
     network, card = load_checkpoint(run.best_file)
     model = find_model(str(run.best_file))
     if settings is None:
