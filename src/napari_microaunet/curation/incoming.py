@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.curation.group_patterns import found_by
 from napari_microaunet.curation.groups import stated_groups
 from napari_microaunet.curation.manifest import MANIFEST_NAME, Annotation, Prelabel
 from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session
@@ -20,6 +20,7 @@ from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.mask_chunks import chunk_digest
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable
 
     import numpy as np
@@ -291,9 +292,3 @@ def _group(name: str, stated: str, source: str, pattern: re.Pattern[str] | None)
             "correct it, or leave it out to group by folder and video."
         )
     return text
-
-
-def found_by(pattern: str, name: str) -> str | None:
-    """Return the group that a pattern finds in the name of a frame; None where it finds none."""
-    found = re.search(pattern, name)
-    return None if found is None else found.group(1 if found.re.groups else 0) or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -36,6 +37,15 @@ def _is_below(path: str) -> str:
     if "\0" in path or PurePath(path).drive or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"{path!r} is not a plain path below the dataset's folder")
     return path
+
+
+def _is_pattern(text: str) -> str:
+    """Refuse what is no regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from error
+    return text
 
 
 RelativePath = Annotated[str, Field(max_length=1000), AfterValidator(_is_below)]
@@ -195,7 +205,7 @@ class Manifest(_Record):
     format: Literal["microaunet-dataset"] = "microaunet-dataset"
     version: Literal[1, 2] = 2
     name: Text
-    group_patterns: tuple[Text, ...] = ()
+    group_patterns: tuple[Annotated[Text, AfterValidator(_is_pattern)], ...] = ()
     frames: Annotated[tuple[FrameRecord, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -16,8 +16,8 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from napari_microaunet.curation.dataset import check_files
-from napari_microaunet.curation.groups import root_of, thumbnails_of
-from napari_microaunet.curation.incoming import found_by
+from napari_microaunet.curation.group_patterns import check_groups, grouped
+from napari_microaunet.curation.groups import thumbnails_of
 from napari_microaunet.curation.manifest import (
     MANIFEST_NAME,
     FrameRecord,
@@ -41,6 +41,7 @@ from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.images import stands_upright
 from napari_microaunet.frames.masks import IGNORE, write_mask_file
+from napari_microaunet.frames.sequence import check_beside_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -164,7 +165,8 @@ def write_dataset(
     elif folder.exists():
         raise InputError(f"{folder} exists; append to it, or choose another place.")
     else:
-        _check_beside(folder, frames)
+        for sequence in {frame.sequence for frame in frames}:
+            check_beside_frames(sequence, folder)
     left_out: dict[str, str] = {}
     with (stage_inside if append else stage_beside)(folder) as stage:
         # Not before: another program may have appended until now.
@@ -176,8 +178,9 @@ def write_dataset(
         patterns = tuple(
             dict.fromkeys((*patterns, *(one for frame in frames for one in frame.patterns)))
         )
-        named = _named(_grouped(frames, patterns), folder, before, left_out, cancelled)
-        _check_groups(folder, before, named, patterns)
+        named = _named(grouped(frames, patterns), folder, before, left_out, cancelled)
+        new_groups = {one.frame.group for one in named if one.before is None}
+        check_groups(folder, before, new_groups, patterns)
         if options.deidentifier is None:
             _check_blanked(folder, before, named)
         staged = _stage_all(stage, folder, named, options, left_out, progress, cancelled)
@@ -211,55 +214,6 @@ def write_dataset(
         tuple(record.name for one, record in staged if record is one.before),
         left_out,
     )
-
-
-def _check_beside(folder: Path, frames: Sequence[IncomingFrame]) -> None:
-    """Refuse a new dataset in a folder of frames, which would be taken for more of them."""
-    place = folder.resolve()
-    for source in {frame.sequence.path.resolve() for frame in frames}:
-        if source.is_dir() and place.is_relative_to(root_of(source)):
-            raise InputError(
-                f"{folder} lies among the frames, and what is written there would be taken for "
-                "frames; give a folder beside them."
-            )
-
-
-def _grouped(frames: Sequence[IncomingFrame], patterns: Sequence[str]) -> Sequence[IncomingFrame]:
-    """Group frames that came without a pattern by the first that finds a group in all of them."""
-    by_source: dict[str, list[IncomingFrame]] = {}
-    for frame in frames:
-        by_source.setdefault(frame.source, []).append(frame)
-    groups: dict[IncomingFrame, str] = {}
-    for source, members in by_source.items():
-        plain = [frame for frame in members if not frame.patterns]
-        for pattern in patterns if plain else ():
-            found = {frame: group for frame in plain if (group := found_by(pattern, frame.name))}
-            if found and len(found) < len(plain):
-                nameless = next(frame.name for frame in plain if frame not in found)
-                raise InputError(
-                    f'The dataset groups frames by the pattern "{pattern}", which is found in some '
-                    f"names of {source}, but not in {nameless}; rename that frame, exclude it, or "
-                    "give a pattern for all of them (--group-pattern)."
-                )
-            if found:
-                groups |= found
-                break
-    return [replace(frame, group=groups.get(frame, frame.group)) for frame in frames]
-
-
-def _check_groups(
-    folder: Path, before: Sequence[FrameRecord], named: Sequence[_Named], patterns: Sequence[str]
-) -> None:
-    """Refuse to group new frames by what the dataset did not group its own by."""
-    new = {one.frame.group for one in named if one.before is None}
-    for record in before:
-        for group in (found_by(pattern, record.name) for pattern in patterns):
-            if group in new and record.group != group:
-                raise InputError(
-                    f"{folder} has {record.name} in the group {record.group}, and not in "
-                    f'"{group}", where a pattern finds it with new frames: both could come into '
-                    "different splits: leave the pattern out, or write a new dataset with it."
-                )
 
 
 def _named(

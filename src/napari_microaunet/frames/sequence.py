@@ -276,3 +276,29 @@ def _check_size(pixels: NDArray[np.uint8], frame: Frame) -> None:
             f"it is {pixels.shape[1]} x {pixels.shape[0]} px large "
             f"and not {frame.width} x {frame.height} as expected"
         )
+
+
+def check_beside_frames(sequence: FrameSequence, target: Path) -> None:
+    """Refuse to write where the next who opens the frames would find more of them.
+
+    Parameters
+    ----------
+    sequence : FrameSequence
+        The frames.
+    target : Path
+        The folder or file that is to be written.
+
+    Raises
+    ------
+    InputError
+        If it lies in the folder that was opened, or frames lie in it.
+    """
+    place, opened = target.resolve(), sequence.path.resolve()
+    sources = {frame.source for frame in sequence.frames}
+    if (opened.is_dir() and place.is_relative_to(opened)) or any(
+        source.resolve().is_relative_to(place) for source in sources
+    ):
+        raise InputError(
+            f"{target} lies among the frames, and what is written there would be taken for "
+            "frames: choose a folder beside them."
+        )

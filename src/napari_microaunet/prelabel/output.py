@@ -29,6 +29,7 @@ from scipy import ndimage
 from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.masks import write_mask_file
+from napari_microaunet.frames.sequence import check_beside_frames
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 
@@ -249,32 +250,6 @@ class _Targets:
                 f"{path} is there already: choose another folder, "
                 "or say that files may be replaced (--overwrite)."
             )
-
-
-def check_beside_frames(sequence: FrameSequence, target: Path) -> None:
-    """Refuse to write where the next who opens the frames would find more of them.
-
-    Parameters
-    ----------
-    sequence : FrameSequence
-        The frames.
-    target : Path
-        The folder or file that is to be written.
-
-    Raises
-    ------
-    InputError
-        If it lies in the folder that was opened, or frames lie in it.
-    """
-    place, opened = target.resolve(), sequence.path.resolve()
-    sources = {frame.source for frame in sequence.frames}
-    if (opened.is_dir() and place.is_relative_to(opened)) or any(
-        source.resolve().is_relative_to(place) for source in sources
-    ):
-        raise InputError(
-            f"{target} lies among the frames, and what is written there would be taken for "
-            "frames: choose a folder beside them."
-        )
 
 
 def outlined(frame: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

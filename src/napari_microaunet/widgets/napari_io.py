@@ -18,8 +18,8 @@ from napari_microaunet.frames.folder import LAYOUTS, holds_images
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
 from napari_microaunet.frames.mask_canvas import mask_canvas
 from napari_microaunet.frames.masks import write_mask_file
+from napari_microaunet.frames.sequence import check_beside_frames
 from napari_microaunet.frames.sources import SOURCES
-from napari_microaunet.prelabel.output import check_beside_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
