@@ -208,7 +208,7 @@ class ReviewSection(QWidget):
         if self.obstacle is not None:
             show_info(self.obstacle)
             return []
-        if self._bench.is_drawing() or not self._bench.finish_edits():
+        if self._bench.is_drawing() or not self._bench.edits_underway.finish():
             return []
         self._activity.flush()
         selected = self.queue.selected

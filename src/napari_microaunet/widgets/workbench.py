@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import asdict, fields
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -16,6 +15,7 @@ from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FrameSequence, open_frames
 from napari_microaunet.frames.arrays import ArraySequence
 from napari_microaunet.prelabel.masks import MaskSettings
+from napari_microaunet.widgets.edits_underway import EditsUnderway
 from napari_microaunet.widgets.fit import FitToFrame
 from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.looking_on import LookingOn
@@ -39,16 +39,6 @@ if TYPE_CHECKING:
 
 # How soon to look again whether another job has ended.
 _RETRY_MS = 200
-# What a tool computes takes some tenths of a second; until then the window may stand still.
-_LONGEST_EDIT_S = 3.0
-_NAP_S = 0.005
-
-
-class Underway(Protocol):
-    """A tool that is computing a mask in a thread."""
-
-    def deliver(self) -> None:
-        """Write the mask if it has come."""
 
 
 class Workbench(QObject):
@@ -68,8 +58,8 @@ class Workbench(QObject):
         How probability maps become masks, in the sequence being worked on.
     selected : callable
         Gives the numbers of the frames that are selected in the queue.
-    edits_underway : set of Underway
-        Tools that are computing a mask of the frame on show.
+    edits_underway : EditsUnderway
+        Masks that tools are computing.
     work_changed : Signal()
         Another sequence is being worked on, or none, or its masks have come or gone.
     layers_changed : Signal()
@@ -112,7 +102,7 @@ class Workbench(QObject):
         self.message = ""
         self.settings = MaskSettings()
         self.selected: Callable[[], Sequence[int]] = list
-        self.edits_underway: set[Underway] = set()
+        self.edits_underway = EditsUnderway()
         self._works: list[Work] = []
         self._fit = FitToFrame(viewer)
         self._view = SessionView(self)
@@ -145,26 +135,9 @@ class Workbench(QObject):
         """Image layers that frames can be taken from."""
         return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
 
-    def finish_edits(self) -> bool:
-        """Wait for masks that tools are computing: they belong to the frame on show.
-
-        Returns
-        -------
-        bool
-            False if they take too long; the user is told so.
-        """
-        until = time.monotonic() + _LONGEST_EDIT_S
-        while self.edits_underway and time.monotonic() < until:
-            for edit in list(self.edits_underway):
-                edit.deliver()
-            time.sleep(_NAP_S)
-        if self.edits_underway:
-            show_info("An edit is still being computed: a moment.")
-        return not self.edits_underway
-
     def go_to(self, index: int) -> None:
         """Show another frame."""
-        self.finish_edits()
+        self.edits_underway.finish()
         if self.work is not None and self.work.image.ndim > 2:
             image, dims = self.work.image, self.viewer.dims
             dims.set_point(dims.ndim - image.ndim, image.data_to_world((index, 0, 0))[-3])
