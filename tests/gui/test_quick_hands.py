@@ -134,6 +134,20 @@ def test_a_model_that_is_chosen_leaves_the_masks_of_another_alone(prelabelled):
     np.testing.assert_array_equal(used.mask(2), before[2])
 
 
+def test_masks_that_wait_for_the_sliders_do_not_take_those_of_another_model(prelabelled):
+    used = prelabelled
+    for index in (1, 2, 0):
+        used.go_to(index)
+    used.prelabel.threshold.value = 0.62
+    used.settle()
+    before = [used.mask(index) for index in range(5)]
+    used.choose_model("expert")
+    used.settle()
+    for index in range(5):
+        used.go_to(index)
+        np.testing.assert_array_equal(used.mask(index), before[index])
+
+
 def follows(used, index, threshold):
     """Tell whether the mask of a frame is what its map gives at a threshold."""
     settings = MaskSettings.of(used.prelabel.model.value.card)

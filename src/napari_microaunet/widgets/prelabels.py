@@ -169,6 +169,9 @@ class Prelabels(QObject):
         dragging = self._settled.isActive()
         self._settings = settings
         self._model = model or ""
+        # A mask that waits for the settings of another model stays as it is: these are none of it.
+        for index in [index for index in self._pending if self._is_of_another(index)]:
+            del self._pending[index]
         self._session.set_setting(_BEHIND, self._model)
         self._moved = True
         if self._following is not None:
@@ -198,8 +201,13 @@ class Prelabels(QObject):
     def _follows(self, index: int) -> bool:
         """Tell whether the mask of a frame is the model's, untouched."""
         status = self._session.status(index)
-        models = status.origin is MaskOrigin.MODEL and self._model in ("", status.model)
+        models = status.origin is MaskOrigin.MODEL and not self._is_of_another(index)
         return index in self and models and status.state is ReviewState.PRELABELLED
+
+    def _is_of_another(self, index: int) -> bool:
+        """Tell whether a frame has a mask of another model than the one that is adjusted."""
+        status = self._session.status(index)
+        return status.origin is MaskOrigin.MODEL and self._model not in ("", status.model)
 
     def _mark_pending(self) -> None:
         """Note all frames whose mask the settings have left behind."""
