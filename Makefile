@@ -51,7 +51,7 @@ BUNDLED := src/napari_microaunet/weights
 
 weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED)/expert.safetensors
 
-$(BUNDLED)/student.safetensors: $(RUNS)/student-standardised/model.safetensors
+$(BUNDLED)/student.safetensors: $(RUNS)/student-fair/model.safetensors
 $(BUNDLED)/teacher.safetensors: $(RUNS)/malunet-gently/model.safetensors
 $(BUNDLED)/expert.safetensors: $(RUNS)/expert-lite2-again/model.safetensors
 $(BUNDLED)/%.safetensors:
@@ -60,6 +60,8 @@ $(BUNDLED)/%.safetensors:
 # What follows a bar must be there, however old: a finished run is not trained again.
 $(RUNS)/student/model.safetensors: | $(RUNS)/student-labels/model.safetensors $(RUNS)/expert/model.safetensors
 $(RUNS)/student-again/model.safetensors: | $(RUNS)/student/model.safetensors
+$(RUNS)/student-fair/model.safetensors: \
+	| $(RUNS)/student-standardised/model.safetensors $(RUNS)/expert-lite2-again/model.safetensors
 $(RUNS)/student-standardised/model.safetensors: \
 	| $(RUNS)/student-gently/model.safetensors $(RUNS)/expert-average/model.safetensors
 $(RUNS)/student-gently/model.safetensors: \

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from bundle import MOST_FLAGGED, listed
+from bundle import listed
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation import FrameRecord, Manifest, open_dataset, write_manifest
@@ -61,6 +61,7 @@ EXPERT = WEIGHTS / "shifted-expert.safetensors"
 USERS_FRAMES = 100
 USERS_SEQUENCES = 11
 VALIDATION_SEQUENCES = 2
+_MOST_FLAGGED = 0.25  # share of the negatives that the student before may flag
 _QUIET = "quiet.json"
 _QUIET_SETTINGS = tuple(
     MaskSettings(threshold, least_peak=peak)
@@ -284,7 +285,7 @@ def write_bases(data: Path) -> None:
     scorer = Scorer("cpu", lambda _: None, lambda: False)
     indices = range(len(reference.frames))
     found = scorer.score(find_model(str(trained)), reference, indices, MaskSettings(), CANDIDATES)
-    point = choose_operating_point([found.curve], MOST_FLAGGED["student"])
+    point = choose_operating_point([found.curve], _MOST_FLAGGED)
     network, card = load_checkpoint(trained)
     settings = {"threshold": point.threshold, "least_peak": point.least_peak}
     save_checkpoint(STUDENT, network, card.model_copy(update=settings))

@@ -52,9 +52,10 @@ def pack(folder: Path, source: str, split: Callable[[str], Split]) -> Iterator[F
     if frames.problems:
         raise SystemExit("\n".join(frames.problems.values()))
     splits = [split(name) for name in frames.names]
-    validating = {g for g, s in zip(frames.groups, splits, strict=True) if s == "validation"}
+    groups = [frame.group for frame in dataset.frames]
+    validating = {g for g, s in zip(groups, splits, strict=True) if s == "validation"}
     left_out = 0
-    for index, (name, group) in enumerate(zip(frames.names, frames.groups, strict=True)):
+    for index, (name, group) in enumerate(zip(frames.names, groups, strict=True)):
         if splits[index] == "training" and group in validating:
             left_out += 1
             continue

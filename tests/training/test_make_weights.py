@@ -72,7 +72,7 @@ def test_make_weights_makes_every_bundled_model(checkout: Path) -> None:
     assert sorted(bundled) == ["expert", "student", "teacher"]
 
 
-@pytest.mark.parametrize("name", ["student-standardised", "malunet-gently", "expert-lite2-again"])
+@pytest.mark.parametrize("name", ["student-fair", "malunet-gently", "expert-lite2-again"])
 def test_every_training_comes_after_what_it_starts_from_and_who_teaches_it(
     checkout: Path, name: str
 ) -> None:
