@@ -25,7 +25,7 @@ KEYS = {
     "fill_holes": (Qt.Key.Key_O, ALT),
     "remove_specks": (Qt.Key.Key_R, ALT),
     "keep_largest": (Qt.Key.Key_B, ALT),
-    "split": (Qt.Key.Key_S, ALT),
+    "split": (Qt.Key.Key_D, ALT),
     "merge": (Qt.Key.Key_M, ALT),
     "renumber": (Qt.Key.Key_N, ALT),
     "delete": (Qt.Key.Key_Delete,),

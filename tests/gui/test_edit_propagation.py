@@ -15,7 +15,7 @@ from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.widgets.edit_tools.propagation import Direction
 
 ALT, CONTROL = Qt.KeyboardModifier.AltModifier, Qt.KeyboardModifier.ControlModifier
-PROPAGATE, APPLY, COPY = (Qt.Key.Key_G, ALT), (Qt.Key.Key_E, ALT), (Qt.Key.Key_C, ALT)
+PROPAGATE, APPLY, COPY = (Qt.Key.Key_G, ALT), (Qt.Key.Key_E, ALT), (Qt.Key.Key_Q, ALT)
 UNDO = (Qt.Key.Key_Z, CONTROL)
 
 HEIGHT, WIDTH, STEP = 288, 384, 6

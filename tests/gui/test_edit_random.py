@@ -15,9 +15,9 @@ from napari_microaunet.frames import open_frames
 NONE, SHIFT = Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.ShiftModifier
 ALT, CONTROL = Qt.KeyboardModifier.AltModifier, Qt.KeyboardModifier.ControlModifier
 MASK_TOOLS = [(Qt.Key.Key_Period, NONE), (Qt.Key.Key_Comma, NONE), (Qt.Key.Key_Slash, NONE)]
-MASK_TOOLS += [(getattr(Qt.Key, f"Key_{letter}"), ALT) for letter in "ORBSMNIYU"]
+MASK_TOOLS += [(getattr(Qt.Key, f"Key_{letter}"), ALT) for letter in "ORBDMNIYU"]
 MASK_TOOLS += [(Qt.Key.Key_Delete, NONE), (Qt.Key.Key_A, ALT)]
-OUTLINE = [(Qt.Key.Key_J, ALT), (Qt.Key.Key_K, ALT), (Qt.Key.Key_C, ALT)]
+OUTLINE = [(Qt.Key.Key_J, ALT), (Qt.Key.Key_K, ALT), (Qt.Key.Key_Q, ALT)]
 MODES = [(Qt.Key.Key_B, SHIFT), (Qt.Key.Key_Q, SHIFT), (Qt.Key.Key_Z, SHIFT)]
 MODES += [(Qt.Key.Key_Return, NONE), (Qt.Key.Key_Escape, NONE), (Qt.Key.Key_8, NONE)]
 REVIEW = [(Qt.Key.Key_Q, NONE), (Qt.Key.Key_N, NONE), (Qt.Key.Key_R, SHIFT)]

@@ -31,7 +31,7 @@ from napari_microaunet.widgets.keys import (
     save_keys,
     user_keys_file,
 )
-from napari_microaunet.widgets.keys_dialog import KeysDialog
+from napari_microaunet.widgets.keys_dialog import KeysDialog, menu_keys
 from napari_microaunet.widgets.models_section import ModelsSection
 from napari_microaunet.widgets.prelabel_section import PrelabelSection
 from napari_microaunet.widgets.progress_row import ProgressRow
@@ -59,9 +59,13 @@ SECTIONS: tuple[Callable[[Workbench], Section], ...] = (
     ModelsSection,
 )
 # napari's keys that mean something to whoever looks at a list: other frames, undo, a brush or the
-# eraser. Of the keys of Edit those do that take a tool in hand.
+# eraser. Of the keys of Edit those do that take a tool in hand, and those that do not go by the
+# cursor.
 _KEYS_FROM_LISTS = ("Left", "Right", "Ctrl+Z", "Ctrl+Shift+Z", "P", "E")
-_TAKEN_IN_HAND = {"brush", "ignore_brush", "new_polyp", "boundary", "clicks", "scissors"}
+_EDITS_FROM_LISTS = {
+    *("brush", "ignore_brush", "new_polyp", "boundary", "clicks", "scissors"),
+    *("all_polyps", "propagate", "apply_propagation", "copy_from_previous"),
+}
 
 
 class MicroAUNetDock(QWidget):
@@ -106,7 +110,7 @@ class MicroAUNetDock(QWidget):
         scroll.setWidget(content)
         self._folds = Folds(self.bench, self.foldables, scroll)
         keys_button = QPushButton("Keys…")
-        hint(keys_button, "See and change the keys of everything in this dock.", "focus_dock")
+        hint(keys_button, "See and change the keys of everything in this dock.")
         keys_button.clicked.connect(self.change_keys)
         layout = QVBoxLayout(self)
         layout.addWidget(scroll)
@@ -128,7 +132,7 @@ class MicroAUNetDock(QWidget):
 
     def change_keys(self) -> None:
         """Let the user change keys."""
-        dialog = KeysDialog(self._keys, self)
+        dialog = KeysDialog(self._keys, menu_keys(self), self)
         if dialog.exec() != KeysDialog.DialogCode.Accepted:
             return
         try:
@@ -168,7 +172,7 @@ class MicroAUNetDock(QWidget):
 
     def _acts_from_list(self, event: QKeyEvent) -> bool:
         """Tell whether a key means something to whoever looks at a list, and not at the picture."""
-        edits = self.sections[EditSection.title].actions.keys() - _TAKEN_IN_HAND
+        edits = self.sections[EditSection.title].actions.keys() - _EDITS_FROM_LISTS
         keys = [key for name, key in self._bindings.active.items() if name not in edits]
         pressed = KeyBinding.from_int(int(qkeycombo2modelkey(event.keyCombination())))
         return pressed in map(KeyBinding.from_str, (*keys, *_KEYS_FROM_LISTS))

@@ -16,7 +16,7 @@ from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from napari import Viewer
@@ -42,7 +42,7 @@ class Action:
     title: str
 
 
-# napari's own keys for viewer, image and Labels layers are all left alone, and so are its arrows;
+# napari's own keys for viewer, menus, image and Labels layers are all left alone, and its arrows;
 # letters that Shapes and Points layers use are avoided, because corrections are drawn with them.
 ACTIONS = (
     Action("open_folder", "Shift+O", "Open a folder of frames"),
@@ -51,7 +51,7 @@ ACTIONS = (
     Action("save_masks", "Shift+S", "Save the masks"),
     Action("prelabel_frame", "G", "Pre-label the frame on show"),
     Action("prelabel", "Shift+G", "Pre-label the frames chosen in the dock"),
-    Action("cancel", "Shift+C", "Cancel what is running"),
+    Action("cancel", "Shift+C", "Cancel the task at the foot of the dock; a fine-tuning has Stop"),
     Action("live", "W", "Switch live mode on or off"),
     Action("threshold_down", "J", "Lower the threshold"),
     Action("threshold_up", "K", "Raise the threshold"),
@@ -83,7 +83,7 @@ ACTIONS = (
     Action("tool_fill_holes", "Alt+O", "Fill the holes of the polyp"),
     Action("tool_remove_specks", "Alt+R", "Remove specks of the polyp"),
     Action("tool_keep_largest", "Alt+B", "Keep the largest part of the polyp"),
-    Action("tool_split", "Alt+S", "Split the polyp into its parts"),
+    Action("tool_split", "Alt+D", "Split the polyp into its parts"),
     Action("tool_merge", "Alt+M", "Merge the polyp with the nearest one"),
     Action("tool_renumber", "Alt+N", "Renumber the polyps, this one first"),
     Action("tool_delete", "Delete", "Delete the polyp"),
@@ -99,7 +99,7 @@ ACTIONS = (
     Action("scissors", "Shift+Z", "Cut a polyp out along its edges, or end it"),
     Action("propagate", "Alt+G", "Propagate the mask to other frames"),
     Action("apply_propagation", "Alt+E", "Write the masks that were propagated"),
-    Action("copy_from_previous", "Alt+C", "Copy the mask of the previous frame"),
+    Action("copy_from_previous", "Alt+Q", "Copy the mask of the previous frame"),
     # Export
     Action("export", "Alt+X", "Export masks for other tools"),
 )
@@ -172,13 +172,15 @@ def check_keys(keys: Mapping[str, str]) -> None:
         taken[binding] = name
 
 
-def check_naparis_keys(keys: Mapping[str, str]) -> None:
-    """Check that no key is one of napari's own for viewers and Labels layers, which would act.
+def check_naparis_keys(keys: Mapping[str, str], menus: Collection[KeyBinding]) -> None:
+    """Check that no key is one of napari's own, which would act instead.
 
     Parameters
     ----------
     keys : mapping of str to str
         Action name to key.
+    menus : collection of KeyBinding
+        The keys of napari's menus; those of viewers and Labels layers are known.
 
     Raises
     ------
@@ -186,7 +188,7 @@ def check_naparis_keys(keys: Mapping[str, str]) -> None:
         Naming the first action that has such a key.
     """
     titles = {action.name: action.title for action in ACTIONS}
-    taken = {*ViewerModel.class_keymap, *Labels.class_keymap}
+    taken = {*ViewerModel.class_keymap, *Labels.class_keymap, *menus}
     for name, key in keys.items():
         if KeyBinding.from_str(key) in taken:
             raise InputError(
