@@ -46,7 +46,8 @@ Sources = Annotated[
 Include = Annotated[
     IncludeChoice,
     typer.Option(
-        help="Of sessions: accepted frames; edited ones, too; or all, the rest without a mask."
+        help="Of sessions: accepted frames; edited ones, which masks from files are, too; all, "
+        "the rest without a mask."
     ),
 ]
 Link = Annotated[

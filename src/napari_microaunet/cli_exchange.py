@@ -37,7 +37,9 @@ def export(
     format_: Format,
     include: Annotated[
         IncludeChoice,
-        typer.Option(help="Accepted frames; edited ones as well; or all that have a mask."),
+        typer.Option(
+            help="Accepted frames; edited ones, which masks from files are, too; all with a mask."
+        ),
     ] = IncludeChoice.ACCEPTED,
     split: Annotated[
         bool,

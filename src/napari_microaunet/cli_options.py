@@ -24,7 +24,13 @@ ModelName = Annotated[
     ),
 ]
 Backend = Annotated[str, typer.Option(help="What runs the network: auto, onnx or torch.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="cpu, cuda, cuda:1, mps or auto: bundled models on the processor, others on a "
+        "graphics card if there is one."
+    ),
+]
 Batch = Annotated[
     int | None,
     typer.Option(min=1, help="Frames per call of the network; by default what suits the device."),

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 WENT_WRONG, STOPPED = 3, 130
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, mps or auto: a graphics card if there is one.")
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Processor cores to use; all of them by default.")
 ]

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 _HEADINGS = ("Model", "Annotator", "Frames", "s", "Strokes", "Pixels")
 _HEADING_HINTS = (
-    "The model that the work began from",
+    "The model that pre-labelled last",
     "Who accepted the frames",
     "Frames that were accepted",
     "Seconds at work on a frame, without pauses: the median",
     "Strokes and other edits of a frame: the median",
-    "Pixels that differ between the pre-label and the accepted mask: the median",
+    "Pixels that differ between the mask that the work began with and the accepted one: the median",
 )
 _NAMES = (0, 1)
 _ROWS_IN_SIGHT = 3

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 # In the words of the window.
 _INCLUDE: dict[str, Include] = {
     "accepted frames": "accepted",
-    "accepted and corrected ones": "edited",
+    "accepted, corrected or read from files": "edited",
     "all that have a mask": "all",
 }
 _LINES_IN_SIGHT = 7
@@ -373,7 +373,8 @@ class ExportSection(QWidget):
         hint(
             self.include.native,
             "Accepted frames are what somebody has answered for. Excluded ones never go out.\n"
-            "An accepted frame without a polyp is kept as a negative.",
+            "An accepted frame without a polyp is kept as a negative. Added to a dataset, all\n"
+            "means every frame: masks that nobody has reviewed stay behind.",
         )
         hint(self.selected_only.native, "Of these frames, only those selected in the queue.")
         hint(

@@ -16,7 +16,7 @@ from napari_microaunet.curation.incoming import name_in_dataset
 from napari_microaunet.curation.learning import frames_to_learn_from, keep_splits
 from napari_microaunet.curation.session import ReviewState
 from napari_microaunet.curation.writer import WriteOptions, write_dataset
-from napari_microaunet.distillation.advice import look_at
+from napari_microaunet.distillation.advice import advise
 from napari_microaunet.distillation.jobs import FinetuneJob, JobState, list_jobs
 from napari_microaunet.distillation.recipe import finetuning_recipe
 from napari_microaunet.errors import InputError
@@ -191,7 +191,7 @@ class FinetuneSection(QWidget):
                 path = folder(tell, cancelled)
                 before = job.total
                 dataset = open_dataset(path, cancelled=cancelled)
-                found.append(look_at(dataset, tell, cancelled))
+                found.append(advise(dataset, tell, cancelled))
 
             yield from with_progress(run)
 

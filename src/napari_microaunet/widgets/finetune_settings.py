@@ -220,8 +220,8 @@ _ADVANCED_HINTS = {
     "optimiser.learning_rate": "How far a step goes. Half of it where the loss jumps or stops\n"
     "being a number; twice of it where the curve is still falling at the end.",
     "batch.size": "Frames a step looks at. Fewer take less memory and give more, rougher steps.",
-    "batch.negatives": "Share of frames without a polyp in a step. More of them mean fewer false\n"
-    "alarms, and more polyps overlooked.",
+    "batch.negatives": "Share of frames without a polyp among those with a mask in a step. More\n"
+    "of them mean fewer false alarms, and more polyps overlooked.",
     "batch.unlabelled": "Share of frames that nobody has reviewed, which the teacher labels. More\n"
     "help where you have accepted few frames and the teacher is good.",
     "replay.share": "Share of frames that the model knew before, rendered ones that come with the\n"

@@ -63,6 +63,7 @@ class FramesSection(QWidget):
         menu.addAction("Sample frames", lambda: self._open_sample("frames/images"))
         menu.addAction("Sample video", lambda: self._open_sample("clip.mp4"))
         self._recent = menu.addMenu("Go on with")
+        self._recent.setToolTipsVisible(True)  # two sessions may have one name
         self._recent.aboutToShow.connect(self._list_recent)
         self.open_button.setMenu(menu)
         hint(
@@ -252,6 +253,7 @@ class FramesSection(QWidget):
             return
         trouble = session.problem or session.notice
         self.saving.setText(trouble or f"Saved in {session.folder.name}")
+        self.saving.setToolTip(str(session.folder))
         self.saving.setObjectName("warning" if trouble else "quiet")
         self.saving.setStyleSheet("")  # has Qt look at the name again
 

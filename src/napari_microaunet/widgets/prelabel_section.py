@@ -364,8 +364,8 @@ class PrelabelSection(QWidget):
         hint(
             self.device.native,
             "What runs the model. Automatic runs the bundled models on the processor, by ONNX\n"
-            "Runtime, in some milliseconds per frame; yours by PyTorch, on a graphics card if\n"
-            "there is one.",
+            "Runtime, in some milliseconds per frame (the expert: a tenth of a second); yours by\n"
+            "PyTorch, on a graphics card if there is one.",
         )
         hint(
             self.which.native,

@@ -32,7 +32,12 @@ class ProgressRow(QWidget):
         self.bar.setFixedHeight(8)
         self.time_left = QLabel()
         self.cancel_button = QPushButton("Cancel")
-        hint(self.cancel_button, "Stop now. What is done is kept.", "cancel")
+        hint(
+            self.cancel_button,
+            "Stop now. Frames that are done are kept; imports and datasets are written whole or\n"
+            "not at all.",
+            "cancel",
+        )
         self.cancel_button.clicked.connect(self._cancel)
         layout = QGridLayout(self)
         layout.setContentsMargins(8, 4, 8, 4)

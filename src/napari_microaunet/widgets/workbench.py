@@ -449,7 +449,9 @@ class Workbench(QObject):
         masks = None if self.work is None else self.work.masks
         drawing = masks is not None and masks.is_drawing
         if drawing:
-            show_info("A stroke is being drawn: end it first, or take it back with Escape.")
+            show_info(
+                "A stroke is being drawn: end it first. Escape takes back one by the right button."
+            )
         return drawing
 
     def cancel(self) -> None:
