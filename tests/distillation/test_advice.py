@@ -7,7 +7,7 @@ import numpy as np
 from small_frames import SIDE, write_frames
 
 from napari_microaunet.curation.dataset import open_dataset
-from napari_microaunet.distillation.advice import look_at
+from napari_microaunet.distillation.advice import advise
 from napari_microaunet.frames.masks import write_mask_file
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def sentences(folder: Path) -> str:
-    advice = look_at(open_dataset(folder))
+    advice = advise(open_dataset(folder))
     return " ".join((*advice.obstacles, *advice.warnings))
 
 
 def test_a_good_dataset_is_counted_and_nothing_stands_in_the_way(tmp_path: Path) -> None:
     told = []
     dataset = open_dataset(write_frames(tmp_path / "good", polyps=60))
-    advice = look_at(dataset, lambda done, total: told.append((done, total)))
+    advice = advise(dataset, lambda done, total: told.append((done, total)))
     assert sum(advice.polyps.values()) == 60
     assert sum(advice.negatives.values()) == 4
     assert sum(advice.unlabelled.values()) == 4

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,8 +18,8 @@ def model(dices, groups=None, false_alarms=()):
     for i, dice in enumerate(dices):
         predicted = np.zeros((1, 1000), np.uint8)
         predicted[0, 400 - round(400 * dice) : 800 - round(400 * dice)] = 1
-        group = groups and groups[i]
-        scores.append(score_frame(f"frame {i}", 0.5, predicted, reference, group=group))
+        score = score_frame(f"frame {i}", 0.5, predicted, reference)
+        scores.append(score if groups is None else replace(score, group=groups[i]))
     for i, flagged in enumerate(false_alarms):
         predicted = np.full((1, 1000), flagged, np.uint8)
         scores.append(score_frame(f"negative {i}", 0.5, predicted, np.zeros_like(predicted)))

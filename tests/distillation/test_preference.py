@@ -248,7 +248,9 @@ def test_constant_embeddings_and_cold_temperatures_give_numbers():
     _, labels, student, teacher = scene()
     features = torch.zeros(2, 8, 32, 32, requires_grad=True)
     for temperature in (0.001, 1.0):
-        loss = contrast(Projection(8)(features), labels, student, teacher, temperature=temperature)
+        loss = contrast(
+            Projection(8, 16)(features), labels, student, teacher, temperature=temperature
+        )
         # One positive against the 2 x 52 background pixels of the bands, all the same.
         assert float(loss.detach()) == pytest.approx(math.log(105), rel=1e-4)
         assert torch.autograd.grad(loss, features)[0].isfinite().all()
@@ -280,7 +282,7 @@ def test_half_precision_is_computed_in_full(precision):
 
 def test_projections_have_length_one_and_learn():
     torch.manual_seed(0)
-    projection = Projection(8)
+    projection = Projection(8, 16)
     features = torch.randn(2, 8, 32, 32, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         embeddings = projection(features)

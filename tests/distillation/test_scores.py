@@ -174,12 +174,6 @@ def test_a_polyps_share_is_that_of_the_picture_without_its_border():
     assert score.polyp_share == pytest.approx(20 / 200)
 
 
-def test_a_frame_is_a_group_of_its_own_unless_one_is_named():
-    mask = boxes((20, 20), (5, 5, 10, 9))
-    assert score_frame("frame", 0.5, mask, mask).group == "frame"
-    assert score_frame("frame", 0.5, mask, mask, group="clip").group == "clip"
-
-
 def test_masks_of_different_sizes_are_refused():
     with pytest.raises(ValueError, match="one shape"):
         score_frame("f", 0.5, np.zeros((4, 5), np.uint8), np.zeros((5, 4), np.uint8))

@@ -45,7 +45,7 @@ def frames_of_red(red: Tensor) -> TrainingFrames:
     names = tuple(str(number) for number in range(len(red)))
     labels = torch.full_like(images[:, :1], 255)
     kinds: list[Kind] = ["unlabelled"] * len(red)
-    return TrainingFrames(images, labels, names, names, names, tuple(kinds), {})
+    return TrainingFrames(images, labels, names, names, tuple(kinds), {})
 
 
 CARD = ModelCard(name="stub", network="malunet", widths=(1,) * 6, sha256="a" * 64)

@@ -32,7 +32,7 @@ def looked_at(*frames: tuple[str, slice, slice, slice], side: int = SIDE) -> Val
         labels[number, 0, ignored] = 255
     names = tuple(str(number) for number in range(len(frames)))
     kinds = tuple(kind for kind, *_ in frames)
-    held_out = TrainingFrames(images, labels, names, names, names, kinds, {})  # type: ignore[arg-type]
+    held_out = TrainingFrames(images, labels, names, names, kinds, {})  # type: ignore[arg-type]
     return validate(RedIsPolyp(), held_out, side)  # type: ignore[arg-type]
 
 
@@ -62,7 +62,7 @@ def test_specks_are_no_false_alarm_however_many() -> None:
     labels = torch.zeros(3, 1, side, side, dtype=torch.uint8)
     labels[2] = 1
     kinds = ("negative", "negative", "polyp")
-    frames = TrainingFrames(images, labels, kinds, kinds, kinds, kinds, {})
+    frames = TrainingFrames(images, labels, kinds, kinds, kinds, {})
     assert validate(RedIsPolyp(), frames, side).negatives_flagged == 0.5  # type: ignore[arg-type]
 
 

@@ -23,7 +23,6 @@ def views(echo: int, settings: AugmentationSettings = PLAIN, *, seed: int = 1, c
         images=(4 * values).expand(-1, 3, SIDE, SIDE).contiguous(),
         labels=(values % 2).expand(-1, 1, SIDE, SIDE).contiguous(),
         names=tuple(map(str, range(COUNT))),
-        groups=tuple(map(str, range(COUNT))),
         sources=("made",) * COUNT,
         kinds=("polyp",) * COUNT,
         problems={},

@@ -49,7 +49,7 @@ class DatasetAdvice:
     warnings: tuple[str, ...]
 
 
-def look_at(
+def advise(
     dataset: CuratedDataset,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     cancelled: Callable[[], bool] = lambda: False,

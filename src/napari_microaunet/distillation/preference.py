@@ -31,7 +31,7 @@ class Projection(nn.Module):
         Channels of the embeddings.
     """
 
-    def __init__(self, width: int, dimensions: int = 16) -> None:
+    def __init__(self, width: int, dimensions: int) -> None:
         super().__init__()
         self.layer = nn.Conv2d(width, dimensions, 1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -409,9 +409,9 @@ def changed(recipe: Recipe, changes: Mapping[str, Value]) -> Recipe:
     content = recipe.model_dump()
     for key, value in changes.items():
         *sections, field = key.split(".")
-        section = content
+        section: Any = content
         for name in sections:
-            section = section.get(name)  # type: ignore[assignment]
+            section = section.get(name)
             if not isinstance(section, dict):
                 raise InputError(f"A recipe has no {key}; see the recipes in training/.")
         section[field] = value

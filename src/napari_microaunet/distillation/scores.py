@@ -122,7 +122,6 @@ def score_frame(
     reference: NDArray[np.uint8],
     *,
     field: FieldOfView | None = None,
-    group: str | None = None,
 ) -> FrameScore:
     """Score one mask against its reference.
 
@@ -138,8 +137,6 @@ def score_frame(
         0 for background, 255 for ignore, anything else is polyp.
     field : FieldOfView, optional
         The box of the frame that shows the picture; the whole frame by default.
-    group : str, optional
-        What the frame is resampled with; its own name by default.
 
     Returns
     -------
@@ -157,7 +154,7 @@ def score_frame(
     )
     return FrameScore(
         name=name,
-        group=name if group is None else group,
+        group=name,
         confidence=confidence,
         positive=overlap.positive,
         flagged=overlap.flagged,

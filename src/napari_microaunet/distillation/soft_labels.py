@@ -38,7 +38,7 @@ def soft_labels(
     progress: Callable[[int, int], None],
     cancelled: Callable[[], bool],
 ) -> Tensor:
-    """Return the teacher's probabilities for packed frames, averaged over both mirror images.
+    """Return the teacher's probabilities for packed frames, those in a mirror averaged in.
 
     They are kept in a file, 0.1 MB a frame of 320 x 320, for other runs with the same teacher and
     the same frames.

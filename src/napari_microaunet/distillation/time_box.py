@@ -192,7 +192,6 @@ def measure(
         images=pixels[:, :3].to(torch.uint8),
         labels=(pixels[:, 3:] > 127).to(torch.uint8),
         names=("random",) * _FRAMES,
-        groups=("random",) * _FRAMES,
         sources=("random",) * _FRAMES,
         kinds=(kind,) * _FRAMES,
         problems={},

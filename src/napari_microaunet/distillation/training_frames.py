@@ -52,7 +52,7 @@ class TrainingFrames:
         RGB, the field of view resized as pre-labelling does.
     labels : uint8 tensor, shape (n, 1, side, side)
         0 background, 1 polyp, 255 ignore. A frame without a mask is 255 everywhere.
-    names, groups, sources : tuple of str
+    names, sources : tuple of str
         Of each frame, as in its `FrameRecord`.
     kinds : tuple of {"polyp", "negative", "unlabelled", "replayed"}
         Whether a frame's mask shows a polyp, or none, or is missing. Replayed frames are those of
@@ -65,7 +65,6 @@ class TrainingFrames:
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
-    groups: tuple[str, ...]
     sources: tuple[str, ...]
     kinds: tuple[Kind, ...]
     problems: dict[str, str]
@@ -153,7 +152,6 @@ class TrainingFrames:
             images=torch.from_numpy(images[: len(kept)]),
             labels=torch.from_numpy(labels[: len(kept)]),
             names=tuple(record.name for record in records),
-            groups=tuple(record.group for record in records),
             sources=tuple(record.source for record in records),
             kinds=tuple(kinds),
             problems=problems,
@@ -174,7 +172,6 @@ class TrainingFrames:
             images=torch.cat([self.images, others.images]),
             labels=torch.cat([self.labels, others.labels]),
             names=self.names + others.names,
-            groups=self.groups + others.groups,
             sources=self.sources + others.sources,
             kinds=self.kinds + others.kinds,
             problems=self.problems | others.problems,
@@ -200,7 +197,6 @@ class TrainingFrames:
             images=self.images[chosen],
             labels=self.labels[chosen],
             names=tuple(self.names[index] for index in chosen),
-            groups=tuple(self.groups[index] for index in chosen),
             sources=tuple(self.sources[index] for index in chosen),
             kinds=tuple(self.kinds[index] for index in chosen),
         )
@@ -276,7 +272,7 @@ class Batches:
         Frames in a batch.
     seed : int
         Of the order, at least 0.
-    negatives, unlabelled, replayed : float
+    negatives, unlabelled, replayed : float, optional
         Shares of these kinds in [0, 1]; the rest shows polyps. A kind that there are
         no frames of leaves its share to the others, in proportion.
     source_weights : mapping of str to float, optional
@@ -295,8 +291,8 @@ class Batches:
         size: int,
         seed: int,
         *,
-        negatives: float = 0.3,
-        unlabelled: float = 0.2,
+        negatives: float = 0.0,
+        unlabelled: float = 0.0,
         replayed: float = 0.0,
         source_weights: Mapping[str, float] | None = None,
     ) -> None:

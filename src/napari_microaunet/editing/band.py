@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     Points = NDArray[np.float64]
     Values = NDArray[np.float32]
 
-# What speaks for an edge, from the image and from the model.
-EVIDENCE = ("distance", "fine contrast", "coarse contrast", "brighter inside", "redder inside")
-EVIDENCE_OF_MODEL = ("probability falls", "probability inside")
-
 # The band is looked at in at most this many steps to either side, each of a pixel or more.
 _MOST_STEPS = 15
 # The outline is smoothed by this share of the band before its normals are taken: wide enough
@@ -52,8 +48,9 @@ class Band(NamedTuple):
     offsets : float64 array, shape (m,)
         Distances from the outline, in pixels, negative inside the polyp.
     evidence : float32 array, shape (n, m, k)
-        What speaks for an edge at each place, named by `EVIDENCE` and, of a
-        band with a probability map, by `EVIDENCE_OF_MODEL`.
+        What speaks for an edge at each place: distance, fine contrast, coarse contrast,
+        brighter inside, redder inside; with a probability map also how it falls, and its value
+        inside.
     crossed : bool array, shape (n, m)
         Places that are much nearer to another point of the outline.
     """

@@ -32,17 +32,6 @@ if TYPE_CHECKING:
     Pixel = tuple[int, int]
     Values = NDArray[np.floating]
 
-# What says that a place belongs to the error that was clicked at, from the image and the model.
-EVIDENCE = (
-    "far from the click",
-    "logarithm of that",
-    "far from what is right",
-    "surrounded by what is right",
-    "size of the error",
-    "unlike the click in colour",
-    "like what is right in colour",
-)
-EVIDENCE_OF_MODEL = ("belief lost on the way",)
 # Nats that a unit of each is worth, and a constant, without and with a probability map: fitted
 # to clicks at the largest errors of the student's masks of 100 training frames, 5 a frame, as
 # ``benchmarks/snapping.py --fit`` does, which adds clicks that start from nothing.
@@ -95,7 +84,10 @@ class Surroundings(NamedTuple):
     right : bool array, shape (n, m)
         Cells that have the label of the click already.
     evidence : float array, shape (n, m, k)
-        Named by `EVIDENCE` and, with a probability map, `EVIDENCE_OF_MODEL`.
+        What says that a cell belongs to the error that was clicked at: far from the click, the
+        logarithm of that, far from what is right, surrounded by what is right, size of the error,
+        unlike the click in colour, like what is right in colour; with a probability map also
+        belief lost on the way.
     radius : float
         Distance from the click to what is right, in pixels, as far as it counts.
     """

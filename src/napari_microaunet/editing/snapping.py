@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from napari_microaunet.editing.labels import Mask, Region
 
-# Nats that a unit of each evidence of `band.EVIDENCE` and `band.EVIDENCE_OF_MODEL` is worth,
-# without and with a probability map: fitted by ``benchmarks/snapping.py --fit --frames 40`` to
-# expert masks of training frames, disturbed on purpose.
+# Nats that a unit of each of `Band.evidence` is worth, without and with a probability map: fitted
+# by ``benchmarks/snapping.py --fit --frames 40`` to expert masks of training frames, disturbed on
+# purpose.
 WEIGHTS = (-0.686, 0.997, 0.183, 0.128, 0.423)
 WEIGHTS_WITH_MODEL = (-0.707, 0.853, 0.248, -0.045, 0.174, 8.655, 0.043)
 # Nats that a step aside costs the path. Errors of neighbouring places go together, so that it

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.rendered import render_clip, render_frame
 
 
 class _Still(NamedTuple):
@@ -76,6 +74,8 @@ def write_sample_data(folder: Path) -> None:
         the frames), ``clip.mp4`` (H.264) and ``clip-masks.tif`` (uint8 labels, one page per
         frame).
     """
+    from napari_microaunet.frames.rendered import render_frame
+
     images, masks = folder / "frames" / "images", folder / "frames" / "masks"
     images.mkdir(parents=True, exist_ok=True)
     masks.mkdir(parents=True, exist_ok=True)
@@ -89,6 +89,9 @@ def write_sample_data(folder: Path) -> None:
 
 def _write_clip(folder: Path) -> None:
     import av
+    import tifffile
+
+    from napari_microaunet.frames.rendered import render_clip
 
     labels = []
     with av.open(folder / "clip.mp4", "w") as container:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from napari_microaunet.editing.labels import WITH_DIAGONALS, filled
 from napari_microaunet.frames.field_of_view import FieldOfView
 from napari_microaunet.prelabel.probability import least_value
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 # 255 is the ignore label, so 254 is the last polyp that a mask can hold.
 _MOST_POLYPS = 254
-_WITH_DIAGONALS = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ def regions_above(
     values = _upsampled(probability, part)
     polyp = values >= cutoff
     if fill_holes:
-        polyp |= _holes(polyp)
-    numbers, count = ndimage.label(polyp, _WITH_DIAGONALS)
+        polyp = filled(polyp)
+    numbers, count = ndimage.label(polyp, WITH_DIAGONALS)
     areas = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
     # ndimage.maximum would sort all pixels.
     peaks = np.zeros(count + 1, np.uint8)
@@ -236,13 +236,3 @@ def _upsampled(probability: ProbabilityMap, part: FieldOfView) -> NDArray[np.uin
         ),
     )
     return np.asarray(resized)
-
-
-def _holes(polyp: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Background that no path of side-by-side pixels joins to the array's edge."""
-    regions, count = ndimage.label(~polyp)
-    enclosed = np.ones(count + 1, bool)
-    enclosed[0] = False
-    for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
-        enclosed[edge] = False
-    return np.asarray(enclosed[regions], bool)

@@ -10,7 +10,7 @@ from torch import Tensor
 from napari_microaunet.distillation.augmentation.camera import change_colours, change_sharpness
 from napari_microaunet.distillation.augmentation.draws import chosen, log_uniform
 from napari_microaunet.distillation.augmentation.geometry import (
-    Views,
+    SampledViews,
     polyp_free_shift,
     random_matrices,
     sampling_grid,
@@ -109,7 +109,7 @@ class Augmentation:
 
     def _views(
         self, images: Tensor, labels: Tensor, soft: Tensor | None, side: int, negatives: Tensor
-    ) -> Views:
+    ) -> SampledViews:
         """Draw the geometry of each frame and look through it."""
         settings, count = self.settings, len(images)
         polyps = labels == 1
@@ -124,8 +124,8 @@ class Augmentation:
         return take_views(images, labels, soft, grid, zoom)
 
     def _with_polyps(
-        self, views: Views, targets: Tensor, donors: tuple[Tensor, Tensor, Tensor | None]
-    ) -> Views:
+        self, views: SampledViews, targets: Tensor, donors: tuple[Tensor, Tensor, Tensor | None]
+    ) -> SampledViews:
         """Paste polyps of donors, drawn at random, into the targets, bool (n,)."""
         images, labels, soft = donors
         able = can_donate(images, labels).nonzero()[:, 0]
@@ -139,7 +139,7 @@ class Augmentation:
             views.frames.shape[-1],
             self.settings,
         )
-        pasted = paste(Views(*(part[targets] for part in views)), polyps)
+        pasted = paste(SampledViews(*(part[targets] for part in views)), polyps)
         for whole, part in zip(views, pasted, strict=True):
             whole[targets] = part
         return views

@@ -32,7 +32,7 @@ _CROP_REACH = 0.7
 _CROP_SIDE = 24
 
 
-class Views(NamedTuple):
+class SampledViews(NamedTuple):
     """Frames at training size.
 
     Attributes
@@ -144,7 +144,7 @@ def sampling_grid(matrices: Tensor, side: int, elastic: float) -> Tensor:
 
 def take_views(
     images: Tensor, labels: Tensor, soft: Tensor | None, grid: Tensor, zoom: Tensor
-) -> Views:
+) -> SampledViews:
     """Read frames through a sampling grid.
 
     Polyp and ignore are read as two maps beside the image and the label is the
@@ -166,7 +166,7 @@ def take_views(
 
     Returns
     -------
-    Views
+    SampledViews
         At the size of the grid.
     """
     polyp, ignore = (labels == 1).float(), (labels == IGNORE).float()
@@ -189,4 +189,4 @@ def take_views(
     background = 1 - polyp - ignore
     most = (polyp > background).to(torch.uint8)
     most.masked_fill_(ignore > torch.maximum(polyp, background), IGNORE)
-    return Views(frames, most, soft, inside)
+    return SampledViews(frames, most, soft, inside)

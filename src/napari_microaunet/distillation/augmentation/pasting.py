@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from napari_microaunet.distillation.augmentation.draws import log_uniform, per_frame, uniform
 from napari_microaunet.distillation.augmentation.geometry import (
-    Views,
+    SampledViews,
     random_matrices,
     sampling_grid,
     take_views,
@@ -75,7 +75,7 @@ def can_donate(images: Tensor, labels: Tensor) -> Tensor:
 
 def take_polyps(
     images: Tensor, labels: Tensor, soft: Tensor | None, side: int, settings: AugmentationSettings
-) -> Views:
+) -> SampledViews:
     """View donors so that their polyps have a size and a place of their own.
 
     Parameters
@@ -93,7 +93,7 @@ def take_polyps(
 
     Returns
     -------
-    Views
+    SampledViews
         The donors, polyps anywhere in view.
     """
     count, size = len(images), images.shape[-1]
@@ -110,7 +110,7 @@ def take_polyps(
     return take_views(images, labels, soft, grid, zoom)
 
 
-def paste(targets: Views, donors: Views) -> Views:
+def paste(targets: SampledViews, donors: SampledViews) -> SampledViews:
     """Paste the polyps of each donor with their rim into the target beside it.
 
     The rim is feathered, and the colours of what is pasted are moved towards
@@ -119,12 +119,12 @@ def paste(targets: Views, donors: Views) -> Views:
 
     Parameters
     ----------
-    targets, donors : Views
+    targets, donors : SampledViews
         Equally many, of the same size.
 
     Returns
     -------
-    Views
+    SampledViews
         The targets with the polyps; labels and soft labels are the donor's wherever more
         than half of a pixel is.
     """
@@ -142,7 +142,7 @@ def paste(targets: Views, donors: Views) -> Views:
     brightest = _BRIGHTEST_POLYP / _mean(donors.frames, polyps.float()).clamp(min=1e-6)
     gain = gain.minimum(brightest.clamp(min=1))
     most = share > 0.5
-    return Views(
+    return SampledViews(
         torch.lerp(targets.frames, (donors.frames * gain).clamp(0, 1), share),
         torch.where(most, donors.labels, targets.labels),
         torch.where(most, donors.soft, targets.soft),
@@ -150,7 +150,7 @@ def paste(targets: Views, donors: Views) -> Views:
     )
 
 
-def _mucosa(views: Views, radius: float) -> Tensor:
+def _mucosa(views: SampledViews, radius: float) -> Tensor:
     """Tell where frames show something lit, bool (n, 1, side, side)."""
     return views.inside & (_blur(views.frames.amax(1, keepdim=True), radius) > _DARKEST_MUCOSA)
 
