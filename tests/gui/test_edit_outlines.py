@@ -7,7 +7,7 @@ from pointing import Mouse, press
 from qtpy.QtCore import Qt
 from skimage.draw import disk
 
-from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.curation.session import MaskOrigin, ReviewState
 from napari_microaunet.editing.boundary import polygons_of
 from napari_microaunet.editing.labels import areas_of, labels_of
 from napari_microaunet.editing.snapping import snap
@@ -102,6 +102,20 @@ def test_dragging_a_vertex_moves_the_mask_in_one_undo_step(begun, slicing):
     np.testing.assert_array_equal(native(used), start)
     press(used, *REDO)
     np.testing.assert_array_equal(native(used), moved)
+
+
+def test_accept_takes_the_outline_as_the_last_drag_left_it(begun):
+    used, mouse = begun
+    index, start = used.bench.shown, native(used)
+    mouse.move(*centre(used, 2))
+    enter_boundary(used)
+    used.edit.boundary._follow.setInterval(60_000)  # hands quicker than the mask follows
+    drag_a_vertex_away(used, mouse)
+    np.testing.assert_array_equal(native(used), start)
+    press(used, Qt.Key.Key_Q)
+    used.qtbot.wait(300)
+    assert areas_of(native(used, index))[2] > areas_of(start)[2]
+    assert used.work.session.status(index).state is ReviewState.ACCEPTED
 
 
 def test_a_locked_vertex_stays_when_it_is_dragged_and_others_move(begun, slicing):

@@ -181,3 +181,39 @@ def test_masks_that_did_not_follow_do_so_when_the_session_is_opened_again(prelab
     again.open(folder)
     again.settle()
     assert all(follows(again, index, 0.62) for index in range(5))
+
+
+def test_a_slider_that_moves_while_masks_follow_for_an_export_counts(prelabelled, tmp_path):
+    used = prelabelled
+    for index in (1, 2, 0):
+        used.go_to(index)
+    used.prelabel.threshold.value = 0.62
+    used.settle()
+    used.export.include.value = "all"
+    used.export.write(tmp_path / "out")
+    used.prelabel.threshold.value = 0.7
+    used.wait_for_job()
+    used.qtbot.waitUntil(lambda: (tmp_path / "out").is_dir(), timeout=20_000)
+    used.settle()
+    assert all(follows(used, index, 0.7) for index in range(5))
+
+
+def test_what_another_model_says_of_masks_that_were_looked_at_is_not_lost(prelabelled, use, folder):
+    used = prelabelled
+    for index in (1, 2, 0):
+        used.go_to(index)
+        used.qtbot.waitUntil(lambda: not used.work.prelabels._looked_at.isActive(), timeout=5_000)
+    used.choose_model("teacher")
+    used.settle()
+    used.prelabel.run()
+    assert not used.prelabel.model.enabled  # its settings make the masks of the whole run
+    used.wait_for_job()
+    assert used.prelabel.model.enabled
+    used.settle()
+    threshold = used.bench.settings.threshold
+    used.leave()
+    again = use()
+    again.open(folder)
+    again.settle()
+    assert [again.work.session.status(index).model for index in range(5)] == ["teacher"] * 5
+    assert all(follows(again, index, threshold) for index in range(5))

@@ -230,18 +230,19 @@ def test_frames_whose_masks_are_yet_to_follow_are_accepted_as_they_will_be(
     assert used.states == [ACCEPTED] * 5
     for index, mask in enumerate(wanted):
         np.testing.assert_array_equal(used.masks.chunks.mask(index), mask)
+        threshold = used.work.session.status(index).threshold
+        assert threshold == pytest.approx(used.bench.settings.threshold)
 
 
 def test_strokes_made_while_masks_follow_are_neither_lost_nor_accepted(prelabelled, monkeypatch):
-    decisions = "napari_microaunet.widgets.review_decisions"
     drawn = threading.Event()
 
     def in_its_time(*arguments):
         drawn.wait(20)
         return mask_from(*arguments)
 
-    monkeypatch.setattr(f"{decisions}._MOST_AT_ONCE", 0)
-    monkeypatch.setattr(f"{decisions}.mask_from", in_its_time)
+    monkeypatch.setattr("napari_microaunet.widgets.review_decisions._MOST_AT_ONCE", 0)
+    monkeypatch.setattr("napari_microaunet.widgets.prelabels.mask_from", in_its_time)
     used = prelabelled
     used.prelabel.threshold.value += 0.1
     select(used, *range(5))

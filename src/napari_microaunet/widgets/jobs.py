@@ -15,7 +15,7 @@ from functools import partial
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt, Signal, Slot
 
 from napari_microaunet.errors import InputError
 
@@ -154,6 +154,8 @@ class Job(QObject):
             failure = error
         self._left.emit(failure)
 
+    # A slot that PyQt knows: `deliver` reaches no others.
+    @Slot(object)
     def _receive(self, item: object) -> None:
         self._room.release()
         if self.is_cancelled():
@@ -162,6 +164,7 @@ class Job(QObject):
         self.done += 1
         self.item.emit(item)
 
+    @Slot(object)
     def _end(self, failure: Exception | None) -> None:
         if isinstance(failure, InputError):
             show_error(str(failure))

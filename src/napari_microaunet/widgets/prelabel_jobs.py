@@ -6,8 +6,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from napari_microaunet.curation.session import MaskOrigin
-from napari_microaunet.prelabel.confidence import confidence
-from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.prelabel.predictor import Predictor
 from napari_microaunet.widgets.jobs import Job
 
@@ -120,16 +118,15 @@ def follow_settings(bench: Workbench, then: Callable[[], None]) -> None:
     waiting = {index: masks.chunks.digest(index) for index in sorted(prelabels.to_save())}
 
     def follow(cancelled: Callable[[], bool]) -> Iterator[tuple[int, float, Buffer | None]]:
-        for index in waiting:
-            probability = prelabels.map(index)
+        for item in prelabels.followed(waiting, settings):
             if cancelled():
                 return
-            if probability is not None:
-                chunk = masks.chunks.encode(mask_from(probability, settings))
-                yield index, confidence(probability, settings), chunk
+            yield item
 
     def take(item: tuple[int, float, Buffer | None]) -> None:
         index, trust, chunk = item
+        if bench.settings != settings:
+            return  # a slider has moved: it follows by what is said now, see `end`
         if work.masks is masks and masks.chunks.digest(index) == waiting[index]:
             prelabels.leave(index)
             masks.session.set_confidence(index, trust, settings.threshold)
@@ -137,7 +134,10 @@ def follow_settings(bench: Workbench, then: Callable[[], None]) -> None:
 
     def end(complete: bool) -> None:
         if complete and work.masks is masks:
-            then()
+            if bench.settings != settings:
+                follow_settings(bench, then)
+            else:
+                then()
 
     if waiting:
         job = Job(f"Bringing {len(waiting)} masks up to date", follow, len(waiting))

@@ -343,6 +343,8 @@ class PrelabelSection(QWidget):
         )
         self.run_button.setEnabled(bench.may_change and bench.job is None)
         self.live.enabled = bench.may_change
+        # Its settings are those that a running job makes masks with.
+        self.model.enabled = bench.job is None
         self._show_status()
 
     def _show_status(self) -> None:

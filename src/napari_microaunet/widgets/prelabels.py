@@ -15,7 +15,7 @@ from napari_microaunet.prelabel.probability import ProbabilityMap
 from napari_microaunet.widgets.jobs import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from zarr.core.buffer import Buffer
 
@@ -144,6 +144,9 @@ class Prelabels(QObject):
         self._accept(index, found)
         if index == self.masks.shown:
             self._follow(index)
+        elif index in self._pending:
+            # It waits until it is shown; if that never comes, for the session to be opened again.
+            self._session.set_setting(_BEHIND, found.kept.model)
         return True
 
     def look(self, probability: ProbabilityMap, model: Model, settings: MaskSettings) -> Found:
@@ -194,6 +197,22 @@ class Prelabels(QObject):
         self._mark_pending()
         return {index for index in self._pending if self.waits(index)}
 
+    def followed(
+        self, indices: Iterable[int], settings: MaskSettings
+    ) -> Iterator[tuple[int, float, Buffer | None]]:
+        """Make the masks of frames from their maps; may be called from any thread.
+
+        Yields
+        ------
+        index, confidence, chunk
+            Of the frames that have a map.
+        """
+        for index in indices:
+            kept = self._session.map(index)
+            if kept is not None:
+                found = self._found(kept, self._unpacked(index, kept), settings)
+                yield index, found.confidence, found.chunk
+
     def leave(self, index: int) -> None:
         """Let the mask of a frame be: somebody decides on it as it is."""
         self._pending.pop(index, None)
@@ -242,12 +261,13 @@ class Prelabels(QObject):
             del self._pending[index]
             self.masks.put(index, found.chunk, MaskOrigin.MODEL)
 
-    def _can_follow(self, index: int) -> bool:
-        return index != self.masks.shown and self.masks.can_put(index)
-
     def _next_to_follow(self) -> list[int]:
-        shown = self.masks.shown
-        waiting = filter(self._can_follow, filter(self.waits, self._pending))
+        shown = self.masks.shown  # asked once: it takes its time, for ten thousand frames
+        waiting = (
+            index
+            for index in self._pending
+            if index != shown and self.waits(index) and self.masks.can_put(index)
+        )
         return nsmallest(_AT_A_STRETCH, waiting, key=lambda index: abs(index - shown))
 
     def _follow_in_background(self) -> None:

@@ -8,17 +8,15 @@ import numpy as np
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
 from napari_microaunet.frames.mask_chunks import chunk_digest
-from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.widgets.jobs import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from zarr.core.buffer import Buffer
 
     from napari_microaunet.curation.session import ReviewChange
     from napari_microaunet.widgets.mask_layer import MaskLayer
-    from napari_microaunet.widgets.prelabels import Prelabels
     from napari_microaunet.widgets.workbench import Workbench
 
 # Masks that are made in so little time that the window need not be kept free meanwhile.
@@ -54,7 +52,7 @@ class Decisions:
             Told what it has come to, at once or after a job.
         """
         work, prelabels = self._bench.start_masks()
-        masks = prelabels.masks
+        masks, settings = prelabels.masks, self._bench.settings
         waiting = prelabels.to_save() & set(indices)
         unread = [i for i in indices if i in work.sequence.problems]
         bare = [
@@ -69,11 +67,12 @@ class Decisions:
         # The masks that are accepted: those of now, or what they become by following.
         meant = {i: masks.chunks.digest(i) for i in indices if i not in left_out}
 
-        def take(item: tuple[int, Buffer | None]) -> None:
-            index, chunk = item
+        def take(item: tuple[int, float, Buffer | None]) -> None:
+            index, trust, chunk = item
             unchanged = masks.chunks.digest(index) == meant[index]
             meant[index] = chunk_digest(chunk)
             if unchanged and work.masks is masks:
+                masks.session.set_confidence(index, trust, settings.threshold)
                 masks.set(index, chunk, MaskOrigin.MODEL)
 
         def decide() -> None:
@@ -85,13 +84,13 @@ class Decisions:
             ended(_accepted(accepted, bare, unread) + _changed(changed))
 
         if len(waiting) <= _MOST_AT_ONCE:
-            for item in self._followed(prelabels, sorted(waiting)):
+            for item in prelabels.followed(sorted(waiting), settings):
                 take(item)
             decide()
             return
 
-        def follow(cancelled: Callable[[], bool]) -> Iterator[tuple[int, Buffer | None]]:
-            for item in self._followed(prelabels, sorted(waiting)):
+        def follow(cancelled: Callable[[], bool]) -> Iterator[tuple[int, float, Buffer | None]]:
+            for item in prelabels.followed(sorted(waiting), settings):
                 if cancelled():
                     return
                 yield item
@@ -103,16 +102,6 @@ class Decisions:
         job = Job(f"Bringing {len(waiting)} masks up to date", follow, len(waiting))
         job.item.connect(take)
         self._bench.run(job, end, work)
-
-    def _followed(
-        self, prelabels: Prelabels, indices: Iterable[int]
-    ) -> Iterator[tuple[int, Buffer | None]]:
-        """Make the masks that are yet to follow the sliders."""
-        settings = self._bench.settings
-        for index in indices:
-            probability = prelabels.map(index)
-            if probability is not None:
-                yield index, prelabels.masks.chunks.encode(mask_from(probability, settings))
 
     def accept_as_negative(self, indices: Sequence[int]) -> str:
         """Empty the masks of frames and accept them: they show no polyp."""

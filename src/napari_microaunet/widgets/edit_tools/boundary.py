@@ -144,14 +144,18 @@ class BoundaryMode(Mode):
 
     def end(self) -> None:
         """Write what the mask does not show yet."""
-        if self._follow.isActive():
-            self._write()
+        self.deliver()
         self._locks = self._marks = None
         self._masks = self._start = self._outlined_at_start = None
 
+    def deliver(self) -> None:
+        """Write the mask at once if it is yet to follow the polygons."""
+        if self._follow.isActive():
+            self._write()
+
     def discard(self) -> None:
         """Leave the mode, and the mask as it was before."""
-        self._follow.stop()
+        self._stop_following()
         if (
             self._masks is not None
             and self._start is not None
@@ -217,7 +221,7 @@ class BoundaryMode(Mode):
 
     def _write(self) -> None:
         """Let the mask follow the polygons."""
-        self._follow.stop()
+        self._stop_following()
         masks, start = self._masks, self._start
         if masks is None or start is None or masks.session.read_only or not self._is_ours():
             return
@@ -259,6 +263,11 @@ class BoundaryMode(Mode):
     def _on_shapes(self) -> None:
         if not self._follow.isActive():
             self._follow.start()
+            self.edits.bench.edits_underway.add(self)
+
+    def _stop_following(self) -> None:
+        self._follow.stop()
+        self.edits.bench.edits_underway.discard(self)
 
     def _on_selected(self) -> None:
         """Let shapes that the user adds belong to the polyp whose outlines are selected."""
