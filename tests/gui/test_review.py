@@ -238,7 +238,8 @@ def test_strokes_made_while_masks_follow_are_neither_lost_nor_accepted(prelabell
     drawn = threading.Event()
 
     def in_its_time(*arguments):
-        drawn.wait(20)
+        if threading.current_thread() is not threading.main_thread():
+            drawn.wait(20)
         return mask_from(*arguments)
 
     monkeypatch.setattr("napari_microaunet.widgets.review_decisions._MOST_AT_ONCE", 0)

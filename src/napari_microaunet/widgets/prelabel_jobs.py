@@ -114,7 +114,7 @@ def follow_settings(bench: Workbench, then: Callable[[], None]) -> None:
         Called when all have followed; not if that is cancelled.
     """
     work, prelabels = bench.start_masks()
-    masks, settings = prelabels.masks, bench.settings
+    masks, settings, moved = prelabels.masks, bench.settings, False
     waiting = {index: masks.chunks.digest(index) for index in sorted(prelabels.to_save())}
 
     def follow(cancelled: Callable[[], bool]) -> Iterator[tuple[int, float, Buffer | None]]:
@@ -124,9 +124,11 @@ def follow_settings(bench: Workbench, then: Callable[[], None]) -> None:
             yield item
 
     def take(item: tuple[int, float, Buffer | None]) -> None:
+        nonlocal moved
         index, trust, chunk = item
         if bench.settings != settings:
-            return  # a slider has moved: it follows by what is said now, see `end`
+            moved = True  # by a slider: these masks follow in another round, see `end`
+            return
         if work.masks is masks and masks.chunks.digest(index) == waiting[index]:
             prelabels.leave(index)
             masks.session.set_confidence(index, trust, settings.threshold)
@@ -134,7 +136,7 @@ def follow_settings(bench: Workbench, then: Callable[[], None]) -> None:
 
     def end(complete: bool) -> None:
         if complete and work.masks is masks:
-            if bench.settings != settings:
+            if moved or bench.settings != settings:
                 follow_settings(bench, then)
             else:
                 then()

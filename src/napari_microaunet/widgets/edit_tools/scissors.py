@@ -99,9 +99,7 @@ class ScissorsMode(ClickMode):
     def end(self) -> None:
         """Forget the line and end the thread."""
         if self._closing:
-            self.edits.say(
-                "Scissors: the line was not closed in time and is gone."
-            )
+            self.edits.say("Scissors: the line was not closed in time and is gone.")
         if self._job is not None:
             self._job.cancel()
         self._job = None
