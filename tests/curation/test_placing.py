@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_microaunet.curation.check.statistics import count_kinds
 from napari_microaunet.curation.groups import near_duplicate_pairs
 from napari_microaunet.curation.manifest import FrameRecord, Manifest
 from napari_microaunet.curation.placing import Shares, kind_of, place_frames
@@ -120,4 +121,23 @@ def test_kinds_are_told_by_the_share_of_the_frame():
     masked = {"mask": "m.png"}
     assert [kind(n, **masked) for n in (1, 499, 500, 1500)] == ["small", "small", "medium", "large"]
     assert kind(0, negative=True) == "negative"
-    assert kind(None) == "unlabelled"
+    assert kind(None) == kind(0, **masked) == "unlabelled"
+    assert kind(None, **masked) == "not measured"
+
+
+def test_no_frame_is_missing_from_the_table_of_kinds():
+    fields = {"group": "a", "split": "test", "source": "s", "height": 100, "width": 100}
+    counted = [{"mask": "m.png", "polyp_pixels": pixels} for pixels in (None, 0, 1, 500, 1500)]
+    kinds = [*counted, {"negative": True}, {}]
+    frames = tuple(
+        FrameRecord(name=str(number), image=f"{number}.png", **fields, **kind)
+        for number, kind in enumerate(kinds)
+    )
+    assert count_kinds(Manifest(name="set", frames=frames))["test"] == {
+        "large": 1,
+        "medium": 1,
+        "small": 1,
+        "negative": 1,
+        "unlabelled": 2,
+        "not measured": 1,
+    }

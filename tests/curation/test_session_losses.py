@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,6 +30,7 @@ from napari_microaunet.curation.session.database import Database
 from napari_microaunet.curation.session.folder import SessionFolder
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.mask_chunks import chunk_digest
 
 KILLS = 60
 AT_ONCE = 3
@@ -231,36 +233,92 @@ def test_killed_when_a_mask_has_come_while_its_row_was_about_to_be_saved(
         assert session.chunks.mask(0)[5:9].sum() == 12
 
 
+@pytest.mark.parametrize("intended", [False, True])
 def test_killed_when_a_mask_has_come_while_the_file_of_the_one_before_was_written(
+    frames, tmp_path, monkeypatch, intended
+):
+    """As while a slider is dragged; before the next one is entered, and after that."""
+    killed = tmp_path / "killed.microaunet"
+    save_files, intend = SessionFolder.save_files, Database.intend
+    waiting = []
+
+    def save_files_and_put(folder, chunks):
+        save_files(folder, chunks)
+        if waiting:
+            session.put_map(0, map_of(6))
+            session.put_mask(0, waiting.pop(), MaskOrigin.MODEL)
+
+    def copy_and_intend(database, *arguments):
+        if intended:
+            intend(database, *arguments)
+        if not waiting:
+            shutil.copytree(session.folder, killed)
+        if not intended:
+            intend(database, *arguments)
+
+    with Session(open_frames(frames)) as session:
+        monkeypatch.setattr(SessionFolder, "save_files", save_files_and_put)
+        monkeypatch.setattr(Database, "intend", copy_and_intend)
+        waiting.append(mask_of(session, 0, top=5))
+        session.put_map(0, map_of(5))
+        session.put_mask(0, mask_of(session, 0), MaskOrigin.PROPAGATED)
+        assert session.flush()
+        monkeypatch.undo()
+    for _ in range(2):
+        with Session(open_frames(frames), killed) as session:
+            assert session.chunks.mask(0)[:4].sum() == 12
+            assert session.status(0).origin is MaskOrigin.PROPAGATED
+            assert session.map(0).values.min() == 5
+    with Session(open_frames(frames)) as session:
+        assert session.chunks.mask(0)[5:9].sum() == 12
+        assert session.status(0).origin is MaskOrigin.MODEL
+        assert session.map(0).values.min() == 6
+
+
+def test_killed_when_a_mask_has_come_before_the_file_of_the_one_entered_was_written(
     frames, tmp_path, monkeypatch
 ):
     killed = tmp_path / "killed.microaunet"
     save_files, intend = SessionFolder.save_files, Database.intend
     waiting = []
 
-    def save_files_and_put(folder, slots):
-        save_files(folder, slots)
+    def intend_and_put(database, *arguments):
+        intend(database, *arguments)
         if waiting:
+            session.put_map(0, map_of(6))
             session.put_mask(0, waiting.pop(), MaskOrigin.MODEL)
 
-    def copy_and_intend(database, *arguments):
-        if not waiting:
+    def save_files_and_copy(folder, chunks):
+        save_files(folder, chunks)
+        if not killed.exists():
             shutil.copytree(session.folder, killed)
-        intend(database, *arguments)
 
     with Session(open_frames(frames)) as session:
-        monkeypatch.setattr(SessionFolder, "save_files", save_files_and_put)
-        monkeypatch.setattr(Database, "intend", copy_and_intend)
+        monkeypatch.setattr(SessionFolder, "save_files", save_files_and_copy)
+        monkeypatch.setattr(Database, "intend", intend_and_put)
         waiting.append(mask_of(session, 0, top=5))
+        session.put_map(0, map_of(5))
         session.put_mask(0, mask_of(session, 0), MaskOrigin.PROPAGATED)
         assert session.flush()
         monkeypatch.undo()
     with Session(open_frames(frames), killed) as session:
-        assert session.chunks.mask(0)[:4].sum() == 12
         assert session.status(0).origin is MaskOrigin.PROPAGATED
+        assert session.chunks.mask(0)[:4].sum() == 12
+        assert session.map(0).values.min() == 5
     with Session(open_frames(frames)) as session:
-        assert session.chunks.mask(0)[5:9].sum() == 12
         assert session.status(0).origin is MaskOrigin.MODEL
+        assert session.chunks.mask(0)[5:9].sum() == 12
+
+
+def test_what_was_entered_is_not_kept_once_the_row_has_followed(frames):
+    with Session(open_frames(frames)) as session:
+        for top in (0, 3, 6):
+            session.put_mask(0, mask_of(session, 0, top=top), MaskOrigin.MODEL)
+            session.put_map(0, map_of(top))
+            assert session.flush()
+        with sqlite3.connect(session.folder / "session.sqlite") as connection:
+            for table in ("intended_masks", "intended_maps"):
+                assert connection.execute(f"SELECT * FROM {table}").fetchall() == []  # noqa: S608
 
 
 def test_killed_between_the_file_of_a_map_and_its_row(frames):
@@ -738,6 +796,32 @@ def test_older_version_is_brought_up_to_date_beside_a_copy(tmp_path):
     assert before[:16] == copy.read_bytes()[:16]
     with Session(open_frames(frames)) as session:
         assert session.status(1).centre == (6.5, 1)
+
+
+def test_what_a_killed_program_of_the_version_before_had_entered_still_counts(frames):
+    with Session(open_frames(frames)) as session:
+        session.put_mask(0, mask_of(session, 0), MaskOrigin.MODEL)
+        assert session.flush()
+        folder, newer = session.folder, session.chunks.encode(mask_of(session, 0, top=9))
+    with closing(sqlite3.connect(folder / "session.sqlite")) as connection:
+        connection.executescript("""
+            DROP TABLE intended_masks;
+            CREATE TABLE intended_masks (
+                slot INTEGER PRIMARY KEY, origin TEXT NOT NULL, digest BLOB NOT NULL
+            );
+            DROP INDEX one_intended_map;
+            CREATE UNIQUE INDEX one_intended_map ON intended_maps (slot, role);
+            PRAGMA user_version = 4;
+        """)
+        connection.execute(
+            "INSERT INTO intended_masks VALUES (0, 'model', ?)", (chunk_digest(newer),)
+        )
+        connection.commit()
+    (folder / "masks-50x40.zarr" / "c.0.0.0").write_bytes(newer.to_bytes())
+    with Session(open_frames(frames)) as session:
+        assert session.status(0).state is ReviewState.PRELABELLED
+        np.testing.assert_array_equal(session.chunks.mask(0), mask_of(session, 0, top=9))
+    assert (folder / "session-version-4.sqlite").is_file()
 
 
 def test_no_file_is_left_over(frames):

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from napari_microaunet.curation import open_dataset, read_manifest, writer
@@ -452,17 +454,112 @@ def test_a_pattern_that_would_divide_what_is_together_is_refused(tmp_path, write
         )
 
 
-def test_a_pattern_that_is_found_in_some_names_alone_is_told(tmp_path, write_set, write_frame):
+def test_a_pattern_that_would_divide_a_folder_of_several_patients_is_refused(
+    tmp_path, write_set, write_frame
+):
+    for number in range(4):
+        write_frame(tmp_path / f"w1/batch/patient{number // 2:02d}_{number}.png", number)
+    write_dataset(incoming_frames(open_dataset(tmp_path / "w1")), tmp_path / "set")
+    second = patients(tmp_path / "w2", range(4), 1, write_set)
+    frames = incoming_frames(open_dataset(second), pattern=re.compile(r"patient(\d+)"))
+    with pytest.raises(InputError, match=r'patient00_0 in the group w1/batch, and not in "00"'):
+        write_dataset(frames, tmp_path / "set", append=True)
+
+
+def test_a_kept_pattern_that_is_found_in_some_names_alone_joins_these(
+    tmp_path, write_set, write_frame
+):
+    pattern = re.compile(r"patient(\d+)")
+    first = patients(tmp_path / "w1", range(4), 0, write_set)
+    write_frame(first / "images" / "nobody.png", 200)
+    with pytest.raises(InputError, match="finds no group in the name"):
+        incoming_frames(open_dataset(first), pattern=pattern)
+    (first / "images" / "nobody.png").unlink()
+    write_dataset(incoming_frames(open_dataset(first), pattern=pattern), tmp_path / "set")
+    second = patients(tmp_path / "w2", range(4), 1, write_set)
+    write_frame(second / "images" / "nobody.png", 300, second / "masks" / "nobody.png")
+    append = partial(write_dataset, folder=tmp_path / "set", append=True)
+    groups = groups_of(append(incoming_frames(open_dataset(second))))
+    assert groups["w2/nobody"] == "w2/nobody"
+    assert groups["w2/patient02_104"] == groups["w1/patient02_4"] == "02"
+    # Where no name tells a patient, folders and videos are the groups.
+    third = write_set(tmp_path / "w3", 3)
+    groups = groups_of(append(incoming_frames(open_dataset(third))))
+    assert groups["w3/2"] == "w3/2"
+    # All of this keeps nobody from coming again.
+    fourth = patients(tmp_path / "w4", range(4), 2, write_set)
+    assert groups_of(append(incoming_frames(open_dataset(fourth))))["w4/patient02_204"] == "02"
+
+
+def groups_of(result):
+    return {record.name: record.group for record in result.manifest.frames}
+
+
+def write_stack(path, seeds):
+    """Write a stack of frames that resemble each other no more than stills do."""
+    rng = np.random.default_rng(99)
+    coarse = rng.integers(40, 255, (seeds, 6, 8, 3)).astype(np.uint8)
+    pages = [
+        np.asarray(Image.fromarray(one).resize((32, 24), Image.Resampling.BICUBIC))
+        for one in coarse
+    ]
+    tifffile.imwrite(path, np.stack(pages), photometric="rgb")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["session", "stack", "dataset"])
+def test_a_kept_pattern_does_not_tear_a_video_apart(tmp_path, write_set, kind):
+    folder = tmp_path / "set"
+    stills = incoming_frames(
+        open_dataset(write_set(tmp_path / "ward", 8)), pattern=re.compile(r"\d$")
+    )
+    write_dataset(stills, folder, WriteOptions(shares=HALVES))
+    clip = write_stack(tmp_path / "clip.tif", 8)
+    if kind == "session":
+        with Session(open_frames(clip)) as session:
+            session.accept(range(8))
+            frames = incoming_frames(session)
+            result = write_dataset(frames, folder, WriteOptions(shares=HALVES), append=True)
+    else:
+        if kind == "dataset":
+            write_dataset(incoming_frames(open_dataset(clip)), tmp_path / "clips")
+            clip = tmp_path / "clips"
+        frames = incoming_frames(open_dataset(clip))
+        result = write_dataset(frames, folder, WriteOptions(shares=HALVES), append=True)
+    groups = groups_of(result)
+    assert {groups[f"clip/clip_{number:06d}"] for number in range(8)} == {"clip"}
+    assert groups["ward/3"] == "3"
+    # Nor does it keep stills out that it groups, for being found in a frame of the video.
+    later = incoming_frames(open_dataset(write_set(tmp_path / "later", 3)))
+    assert groups_of(write_dataset(later, folder, append=True))["later/2"] == "2"
+
+
+def test_a_kept_pattern_does_not_divide_a_sequence_of_a_table(tmp_path, write_set):
     pattern = re.compile(r"patient(\d+)")
     first = patients(tmp_path / "w1", range(4), 0, write_set)
     write_dataset(incoming_frames(open_dataset(first), pattern=pattern), tmp_path / "set")
     second = patients(tmp_path / "w2", range(4), 1, write_set)
-    write_frame(second / "images" / "nobody.png", 300, second / "masks" / "nobody.png")
-    with pytest.raises(InputError, match="some names of w2, but not in w2/nobody"):
-        write_dataset(incoming_frames(open_dataset(second)), tmp_path / "set", append=True)
-    # Where no name tells a patient, folders and videos are the groups.
-    third = write_set(tmp_path / "w3", 3)
-    write_dataset(incoming_frames(open_dataset(third)), tmp_path / "set", append=True)
+    # One sequence shows two patients, the other one of them.
+    table = ["frame,sequence", *(f"patient{n // 2:02d}_{100 + n},{n // 4}" for n in range(6))]
+    (second / "sequences.csv").write_text("\n".join(table))
+    frames = incoming_frames(open_dataset(second))
+    groups = groups_of(write_dataset(frames, tmp_path / "set", append=True))
+    assert [groups[f"w2/patient{n // 2:02d}_{100 + n}"] for n in range(8)] == [
+        *["w2/sequence 0"] * 4,
+        *["02", "02", "03", "03"],
+    ]
+
+
+def test_a_kept_pattern_finds_patients_in_folders_of_many(tmp_path, write_set, write_frame):
+    pattern = re.compile(r"patient(\d+)")
+    first = patients(tmp_path / "w1", range(4), 0, write_set)
+    write_dataset(incoming_frames(open_dataset(first), pattern=pattern), tmp_path / "set")
+    for number in range(8):
+        name = f"batch {number % 2}/patient{number // 2:02d}_{number}.png"
+        write_frame(tmp_path / "w2" / name, 400 + number)
+    frames = incoming_frames(open_dataset(tmp_path / "w2"))
+    groups = groups_of(write_dataset(frames, tmp_path / "set", append=True))
+    assert groups["w2/batch 0/patient01_2"] == groups["w2/batch 1/patient01_3"] == "01"
 
 
 def test_datasets_are_merged_and_keep_their_splits(tmp_path, write_set):

@@ -170,11 +170,11 @@ def test_an_import_that_the_disk_refused_says_what_is_there_and_goes_on(tmp_path
     filled = [name for name, mask in masks.items() if mask.any()]
     save, written = ChunkFiles.save, []
 
-    def save_some(files, slot):
+    def save_some(files, slot, chunk):
         written.append(slot)
         if len(written) > len(filled) // 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(files, slot)
+        save(files, slot, chunk)
 
     with emptied(tmp_path, session) as second, monkeypatch.context() as patch:
         patch.setattr(ChunkFiles, "save", save_some)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from labelled_help import NAMES, emptied, make_session, masks_of
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
@@ -39,6 +40,26 @@ def test_a_dry_run_shows_the_tree_and_writes_nothing(tmp_path, microaunet):
     assert not out.exists()
     _, said, _ = microaunet(*arguments, "--json")
     assert json.loads(said)["frames"] == len(NAMES)
+
+
+@pytest.mark.parametrize("behind", ["", "student", {"student": 0.4}, None, {}])
+def test_masks_that_have_not_followed_the_threshold_are_not_exported_in_silence(
+    tmp_path, microaunet, behind
+):
+    session, masks = make_session(tmp_path, names=("a", "b"))
+    session.unaccept([1])
+    session.put_mask(1, masks["b"], MaskOrigin.MODEL)
+    session.set_setting("masks behind settings", behind)
+    session.close()
+    for include in ("all", "accepted"):
+        code, _, said = microaunet(
+            "export",
+            session.folder,
+            *("--format", "labels", "--include", include, "--out", tmp_path / include),
+        )
+        assert code == 0, said
+        told = "have followed" in said.replace("\n", " ") and str(session.folder) in said
+        assert told == (include == "all" and behind not in (None, {}))
 
 
 def test_an_earlier_export_is_kept_unless_asked(tmp_path, microaunet):

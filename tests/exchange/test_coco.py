@@ -78,3 +78,18 @@ def test_a_polyp_without_holes_is_a_polygon_that_people_can_edit(tmp_path):
     [polygon] = annotation["segmentation"]
     corners = {(x, y) for x, y in zip(polygon[::2], polygon[1::2], strict=True)}
     assert corners == {(2, 1), (7, 1), (7, 4), (2, 4)}
+
+
+def test_a_number_of_the_frame_by_another_tool_is_not_taken_for_its_name(tmp_path):
+    session, masks = make_session(tmp_path, names=("case 3/12",))
+    with session:
+        export(labels_of_session(session), Coco(), tmp_path / "out")
+    file = tmp_path / "out/annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    assert content["images"][0]["frame"] == "case 3/12"
+    for number in (12, 12.0, ["12"], None):
+        content["images"][0]["frame"] = number
+        file.write_text(json.dumps(content))
+        [found] = Coco().read(file)
+        assert (found.name, found.is_file_name) == ("case 3/12.png", True)
+        np.testing.assert_array_equal(found.read(found.size) > 0, masks["case 3/12"] > 0)

@@ -11,6 +11,7 @@ from PIL import Image
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import holds_images
+from napari_microaunet.frames.masks import write_mask_file
 
 
 def names(sequence):
@@ -106,19 +107,71 @@ def test_same_stem_in_two_formats(tmp_path, write_image):
     assert {frame.source.name for frame in sequence.frames} == {"a.jpg", "a.png", "A.bmp", "b.png"}
 
 
+def masks_by_image(sequence):
+    return {
+        frame.source.name: mask.name
+        for frame, mask in zip(sequence.frames, sequence.mask_files, strict=True)
+        if mask is not None
+    }
+
+
+@pytest.mark.parametrize("saved", [("a",), ("a_png",), ("a", "a_png"), ("a", "a_png", "a_png_jpg")])
+@pytest.mark.parametrize("images", [".", "images", "case 3", "case 3/images"])
+def test_masks_that_we_saved_come_back_on_the_frames_they_were_saved_of(
+    tmp_path, write_image, images, saved
+):
+    for name in ("a.jpg", "a.png", "a_png.jpg", "b.jpg", "b.png"):
+        write_image(tmp_path / images / name)
+    sequence = open_frames(tmp_path)
+    folder = tmp_path / images
+    folder = (folder.parent if folder.name == "images" else folder) / "masks"
+    folder.mkdir()
+    images_of = {Path(frame.name).name: frame.source.name for frame in sequence.frames}
+    assert images_of == {
+        "a": "a.jpg",
+        "a_png": "a.png",
+        "a_png_jpg": "a_png.jpg",
+        "b": "b.jpg",
+        "b_png": "b.png",
+    }
+    for name in saved:
+        write_mask_file(folder / f"{name}.png", np.ones((20, 30), np.uint8))
+    # Of another program, which calls masks as images are.
+    write_image(folder / "b.png", np.full((20, 30), 255, np.uint8))
+    assert masks_by_image(open_frames(tmp_path)) == {
+        "b.png": "b.png",
+        **{images_of[name]: f"{name}.png" for name in saved},
+    }
+
+
+def test_masks_of_others_that_are_called_as_frames_are(tmp_path, write_image):
+    for name in ("images/a.jpg", "images/a.png", "masks/a.png", "masks/a_png.png"):
+        write_image(tmp_path / name, np.full((20, 30), 255, np.uint8))
+    assert masks_by_image(open_frames(tmp_path)) == {"a.jpg": "a.png", "a.png": "a_png.png"}
+
+
 def test_no_mask_is_given_to_two_pictures(tmp_path, write_image):
     mask = np.full((20, 30), 255, np.uint8)
     for name in ("a.jpg", "a.png", "b.jpg", "b.bmp", "c.jpg", "d.jpg", "d.png"):
         write_image(tmp_path / "images" / name)
     for name in ("a.png", "b.png", "c.png", "d.jpg", "d.png"):
         write_image(tmp_path / "masks" / name, mask)
-    sequence = open_frames(tmp_path)
-    found = {
-        frame.source.name: mask.name
-        for frame, mask in zip(sequence.frames, sequence.mask_files, strict=True)
-        if mask is not None
+    assert masks_by_image(open_frames(tmp_path)) == {
+        "a.png": "a.png",
+        "c.jpg": "c.png",
+        "d.jpg": "d.jpg",
+        "d.png": "d.png",
     }
-    assert found == {"a.png": "a.png", "c.jpg": "c.png", "d.jpg": "d.jpg", "d.png": "d.png"}
+
+
+def test_a_mask_that_we_saved_of_a_file_whose_name_is_no_utf_8_is_found(
+    tmp_path, write_image, rename_to_bytes
+):
+    write_image(tmp_path / "a.png")
+    rename_to_bytes(tmp_path / "a.png", b"Gr\xfcn.png")
+    (tmp_path / "masks").mkdir()
+    write_mask_file(tmp_path / "masks" / "Gr%FCn.png", np.ones((20, 30), np.uint8))
+    assert open_frames(tmp_path).read_mask(0).all()
 
 
 def test_names_that_are_no_utf_8_become_unicode(tmp_path, write_image, rename_to_bytes):

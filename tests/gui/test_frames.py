@@ -791,7 +791,7 @@ def test_a_second_window_looks_on(use, folder, errors):
 def full_disk(monkeypatch):
     """A disk that has no room for masks until told otherwise."""
 
-    def refuse(_files, _slot):
+    def refuse(_files, _slot, _chunk):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def fill():

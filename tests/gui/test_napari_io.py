@@ -8,8 +8,8 @@ from PIL import Image
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FrameSequence, open_frames
-from napari_microaunet.frames.masks import read_mask_file
-from napari_microaunet.widgets.napari_io import get_reader, write_labels
+from napari_microaunet.frames.masks import read_mask_file, write_mask_file
+from napari_microaunet.widgets.napari_io import get_reader, spare_frames, write_labels
 
 SIZES = {"img2": (30, 40), "img10": (50, 20), "img1": (20, 60)}
 IN_ORDER = ["img1", "img2", "img10"]
@@ -184,6 +184,18 @@ class TestWriteLabels:
         # Masks in there are found by their folder's name.
         write_labels(str(frames / "masks.png"), masks, meta)
         assert len(open_frames(frames)) == 3
+
+    def test_nothing_beside_a_stack_is_taken_for_more_of_its_frames(self, tmp_path):
+        stack = tmp_path / "clip.tif"
+        tifffile.imwrite(stack, np.zeros((3, 8, 9), np.uint8), photometric="minisblack")
+        sequence = open_frames(stack)
+        masks = [tmp_path / f"{frame.name}.png" for frame in sequence.frames]
+        spare_frames(sequence, tmp_path, masks)
+        for file in masks:
+            write_mask_file(file, np.ones((8, 9), np.uint8))
+        assert len(open_frames(stack)) == 3
+        with pytest.raises(InputError, match="never written to"):
+            spare_frames(sequence, tmp_path, [*masks, stack])
 
     @pytest.mark.parametrize(("name", "label"), [("a.png", 256), ("a.tif", 70_000), ("a.png", -1)])
     def test_labels_that_do_not_fit_leave_nothing_behind(self, tmp_path, name, label):

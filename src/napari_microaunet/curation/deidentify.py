@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,12 +15,16 @@ from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.sequence import spread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from napari_microaunet.curation.manifest import Blanked
     from napari_microaunet.frames import Frame, FrameSequence
+
+    # Where frames come from, and their height and width.
+    _Key = tuple[Path, int, int]
 
 # That share an outline: enough that what is dark in one frame is lit in another.
 _FRAMES_FOR_AN_OUTLINE = 16
@@ -50,7 +55,8 @@ class Deidentifier:
 
     def __init__(self, *boxes: Box) -> None:
         self._boxes = boxes
-        self._pictures: dict[tuple[Path, int, int], NDArray[np.bool_] | None] = {}
+        self._pictures: dict[_Key, NDArray[np.bool_] | None] = {}
+        self._members: dict[FrameSequence, dict[_Key, list[int]]] = {}
         self._looking = Lock()
 
     def blank(
@@ -105,31 +111,42 @@ class Deidentifier:
     def _picture(
         self, sequence: FrameSequence, index: int, image: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
-        alone = len(sequence.frames) == 1
+        key, members = self._together(sequence, index)
+        alone = len(members) == 1
         own = find_picture([image]) if alone or isinstance(sequence, ImageFiles) else None
-        if own is not None and alone:
-            return own
-        try:
-            with self._looking:  # frames are blanked in several threads, and one looks for all
-                shared = self._shared_picture(sequence, index)
-        except InputError:
-            if own is None:
-                raise
-            return own
+        shared = None
+        if not alone:
+            try:
+                with self._looking:  # frames are blanked in several threads, and one looks for all
+                    shared = self._shared_picture(sequence, key, members)
+            except InputError:
+                if own is None:
+                    raise
+                return own
         if own is not None and (shared is None or 2 * (own & shared).sum() >= own.sum()):
             return own
         return np.zeros(image.shape[:2], bool) if shared is None else shared
 
-    def _shared_picture(self, sequence: FrameSequence, index: int) -> NDArray[np.bool_] | None:
-        """Find the outline that all frames of a video, or of a folder and size, show together."""
+    def _together(self, sequence: FrameSequence, index: int) -> tuple[_Key, Sequence[int]]:
+        """Tell which frames a frame may share its outline with: of its video, or its folder."""
         stills = isinstance(sequence, ImageFiles)
 
-        def together(frame: Frame) -> tuple[Path, int, int]:
+        def key_of(frame: Frame) -> _Key:
             return frame.source.parent if stills else frame.source, frame.height, frame.width
 
-        key = together(sequence.frames[index])
+        if sequence not in self._members:
+            members = defaultdict(list)
+            for number, frame in enumerate(sequence.frames):
+                members[key_of(frame)].append(number)
+            self._members[sequence] = members
+        key = key_of(sequence.frames[index])
+        return key, self._members[sequence][key]
+
+    def _shared_picture(
+        self, sequence: FrameSequence, key: _Key, members: Sequence[int]
+    ) -> NDArray[np.bool_] | None:
+        """Find the outline that all frames of a video, or of a folder and size, show together."""
         if key not in self._pictures:
-            members = [i for i, frame in enumerate(sequence.frames) if together(frame) == key]
             shown = []
             for member in spread(members, _FRAMES_FOR_AN_OUTLINE):
                 with suppress(InputError):  # that one is damaged

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     from napari_microaunet.curation.incoming import IncomingFrame
@@ -23,7 +24,10 @@ def found_by(pattern: str, name: str) -> str | None:
 
 
 def grouped(frames: Sequence[IncomingFrame], patterns: Sequence[str]) -> list[IncomingFrame]:
-    """Group frames that came without a pattern by the first that finds a group in all of them.
+    """Group frames that came without a pattern by the first that finds a group in their names.
+
+    A pattern joins, and never divides: frames that are stated to belong together, those of a video
+    say, get the group that it finds in all of their names, or keep the one that they have.
 
     Parameters
     ----------
@@ -35,31 +39,19 @@ def grouped(frames: Sequence[IncomingFrame], patterns: Sequence[str]) -> list[In
     Returns
     -------
     list of IncomingFrame
-        As they are where no pattern finds anything in the names of their source.
-
-    Raises
-    ------
-    InputError
-        If one finds a group in some names of a source, but not in all.
+        As they are where no pattern finds a group.
     """
-    by_source: dict[str, list[IncomingFrame]] = {}
+    together = defaultdict(list)
     for frame in frames:
         if not frame.patterns:
-            by_source.setdefault(frame.source, []).append(frame)
+            alone = frame.name if frame.stated is None else ""
+            together[frame.source, frame.stated, alone].append(frame)
     groups: dict[IncomingFrame, str] = {}
-    for source, members in by_source.items():
-        for pattern in patterns:
-            found = {frame: group for frame in members if (group := found_by(pattern, frame.name))}
-            if found and len(found) < len(members):
-                nameless = next(frame.name for frame in members if frame not in found)
-                raise InputError(
-                    f'The dataset groups frames by the pattern "{pattern}", which is found in some '
-                    f"names of {source}, but not in {nameless}; rename that frame, exclude it, or "
-                    "give a pattern for all of them (--group-pattern)."
-                )
-            if found:
-                groups |= found
-                break
+    for members in together.values():
+        found = (_found_in_all(pattern, [frame.name for frame in members]) for pattern in patterns)
+        group = next(filter(None, found), None)
+        if group is not None:
+            groups |= dict.fromkeys(members, group)
     return [replace(frame, group=groups.get(frame, frame.group)) for frame in frames]
 
 
@@ -85,13 +77,23 @@ def check_groups(
     Raises
     ------
     InputError
-        If a pattern finds one of these groups in the name of a frame that is in another.
+        If a pattern finds one of these groups, which the dataset does not have yet, in the name of
+        a frame that is in another. One that it has, new frames join: a video whose names it is
+        found in as well has stayed whole before.
     """
+    new_groups = set(new_groups).difference(record.group for record in before)
     for record in before:
-        for group in (found_by(pattern, record.name) for pattern in patterns):
-            if group in new_groups and record.group != group:
+        for found in (found_by(pattern, record.name) for pattern in patterns):
+            if found in new_groups:
                 raise InputError(
                     f"{folder} has {record.name} in the group {record.group}, and not in "
-                    f'"{group}", where a pattern finds it with new frames: both could come into '
-                    "different splits: leave the pattern out, or write a new dataset with it."
+                    f'"{found}", where a pattern finds it with new frames: both could come into '
+                    "different splits: leave the pattern out if you have just given it "
+                    "(--group-pattern), or write all of them to a new dataset."
                 )
+
+
+def _found_in_all(pattern: str, names: Iterable[str]) -> str | None:
+    """Return the group that a pattern finds in all of some names, if it is the same one."""
+    found = {found_by(pattern, name) for name in names}
+    return found.pop() if len(found) == 1 else None

@@ -93,11 +93,24 @@ def stated_groups(sequence: FrameSequence) -> list[str]:
     InputError
         If a table of sequences cannot be read.
     """
+    return [
+        _folder_group(frame.name) if stated is None else stated
+        for frame, stated in zip(sequence.frames, stated_sequences(sequence), strict=True)
+    ]
+
+
+def stated_sequences(sequence: FrameSequence) -> list[str | None]:
+    """Tell which video, stack or sequence of a table each frame is of; None for other stills.
+
+    Raises
+    ------
+    InputError
+        If a table of sequences cannot be read.
+    """
     frames = sequence.frames
     if len(frames) > 1 and len({frame.source for frame in frames}) == 1:
         return [sequence.name] * len(frames)
-    tables: dict[Path, dict[str, str]] = {}
-    return [_stated_group(frame, root_of(sequence.path), tables) for frame in frames]
+    return tabled_sequences(sequence)
 
 
 def tabled_sequences(sequence: FrameSequence) -> list[str | None]:
@@ -314,14 +327,11 @@ def _alike(
     return start + some_rows[one], start + some_columns[other]
 
 
-def _stated_group(frame: Frame, root: Path, tables: dict[Path, dict[str, str]]) -> str:
-    """Return the group that a table or a folder gives to a frame."""
-    sequence = _tabled_sequence(frame, root, tables)
-    if sequence is not None:
-        return sequence
-    inside_of = PurePosixPath(frame.name).parent
+def _folder_group(name: str) -> str:
+    """Return the group that the folder of a frame gives to it, by its name."""
+    inside_of = PurePosixPath(name).parent
     if all(is_named_as_negatives(part) for part in inside_of.parts):
-        return frame.name
+        return name
     return inside_of.as_posix()
 
 

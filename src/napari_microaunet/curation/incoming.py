@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.group_patterns import found_by
-from napari_microaunet.curation.groups import stated_groups
+from napari_microaunet.curation.groups import stated_groups, stated_sequences
 from napari_microaunet.curation.manifest import MANIFEST_NAME, Annotation, Prelabel
 from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session
 from napari_microaunet.curation.session.database import DATABASE_NAME, read_identity
@@ -63,6 +63,10 @@ class IncomingFrame:
         As in its `FrameRecord`, where it is known.
     patterns : tuple of str
         What may have found its group in its name, as in its `Manifest`.
+    stated : str or None
+        What no pattern of the dataset may divide, as it says itself that it belongs together: a
+        video, a stack, a sequence of a table, a group of another dataset. None for other stills,
+        which at most share a folder.
     """
 
     name: str
@@ -76,6 +80,7 @@ class IncomingFrame:
     read_mask: Callable[[], NDArray[np.uint8] | None]
     original_sha256: str | None = None
     patterns: tuple[str, ...] = ()
+    stated: str | None = None
 
     @property
     def file(self) -> Path | None:
@@ -186,7 +191,7 @@ def _of_session(
 ) -> list[IncomingFrame]:
     sequence = session.sequence
     session.flush()  # areas and changed pixels are counted by then
-    groups = stated_groups(sequence)
+    groups, stated = stated_groups(sequence), stated_sequences(sequence)
 
     def mask_reader(status: FrameStatus) -> Callable[[], NDArray[np.uint8] | None]:
         if status.state not in _REVIEWED:
@@ -233,6 +238,7 @@ def _of_session(
                 status.index,
                 mask_reader(status),
                 patterns=() if pattern is None else (pattern.pattern,),
+                stated=stated[status.index],
             )
         )
     return frames
@@ -255,6 +261,9 @@ def _of_dataset(dataset: CuratedDataset, pattern: re.Pattern[str] | None) -> lis
     # What was worked out for a plain folder is no decision that has to be kept.
     curated = (dataset.path / MANIFEST_NAME).is_file()
     patterns = dataset.manifest.group_patterns if pattern is None else (pattern.pattern,)
+    stated = (
+        [one.group for one in dataset.frames] if curated else stated_sequences(dataset.sequence)
+    )
     frames = []
     for index, record in enumerate(dataset.frames):
         name = name_in_dataset(record.source, record.name)
@@ -272,6 +281,7 @@ def _of_dataset(dataset: CuratedDataset, pattern: re.Pattern[str] | None) -> lis
                 lambda index=index: dataset.mask(index),  # type: ignore[misc]
                 record.original_sha256,
                 patterns,
+                stated[index],
             )
         )
     return frames

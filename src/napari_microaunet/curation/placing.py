@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # CVC-ClinicDB frames: 5.7 and 20 %, 4.6 and 15 %. Scores count it of the field of view, so that
 # no black border matters; here the whole frame is near enough.
 POLYP_SIZES = {"small": 0.0, "medium": 0.05, "large": 0.15}
+# What a split is to have its share of. Of frames that are not measured, nobody has counted the
+# pixels of polyps: version 1 of manifests did not, and masks that cannot be read have none.
+KINDS = (*reversed(POLYP_SIZES), "negative", "unlabelled", "not measured")
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,31 @@ class Placement:
     leaks: dict[int, str]
 
 
-def kind_of(record: FrameRecord) -> str:
-    """Name what a split is to have its share of: negatives, and polyps by size."""
-    if not record.labelled:
-        return "unlabelled"
-    if record.negative or not record.polyp_pixels or not record.height or not record.width:
-        return "negative" if record.negative else "polyp of unknown size"
-    share = record.polyp_pixels / (record.height * record.width)
+def polyp_size(share: float) -> str:
+    """Name the size of polyps, a key of `POLYP_SIZES`.
+
+    Parameters
+    ----------
+    share : float
+        Share of the picture that they cover, in [0, 1].
+
+    Returns
+    -------
+    str
+    """
     return next(size for size in reversed(POLYP_SIZES) if share >= POLYP_SIZES[size])
+
+
+def kind_of(record: FrameRecord) -> str:
+    """Name what a split is to have its share of, one of `KINDS`."""
+    if record.negative:
+        return "negative"
+    # The mask of a frame without polyps that is no negative ignores all of it, and says nothing.
+    if not record.labelled or record.polyp_pixels == 0:
+        return "unlabelled"
+    if not record.polyp_pixels or not record.height or not record.width:
+        return "not measured"
+    return polyp_size(record.polyp_pixels / (record.height * record.width))
 
 
 def place_frames(

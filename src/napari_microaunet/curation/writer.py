@@ -128,7 +128,7 @@ def write_dataset(
     another one only. One of an equal name that is another picture gets a name with a number.
 
     The dataset keeps the patterns that have found groups. Frames that come without one are grouped
-    by the first that finds a group in all names of their source.
+    by them as `grouped` does.
 
     Parameters
     ----------
@@ -263,7 +263,8 @@ def _check_blanked(folder: Path, before: Sequence[FrameRecord], named: Sequence[
     if before and recorded and all(record.blanked for record in before):
         raise InputError(
             f"All frames of {folder} are de-identified, but not the new ones (the first is "
-            f"{recorded[0]}): de-identify them, too (--deidentify), or write another dataset."
+            f"{recorded[0]}): de-identify them, too (tick De-identify frames of the dataset in the "
+            "window, or give --deidentify), or write another dataset."
         )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from napari_microaunet.curation.placing import POLYP_SIZES
+from napari_microaunet.curation.placing import POLYP_SIZES, polyp_size
 from napari_microaunet.distillation.bootstrap import Interval, bootstrap_interval
 from napari_microaunet.distillation.calibration import Calibration, calibration, count_pixels
 from napari_microaunet.distillation.scores import FrameScore, score_frame
@@ -323,21 +323,6 @@ def summarise(scores: Sequence[FrameScore]) -> Summary:
             _values("confidence", positives), _values("dice", positives)
         ),
     )
-
-
-def polyp_size(share: float) -> str:
-    """Name the size of polyps, a key of `POLYP_SIZES`.
-
-    Parameters
-    ----------
-    share : float
-        Share of the field of view that they cover, in [0, 1].
-
-    Returns
-    -------
-    str
-    """
-    return [size for size, least in POLYP_SIZES.items() if share >= least][-1]
 
 
 def _of_size(positives: Sequence[FrameScore]) -> SizeSummary:

@@ -65,7 +65,8 @@ _Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 class _Image(BaseModel):
     id: int
     file_name: str
-    frame: str | None = None
+    # Ours is the name of the frame; other tools have numbers under the same key.
+    frame: Any = None
     height: _Side
     width: _Side
 
@@ -210,7 +211,8 @@ def _read(file: Path) -> Iterator[ImportedMask]:
             "export it again."
         )
     for image in found.images:
-        name = check_file_name(image.file_name if image.frame is None else image.frame, file)
+        by_frame = isinstance(image.frame, str)
+        name = check_file_name(image.frame if by_frame else image.file_name, file)
 
         def read(
             size: tuple[int, int],
@@ -224,7 +226,7 @@ def _read(file: Path) -> Iterator[ImportedMask]:
             return join(regions[False], regions[True], size, file, name)
 
         size = image.height, image.width
-        yield ImportedMask(name, file, size, read, is_file_name=image.frame is None)
+        yield ImportedMask(name, file, size, read, is_file_name=not by_frame)
 
 
 def _region(

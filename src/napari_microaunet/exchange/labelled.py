@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Include = Literal["accepted", "edited", "all"]
 """Which frames of a session: accepted ones; those and edited ones; all that have a mask."""
 
+# The setting under which the window keeps that masks of the model have yet to follow its sliders.
+_BEHIND = "masks behind settings"
 _STATES = {
     "accepted": {ReviewState.ACCEPTED},
     "edited": {ReviewState.ACCEPTED, ReviewState.EDITED},
@@ -90,7 +92,7 @@ class LabelSet:
     frames : tuple of LabelledFrame
         At least one, in the order of their sequence.
     remarks : tuple of str
-        What a session has to say of its frames; see `Session`.
+        What a session has to say of its frames (see `Session`), and of masks that are out of date.
     """
 
     source: Path
@@ -181,8 +183,15 @@ def labels_of_session(
             read_mask,
         )
 
-    frames = tuple(labelled(status) for status in chosen)
-    return LabelSet(sequence.path, frames, tuple(session.remarks))
+    remarks = list(session.remarks)
+    of_model = any(status.state is ReviewState.PRELABELLED for status in chosen)
+    if of_model and session.setting(_BEHIND) not in (None, {}):
+        remarks.append(
+            "The threshold or another setting was moved, and not all masks of the model have "
+            f"followed: open {session.folder} in the window, wait until they have, and export "
+            "again."
+        )
+    return LabelSet(sequence.path, tuple(map(labelled, chosen)), tuple(remarks))
 
 
 def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,11 +14,11 @@ from natsort import natsort_keygen, ns
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.field_of_view import ANALYSIS_SIDE
 from napari_microaunet.frames.images import IMAGE_SUFFIXES, read_rgb, read_size
-from napari_microaunet.frames.masks import read_mask_file
+from napari_microaunet.frames.masks import is_of_ours, read_mask_file
 from napari_microaunet.frames.sequence import Frame, FrameSequence, UnreadableError, unicode_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -106,8 +106,8 @@ def open_folder(path: Path) -> ImageFiles:
     and ``masks``, or ``Original`` and ``Ground Truth``, the first are the frames and files of
     equal stem in the second are their masks; so it is for a folder that has its masks in
     a folder ``masks`` of its own, and for ``images`` itself with ``masks`` beside it. Images that
-    differ by extension alone have the mask of their whole name, or none: ``a.png`` that of
-    ``masks/a.png``, and ``a.jpg`` beside it none.
+    differ by extension alone, ``a.jpg`` and ``a.png``, are frames ``a`` and ``a_png``: masks that
+    are called so, as ours are, belong to these; those of others, to the image of their whole name.
     Hidden files and folders are left out, and so are sessions (``NAME.microaunet``). Links are
     followed, as sets are often put together from links, but not round in circles. A folder inside
     that cannot be listed (``lost+found`` of a drive) is left out, with a line in the log.
@@ -128,16 +128,16 @@ def open_folder(path: Path) -> ImageFiles:
         If there is no image, or none that can be read.
     """
     trees = [_masks_beside(path)]
-    files = list(_walk(path, PurePosixPath(), trees[0], frozenset(), trees))
+    files = _in_order(_walk(path, PurePosixPath(), trees[0], frozenset(), trees))
     if not files:
         raise InputError(
             f"{path} holds no images that you may read; choose a folder with files of the types "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}, or a single video or TIFF stack."
         )
     name = path.parent.name if path.name.lower() in LAYOUTS else path.name
-    used = {file.mask for file in files}
+    used = {mask for _, _, mask in files}
     masks = (mask for tree in trees for same_stem in tree.values() for mask in same_stem)
-    return ImageFiles(path, name, _in_order(files), sorted(set(masks) - used))
+    return ImageFiles(path, name, files, sorted(set(masks) - used))
 
 
 def holds_images(path: Path) -> bool:
@@ -170,7 +170,7 @@ def open_images(paths: Sequence[Path]) -> ImageFiles:
     InputError
         If none can be read.
     """
-    files = [_File(PurePosixPath(path.name), path, None) for path in paths]
+    files = [_File(PurePosixPath(path.name), path, {}) for path in paths]
     alone = len(paths) == 1
     return ImageFiles(
         paths[0] if alone else paths[0].parent,
@@ -182,7 +182,11 @@ def open_images(paths: Sequence[Path]) -> ImageFiles:
 class _File(NamedTuple):
     relative: PurePosixPath
     image: Path
-    mask: Path | None
+    masks: Mapping[str, list[Path]]
+
+    @property
+    def stem(self) -> str:
+        return self.relative.with_suffix("").as_posix()
 
 
 def _walk(
@@ -192,7 +196,7 @@ def _walk(
     above: frozenset[Path],
     trees: list[dict[str, list[Path]]],
 ) -> Iterator[_File]:
-    """Find the images of a folder; ``masks`` maps ``inside``/stem to the masks of that tree.
+    """Find the images of a folder; ``masks`` maps ``inside``/stem to what may be their masks.
 
     Trees of masks that are met on the way are added to ``trees``.
     """
@@ -200,20 +204,14 @@ def _walk(
     files, folders = _listing(folder)
     for images_name, masks_name in LAYOUTS.items():
         if masks_name in folders:
-            found = _mask_tree(folders.pop(masks_name))
+            found = _mask_tree(folders.pop(masks_name), inside)
             trees.append(found)
             if images_name in folders:
-                layout = _walk(folders.pop(images_name), PurePosixPath(), found, above, trees)
-                yield from (file._replace(relative=inside / file.relative) for file in layout)
+                yield from _walk(folders.pop(images_name), inside, found, above, trees)
             else:
-                masks = dict(masks) | {(inside / stem).as_posix(): m for stem, m in found.items()}
-    often = Counter(file.stem for file in files)
+                masks = {**masks, **found}
     for file in files:
-        named = masks.get((inside / file.stem).as_posix(), [])
-        of_whole_name = [mask for mask in named if mask.name == file.name]
-        # Of several images, who could tell whose another one is.
-        mine = of_whole_name or (named if often[file.stem] == 1 else [])
-        yield _File(inside / file.name, file, min(mine, default=None))
+        yield _File(inside / file.name, file, masks)
     for child in folders.values():
         # A link back to a folder above would go round in circles.
         if child.resolve() not in above:
@@ -245,10 +243,10 @@ def _listing(folder: Path) -> tuple[list[Path], dict[str, Path]]:
     return files, folders
 
 
-def _mask_tree(folder: Path) -> dict[str, list[Path]]:
+def _mask_tree(folder: Path, inside: PurePosixPath) -> dict[str, list[Path]]:
     found = defaultdict(list)
-    for file in _walk(folder, PurePosixPath(), {}, frozenset(), []):
-        found[file.relative.with_suffix("").as_posix()].append(file.image)
+    for file in _walk(folder, inside, {}, frozenset(), []):
+        found[file.stem].append(file.image)
     return found
 
 
@@ -257,11 +255,13 @@ def _masks_beside(folder: Path) -> dict[str, list[Path]]:
     if masks_name is None:
         return {}
     _, siblings = _listing(folder.parent)
-    return _mask_tree(siblings[masks_name]) if masks_name in siblings else {}
+    if masks_name not in siblings:
+        return {}
+    return _mask_tree(siblings[masks_name], PurePosixPath())
 
 
-def _in_order(files: Sequence[_File]) -> list[tuple[str, Path, Path | None]]:
-    """Sort naturally and give names; files that differ by extension alone keep it in the name.
+def _in_order(files: Iterable[_File]) -> list[tuple[str, Path, Path | None]]:
+    """Sort naturally, give names and masks; files that differ by extension alone keep it.
 
     Names are Unicode also where those of the files are not (`unicode_name`).
     """
@@ -269,12 +269,48 @@ def _in_order(files: Sequence[_File]) -> list[tuple[str, Path, Path | None]]:
     taken: set[str] = set()
     named = []
     for file in sorted(files, key=lambda file: natural(file.relative.as_posix())):
-        name = unicode_name(file.relative.with_suffix("").as_posix())
+        name = unicode_name(file.stem)
         while name.casefold() in taken:
             name += f"_{file.image.suffix[1:]}"
         taken.add(name.casefold())
-        named.append((name, file.image, file.mask))
-    return named
+        named.append((name, file))
+    return [
+        (name, file.image, mask) for (name, file), mask in zip(named, _masks_of(named), strict=True)
+    ]
+
+
+def _masks_of(named: Sequence[tuple[str, _File]]) -> list[Path | None]:
+    """Choose the mask of each frame, given by its name and file.
+
+    A mask is called as its frame is or as its image is, which differ where images differ by
+    extension alone. Of these, a mask that bears the name that such a frame alone has, or that we
+    wrote, shows that all are called as frames are.
+    """
+    found = {
+        name: min(file.masks[name])
+        for name, file in named
+        if name != file.stem and name in file.masks
+    }
+    taken = set(found.values())
+    alike = defaultdict(list)
+    for name, file in named:
+        alike[file.image.with_suffix("")].append((name, file))
+    for same in alike.values():
+        several = len(same) > 1
+        called_as_frames = several and any(
+            name in found or any(map(is_of_ours, file.masks.get(file.stem, ())))
+            for name, file in same
+        )
+        for name, file in same:
+            masks = [mask for mask in file.masks.get(file.stem, ()) if mask not in taken]
+            if called_as_frames:
+                masks = masks if name == file.stem else []
+            elif several:
+                # Who could tell whose another one is.
+                masks = [mask for mask in masks if mask.name == file.image.name]
+            if masks:
+                found.setdefault(name, min(masks))
+    return [found.get(name) for name, _ in named]
 
 
 def _size_or_problem(path: Path) -> tuple[int, int] | str:

@@ -9,6 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.frames.images import on_black, opened, upright
+from napari_microaunet.frames.sequence import UnreadableError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,10 +83,9 @@ def read_mask_values(path: Path) -> tuple[NDArray[np.uint8], bool]:
     UnreadableError
         If the file cannot be decoded.
     """
-    key, value = _LABELS_MARK
     with opened(path) as image:
         lossless = image.format in _LOSSLESS
-        marked = image.info.get(key) == value
+        marked = _is_marked(image)
         values = _values(upright(image))
     if marked or not lossless:
         return values, marked
@@ -93,6 +93,15 @@ def read_mask_values(path: Path) -> tuple[NDArray[np.uint8], bool]:
     labels = present[(present != 0) & (present != IGNORE)]
     few = 0 < len(labels) <= _MOST_LABELS and labels.max() <= _LARGEST_LABEL
     return values, bool(few and (IGNORE not in present or labels.max() == len(labels)))
+
+
+def is_of_ours(path: Path) -> bool:
+    """Tell whether a file is a PNG of `write_mask_file`; such are called as their frames are."""
+    try:
+        with opened(path) as image:
+            return _is_marked(image)
+    except UnreadableError:
+        return False
 
 
 def write_mask_file(path: Path, labels: NDArray[np.uint8]) -> None:
@@ -111,6 +120,11 @@ def write_mask_file(path: Path, labels: NDArray[np.uint8]) -> None:
     mark.add_text(*_LABELS_MARK)
     with replacing(path) as file:
         Image.fromarray(labels).save(file, format="PNG", pnginfo=mark)
+
+
+def _is_marked(image: Image.Image) -> bool:
+    key, value = _LABELS_MARK
+    return bool(image.info.get(key) == value)
 
 
 def _values(image: Image.Image) -> NDArray[np.uint8]:

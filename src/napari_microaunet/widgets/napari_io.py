@@ -14,7 +14,7 @@ from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FrameSequence, open_frames
 from napari_microaunet.frames.canvas import canvas
-from napari_microaunet.frames.folder import LAYOUTS, holds_images
+from napari_microaunet.frames.folder import LAYOUTS, ImageFiles, holds_images
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
 from napari_microaunet.frames.mask_canvas import mask_canvas
 from napari_microaunet.frames.masks import write_mask_file
@@ -186,8 +186,9 @@ def spare_frames(sequence: FrameSequence, target: Path, files: Iterable[Path]) -
             )
     place, opened = target.resolve(), sequence.path.resolve()
     inside = place.relative_to(opened).parts if place.is_relative_to(opened) else ()
-    # Frames of a layer that was given as an array lie nowhere.
-    if frames and not any(name.lower() in LAYOUTS.values() for name in inside):
+    # A video or a stack is opened by itself: nothing beside it is taken for more of its frames.
+    in_masks = any(name.lower() in LAYOUTS.values() for name in inside)
+    if isinstance(sequence, ImageFiles) and not in_masks:
         check_beside_frames(sequence, target)
 
 

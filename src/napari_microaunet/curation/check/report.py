@@ -15,7 +15,8 @@ from scipy import ndimage
 
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.check.checks import CHECKS, SEVERITIES
-from napari_microaunet.curation.check.statistics import KINDS, polyp_shares, statistics
+from napari_microaunet.curation.check.statistics import polyp_shares, statistics
+from napari_microaunet.curation.placing import KINDS
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_microaunet.curation.manifest import SPLITS
-from napari_microaunet.curation.placing import kind_of
+from napari_microaunet.curation.placing import KINDS, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from napari_microaunet.curation.check.checks import Evidence
     from napari_microaunet.curation.check.measure import FrameFacts
     from napari_microaunet.curation.manifest import FrameRecord, Manifest
-
-KINDS = ("large", "medium", "small", "negative", "unlabelled")
 
 
 def polyp_shares(evidence: Evidence) -> list[float]:

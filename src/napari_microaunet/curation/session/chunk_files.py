@@ -12,6 +12,7 @@ from napari_microaunet.atomic import replacing
 from napari_microaunet.frames.mask_chunks import METADATA_NAME, array_metadata, chunk_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 # Of some kilobytes each: more than anybody steps through before the file system forgets them.
@@ -87,18 +88,28 @@ class ChunkFiles:
         """Tell whether a slot is yet to be saved."""
         return slot in self._waiting
 
-    def save(self, slot: int) -> None:
-        """Write the file of a slot that waits; `sync` has it outlast a power cut.
+    def waiting_chunks(self, slots: Iterable[int]) -> dict[int, bytes | None]:
+        """Return the chunks of those slots that are yet to be saved, as they are now."""
+        with self._lock:
+            return {slot: self._waiting[slot] for slot in slots if slot in self._waiting}
+
+    def save(self, slot: int, chunk: bytes | None) -> None:
+        """Write the file of a slot; `sync` has it outlast a power cut.
 
         After a crash, its old chunk is there or the new one.
+
+        Parameters
+        ----------
+        slot : int
+            One that waits.
+        chunk : bytes or None
+            What `waiting_chunks` gave; what has been put since goes on waiting.
 
         Raises
         ------
         OSError
             If that cannot be done; it goes on waiting.
         """
-        with self._lock:
-            chunk = self._waiting[slot]
         file = self.folder / chunk_name(slot)
         try:
             if chunk is None:
@@ -112,7 +123,6 @@ class ChunkFiles:
             # The file beside it that is to take its place says nothing to anybody.
             raise OSError(error.errno, error.strerror, str(file)) from error
         with self._lock:
-            # What has been put in the meantime is yet to be saved.
             if self._waiting[slot] is chunk:
                 del self._waiting[slot]
                 self._keep(slot, chunk)

@@ -21,7 +21,7 @@ DATABASE_NAME = "session.sqlite"
 
 # "MAUN": tells our files from others that SQLite can open.
 _APPLICATION_ID = 0x4D41554E
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _SCHEMA = """
 CREATE TABLE frames (
@@ -66,12 +66,13 @@ CREATE TABLE maps (
     PRIMARY KEY (slot, role)
 ) WITHOUT ROWID;
 CREATE TABLE intended_masks (
-    slot INTEGER PRIMARY KEY,
+    slot INTEGER NOT NULL,
     origin TEXT NOT NULL,
-    digest BLOB NOT NULL
+    digest BLOB NOT NULL,
+    UNIQUE (slot, digest)
 );
 CREATE TABLE intended_maps AS SELECT * FROM maps LIMIT 0;
-CREATE UNIQUE INDEX one_intended_map ON intended_maps (slot, role);
+CREATE UNIQUE INDEX one_intended_map ON intended_maps (slot, role, digest);
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
     time REAL NOT NULL,
@@ -102,6 +103,20 @@ MIGRATIONS = {
     CREATE UNIQUE INDEX one_intended_map ON intended_maps (slot, role);
     """,
     3: "ALTER TABLE frames ADD COLUMN threshold REAL;",
+    # What a program that was killed had entered is still to be looked at.
+    4: """
+    ALTER TABLE intended_masks RENAME TO intended_before;
+    CREATE TABLE intended_masks (
+        slot INTEGER NOT NULL,
+        origin TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        UNIQUE (slot, digest)
+    );
+    INSERT INTO intended_masks SELECT slot, origin, digest FROM intended_before;
+    DROP TABLE intended_before;
+    DROP INDEX one_intended_map;
+    CREATE UNIQUE INDEX one_intended_map ON intended_maps (slot, role, digest);
+    """,
 }
 
 
@@ -172,7 +187,7 @@ class MapRow:
 
 
 class IntendedMask(NamedTuple):
-    """Which mask the file of a frame is about to hold, and who made it."""
+    """A mask that the file of a frame is about to hold, and who made it."""
 
     slot: int
     origin: MaskOrigin
@@ -325,7 +340,11 @@ class Database:
                 )
 
     def intend(self, masks: Iterable[IntendedMask], maps: Iterable[MapRow]) -> None:
-        """Enter what files are about to hold, to know whose they are if they come no further."""
+        """Enter what files are about to hold, to know whose they are if they come no further.
+
+        It is added to what was intended before: of a frame that changes again and again, the file
+        may hold any of it until the row follows.
+        """
         with self._connection as connection:
             connection.executemany(
                 _replace("intended_masks", IntendedMask._fields),
@@ -459,8 +478,8 @@ def _damaged(path: Path, reason: str) -> InputError:
 
 
 def _load(connection: sqlite3.Connection) -> Contents:
-    def select(table: str, columns: Iterable[str]) -> sqlite3.Cursor:
-        return connection.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY 1")  # noqa: S608
+    def select(table: str, columns: Iterable[str], order: str = "1") -> sqlite3.Cursor:
+        return connection.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {order}")  # noqa: S608
 
     frames = []
     for values in select("frames", _FRAME_COLUMNS):
@@ -471,9 +490,9 @@ def _load(connection: sqlite3.Connection) -> Contents:
         {name: json.loads(value) for name, value in select(table, ("name", "value"))}
         for table in ("facts", "settings")
     )
-    maps, intended_maps = (
-        [MapRow(*row) for row in select(table, _MAP_COLUMNS)] for table in ("maps", "intended_maps")
-    )
+    maps = [MapRow(*row) for row in select("maps", _MAP_COLUMNS)]
+    # Maps of several sizes may all be there: the last one counts.
+    intended_maps = [MapRow(*row) for row in select("intended_maps", _MAP_COLUMNS, "rowid")]
     intended_masks = [
         IntendedMask(slot, MaskOrigin(origin), digest)
         for slot, origin, digest in select("intended_masks", IntendedMask._fields)

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,14 @@ _Item = TypeVar("_Item")
 
 # Files that are written side by side; more did not help on a solid-state disk.
 _FILES_AT_ONCE = 8
+
+
+class WaitingChunk(NamedTuple):
+    """What the file of a slot is about to hold; None for no file."""
+
+    files: ChunkFiles
+    slot: int
+    chunk: bytes | None
 
 
 class SessionFolder:
@@ -240,17 +248,16 @@ class SessionFolder:
     def _check_masks(self, contents: Contents) -> list[FrameRow]:
         """Find masks that were written, but not yet entered, when the program was killed."""
         on_disk, starts = self.masks.on_disk(), self.starts.on_disk()
-        intended = {mask.slot: mask for mask in contents.intended_masks}
+        intended = {(mask.slot, mask.digest): mask.origin for mask in contents.intended_masks}
+        unsure = {slot for slot, _ in intended}
         changed = []
         for row in contents.frames:
-            mask = intended.get(row.slot)
-            if mask is None and bool(row.digest) == (row.slot in on_disk):
+            if row.slot not in unsure and bool(row.digest) == (row.slot in on_disk):
                 continue
             chunk = _as_chunk(self.masks.get(row.slot) if row.slot in on_disk else None)
             if chunk_digest(chunk) != row.digest:
                 self.take_over(row, chunk)
-                if mask is not None and mask.digest == row.digest:
-                    row.origin = mask.origin
+                row.origin = intended.get((row.slot, row.digest), row.origin)
                 row.has_start = int(row.slot in starts)
                 changed.append(row)
         return changed
@@ -318,9 +325,10 @@ class SessionFolder:
                         self._remark_damaged(row, new)
                         continue
                     chunk = encode_chunk(decode_chunk(found, old_canvas), self.canvas_shape)
-                    new.put(slot, None if chunk is None else chunk.to_bytes())
+                    compressed = None if chunk is None else chunk.to_bytes()
+                    new.put(slot, compressed)
                     new.prepare(len(by_slot))
-                    new.save(slot)
+                    new.save(slot, compressed)
                     if new is self.masks:
                         accepted = row.accepted == row.digest
                         row.digest = chunk_digest(chunk)
@@ -350,21 +358,26 @@ class SessionFolder:
         """Tell whether there is a chunk of a frame that is yet to be saved."""
         return any(files.waiting(slot) for files in self._all_files())
 
-    def save_files(self, slots: Sequence[int]) -> None:
-        """Bring all chunks of some frames that wait to the disk.
+    def waiting_chunks(self, slots: Sequence[int]) -> list[WaitingChunk]:
+        """List all chunks of some frames that are yet to be saved, as they are now."""
+        return [
+            WaitingChunk(files, slot, chunk)
+            for files in self._all_files()
+            for slot, chunk in files.waiting_chunks(slots).items()
+        ]
+
+    def save_files(self, chunks: Sequence[WaitingChunk]) -> None:
+        """Bring chunks to the disk; what has been put in their places since goes on waiting.
 
         Raises
         ------
         OSError
             If that cannot be done; they go on waiting.
         """
-        waiting = [
-            (files, slot) for files in self._all_files() for slot in slots if files.waiting(slot)
-        ]
-        arrays = {files for files, _ in waiting}
+        arrays = {one.files for one in chunks}
         for files in arrays:
             files.prepare(self._slots)
-        self._side_by_side(lambda one: one[0].save(one[1]), waiting)
+        self._side_by_side(lambda one: one.files.save(one.slot, one.chunk), chunks)
         self._side_by_side(ChunkFiles.sync, arrays)
 
     def _side_by_side(self, act: Callable[[_Item], None], items: Iterable[_Item]) -> None:

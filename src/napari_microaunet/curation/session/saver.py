@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from threading import RLock
 
     from napari_microaunet.curation.session.database import Database, MapRow
-    from napari_microaunet.curation.session.folder import SessionFolder
+    from napari_microaunet.curation.session.folder import SessionFolder, WaitingChunk
 
 _ROLES: tuple[MapRole, ...] = get_args(MapRole)
 # Frames whose files are written together, before it is looked for what matters more.
@@ -131,15 +131,16 @@ class Saver:
             without = list(islice(rows_alone, _ROWS_AT_A_TIME))
         self._commit(database, without, of_session=True)
         if with_files:
-            self._intend(database, with_files)
-            self._folder.save_files([rows[index].slot for index in with_files])
+            self._folder.save_files(self._intend(database, with_files))
             self._commit(database, with_files)
         with self._lock:
             return bool(self._files or self._rows or self._settings)
 
-    def _intend(self, database: Database, indices: Sequence[int]) -> None:
+    def _intend(self, database: Database, indices: Sequence[int]) -> list[WaitingChunk]:
+        """Enter what the files of frames are about to hold; return that."""
         with self._lock:
             rows = [self._folder.rows[index] for index in indices]
+            chunks = self._folder.waiting_chunks([row.slot for row in rows])
             masks = [
                 IntendedMask(row.slot, row.origin, row.digest)
                 for row in rows
@@ -147,6 +148,7 @@ class Saver:
             ]
             maps = [self._maps[key] for key in self._keys(indices)]
         database.intend(masks, maps)
+        return chunks
 
     def _keys(self, indices: Sequence[int]) -> list[tuple[int, MapRole]]:
         """List the maps of frames that have changed."""
