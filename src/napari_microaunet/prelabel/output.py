@@ -177,8 +177,9 @@ def _write_frames(
                 underway.append((prediction.index, future))
                 # Never far behind: what waits to be written lies in memory.
                 if len(underway) == 2 * writers:
-                    index, future = underway.popleft()
+                    index, future = underway[0]
                     results[index] = future.result()
+                    underway.popleft()  # not before: Ctrl+C may come while it is waited for
             for _, future in underway:
                 future.result()
     finally:
