@@ -52,7 +52,7 @@ BUNDLED := src/napari_microaunet/weights
 weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED)/expert.safetensors
 
 $(BUNDLED)/student.safetensors: $(RUNS)/student-fair/model.safetensors
-$(BUNDLED)/teacher.safetensors: $(RUNS)/malunet-gently/model.safetensors
+$(BUNDLED)/teacher.safetensors: $(RUNS)/malunet-fair/model.safetensors
 $(BUNDLED)/expert.safetensors: $(RUNS)/expert-lite2-again/model.safetensors
 $(BUNDLED)/%.safetensors:
 	$(BIN)/python training/bundle.py "$(DATA)" $*
@@ -66,6 +66,8 @@ $(RUNS)/student-standardised/model.safetensors: \
 	| $(RUNS)/student-gently/model.safetensors $(RUNS)/expert-average/model.safetensors
 $(RUNS)/student-gently/model.safetensors: \
 	| $(RUNS)/student-again/model.safetensors $(RUNS)/expert-average/model.safetensors
+$(RUNS)/malunet-fair/model.safetensors: \
+	| $(RUNS)/malunet-gently/model.safetensors $(RUNS)/expert-lite2-again/model.safetensors
 $(RUNS)/malunet-gently/model.safetensors: \
 	| $(RUNS)/malunet-again/model.safetensors $(RUNS)/expert-average/model.safetensors
 $(RUNS)/malunet-again/model.safetensors: | $(RUNS)/malunet/model.safetensors

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 RUNS = {
     "student": "student-fair",
-    "teacher": "malunet-gently",
+    "teacher": "malunet-fair",
     "expert": "expert-lite2-again",
 }
 TITLES = {"student": "MicroAUNet student", "teacher": "MALUNet teacher", "expert": "Expert"}
-AUGMENT = ("expert",)  # those of whom quality is asked, not speed
+MIRROR_IMAGES = {"student": 1, "teacher": 3, "expert": 3}
 # Share of negative frames that may be flagged; a small network that is held to less misses polyps.
 # Asked are at most 0.3 of the student and of MALUNet, 0.15 of the expert.
 MOST_FLAGGED = {"student": 0.27, "teacher": 0.2, "expert": 0.09}
@@ -147,7 +147,7 @@ def main(data: Path, chosen: Sequence[str]) -> None:
     for name in chosen:
         run = HERE / "runs" / RUNS[name]
         network, card = load_checkpoint(run / "best.safetensors")
-        card = card.model_copy(update={"augment": name in AUGMENT})
+        card = card.model_copy(update={"mirror_images": MIRROR_IMAGES[name]})
         draft = run / f"{name}.safetensors"
         save_checkpoint(draft, network, card, half=name == "expert")
         network, card = load_checkpoint(draft)  # rounded, where it is stored in half precision

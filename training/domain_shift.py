@@ -34,7 +34,7 @@ from napari_microaunet.atomic import replacing
 from napari_microaunet.curation import FrameRecord, Manifest, open_dataset, write_manifest
 from napari_microaunet.distillation.bootstrap import bootstrap_interval
 from napari_microaunet.distillation.finetune import finetune
-from napari_microaunet.distillation.model_file import Scorer, held_out_indices
+from napari_microaunet.distillation.model_file import Scorer
 from napari_microaunet.distillation.recipe import Budget
 from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
 from napari_microaunet.frames.sequence import spread
@@ -331,7 +331,7 @@ def score_quiet(data: Path, name: str, seed: int) -> None:
     point = choose_operating_point([curve], before["negatives_flagged"]["mean"])
     settings = MaskSettings(point.threshold, least_peak=point.least_peak)
     dataset = open_dataset(users_frames(data, seed))
-    found = scorer.score(model, dataset, held_out_indices(dataset), settings).summary
+    found = scorer.score(model, dataset, dataset.held_out_indices(), settings).summary
     with replacing(out / _QUIET) as file:
         file.write(json.dumps({"settings": asdict(point), "held_out": asdict(found)}).encode())
 

@@ -23,13 +23,13 @@ from napari_microaunet import (
     cli_training,
 )
 from napari_microaunet.cli_options import (
-    Augment,
     Backend,
     Batch,
     Device,
     FillHoles,
     LargestOnly,
     LeastPeak,
+    MirrorImages,
     ModelName,
     Scheduler,
     SmallestArea,
@@ -58,7 +58,7 @@ def prelabel(
     backend: Backend = "auto",
     device: Device = "auto",
     batch: Batch = None,
-    augment: Augment = None,
+    mirror_images: MirrorImages = None,
     threshold: Threshold = None,
     least_peak: LeastPeak = None,
     smallest_area: SmallestArea = 0.001,
@@ -87,7 +87,7 @@ def prelabel(
 
     chosen = find_model(model)
     sequence = open_frames(frames.absolute())
-    predictor = runner(scheduler, chosen, backend, device, batch, augment)
+    predictor = runner(scheduler, chosen, backend, device, batch, mirror_images)
     settings = mask_settings(chosen, threshold, least_peak, smallest_area, fill_holes, largest_only)
     with progress("Pre-labelling") as report:
         results = write_prelabels(

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from napari_microaunet.cli_options import (
-    Augment,
     Backend,
     Batch,
     Device,
     FillHoles,
     LargestOnly,
     LeastPeak,
+    MirrorImages,
     ModelName,
     Scheduler,
     SmallestArea,
@@ -61,7 +61,7 @@ def evaluate(
     backend: Backend = "auto",
     device: Device = "auto",
     batch: Batch = None,
-    augment: Augment = None,
+    mirror_images: MirrorImages = None,
     threshold: Threshold = None,
     least_peak: LeastPeak = None,
     smallest_area: SmallestArea = 0.001,
@@ -101,7 +101,7 @@ def evaluate(
         settings = mask_settings(
             one, threshold, least_peak, smallest_area, fill_holes, largest_only
         )
-        predictor = runner(scheduler, one, backend, device, batch, augment)
+        predictor = runner(scheduler, one, backend, device, batch, mirror_images)
         with progress(f"Scoring {one.name}") as report:
             result = evaluation.evaluate(
                 predictor,
@@ -117,8 +117,8 @@ def evaluate(
                 progress=report,
             )
         results.append(result)
-        augmented = one.card.augment if augment is None else augment
-        about = {"model": identity(one), "settings": asdict(settings), "augment": augmented}
+        images = one.card.mirror_images if mirror_images is None else mirror_images
+        about = {"model": identity(one), "settings": asdict(settings), "mirror_images": images}
         reports.append(about | asdict(result))
         console.print(_scores(one.name, result))
         if curve:
@@ -148,7 +148,6 @@ def _judges(data: Path, frames_from: Path | None, no_polyps: bool) -> _Judges:
     from napari_microaunet.curation.dataset import open_dataset
     from napari_microaunet.curation.groups import find_groups
     from napari_microaunet.curation.manifest import MANIFEST_NAME
-    from napari_microaunet.distillation.model_file import held_out_indices
     from napari_microaunet.frames import open_frames
 
     if (data / MANIFEST_NAME).is_file():
@@ -158,7 +157,7 @@ def _judges(data: Path, frames_from: Path | None, no_polyps: bool) -> _Judges:
         else:
             # Whose frames show no polyp needs no masks.
             whole = dataset.indices("test") or dataset.indices("validation")
-            indices = whole if no_polyps else held_out_indices(dataset)
+            indices = whole if no_polyps else dataset.held_out_indices()
             if not indices:
                 raise InputError(f"{data} holds out no frames to score; name them (--frames-from).")
             split = dataset.frames[indices[0]].split

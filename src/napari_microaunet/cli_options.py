@@ -35,10 +35,11 @@ Batch = Annotated[
     int | None,
     typer.Option(min=1, help="Frames per call of the network; by default what suits the device."),
 ]
-Augment = Annotated[
-    bool | None,
+MirrorImages = Annotated[
+    int | None,
     typer.Option(
-        help="Average over mirror images, four times the work; by default as the model's card says."
+        help="Average over none, 1 or 3 mirror images of each frame, too, which is once, twice or "
+        "four times the work; by default as the model's card says."
     ),
 ]
 Threshold = Annotated[
@@ -103,16 +104,16 @@ def runner(
     backend: str,
     device: str,
     batch: int | None,
-    augment: bool | None,
+    mirror_images: int | None,
 ) -> TaskRunner:
     """Make a model ready to run here, or on a cluster."""
     from napari_microaunet.prelabel.predictor import Predictor
 
     if scheduler is None:
-        return Predictor(model, backend, device, batch, augment)
+        return Predictor(model, backend, device, batch, mirror_images)
     from napari_microaunet.prelabel.cluster import ClusterPredictor
 
-    return ClusterPredictor(scheduler, model, backend, device, batch, augment)
+    return ClusterPredictor(scheduler, model, backend, device, batch, mirror_images)
 
 
 def identity(model: Model) -> dict[str, str]:

@@ -38,7 +38,7 @@ def without_curves() -> Iterator[None]:
         yield
 
 
-def save_model(path: Path, network: str, size: tuple[int, int], *, augment: bool = False) -> None:
+def save_model(path: Path, network: str, size: tuple[int, int], *, mirror_images: int = 0) -> None:
     untrained = build(network)
     card = ModelCard(
         name=f"small {path.stem}",
@@ -46,7 +46,7 @@ def save_model(path: Path, network: str, size: tuple[int, int], *, augment: bool
         widths=untrained.widths,
         input_size=size,
         threshold=0.4,
-        augment=augment,
+        mirror_images=mirror_images,
         training_data={"frames": "of the parent"},
     )
     save_checkpoint(path, untrained, card)
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_frames(folder / "frames")
     (folder / "frames" / "unlabelled" / "broken.png").write_bytes(b"no image")
     torch.manual_seed(0)
-    save_model(folder / "student.safetensors", "microaunet", (64, 64), augment=True)
+    save_model(folder / "student.safetensors", "microaunet", (64, 64), mirror_images=1)
     save_model(folder / "teacher.safetensors", "malunet", (96, 96))
     return folder
 
@@ -102,7 +102,7 @@ def test_the_new_model_knows_where_it_comes_from(done, folder: Path) -> None:
     )
     assert card.parent == parent.sha256
     assert card.threshold == parent.threshold
-    assert card.augment
+    assert card.mirror_images == 1
     rendered = open_dataset(sample_data_folder() / "replay")
     assert card.training_data == {
         "frames 2": open_dataset(folder / "frames").content_hash("training"),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from small_frames import write_frames
 
 from napari_microaunet.curation import open_dataset, write_manifest
-from napari_microaunet.distillation import replay
 from napari_microaunet.distillation.recipe import Replay
-from napari_microaunet.distillation.replay import load_replayed, write_rendered_frames
+from napari_microaunet.distillation.replay import load_replayed
 from napari_microaunet.distillation.training_frames import Batches, load_split
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.sample_data import sample_data_folder
 
 
 def never():
@@ -32,18 +29,6 @@ def test_the_package_brings_frames_that_its_models_learned_from(dataset):
     polyps = (frames.labels == 1).flatten(1).any(1)
     assert polyps.float().mean() == pytest.approx(0.75, abs=0.05)
     assert not frames.problems
-
-
-def test_they_can_be_rendered_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(replay, "_SEEDS", range(1000, 1002))
-    write_rendered_frames(tmp_path / "frames")
-    written = open_dataset(tmp_path / "frames")
-    known = open_dataset(sample_data_folder() / "replay")
-    assert [frame.split for frame in written.frames] == ["training"] * 2
-    for index in range(2):
-        assert (written.mask(index) == known.mask(index)).mean() > 0.999
-        apart = written.read(index).astype(int) - known.read(index)
-        assert np.abs(apart).mean() < 2  # another JPEG encoder may round otherwise
 
 
 def test_held_out_frames_are_never_replayed(dataset, tmp_path):

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 
+from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.rendered import render_frame
 from napari_microaunet.frames.sample_data import sample_data_folder
@@ -43,6 +47,20 @@ def test_the_renderer_still_makes_what_is_shipped(frames):
     # Compilers round differently; a few pixels may change sides.
     assert ((mask > 0) & shipped).sum() > 0.99 * ((mask > 0) | shipped).sum()
     assert np.abs(frame.astype(int) - frames.read(index)).mean() < 2
+
+
+def test_frames_to_replay_can_be_rendered_anew(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+    script = import_module("render_sample_data")
+    monkeypatch.setattr(script, "_REPLAY_SEEDS", range(1000, 1002))
+    script.write_replay(tmp_path / "frames")
+    written = open_dataset(tmp_path / "frames")
+    known = open_dataset(FOLDER / "replay")
+    assert [frame.split for frame in written.frames] == ["training"] * 2
+    for index in range(2):
+        assert (written.mask(index) == known.mask(index)).mean() > 0.999
+        apart = written.read(index).astype(int) - known.read(index)
+        assert np.abs(apart).mean() < 2  # another JPEG encoder may round otherwise
 
 
 def test_it_stays_small_and_says_that_it_is_free():

@@ -30,7 +30,7 @@ def shared(model, tmp_path):
             "description": "Learned from <b>our</b> frames.",
             "threshold": 0.55,
             "least_peak": 0.0,
-            "augment": True,
+            "mirror_images": 3,
             "standardise": True,
             "parent": find_model("teacher").card.sha256,
             "training_data": {"ward_frames": "abcdef" * 10},

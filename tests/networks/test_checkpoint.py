@@ -112,6 +112,7 @@ def test_changed_weights_are_refused(checkpoint: Path) -> None:
         ({"widths": [8, 16, 16, 16, 24, 10**9]}, "widths.5"),
         ({"sha256": "../elsewhere"}, "sha256"),
         ({"parent": "A" * 64}, "parent"),
+        ({"mirror_images": 2}, "mirror_images"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(
@@ -131,6 +132,17 @@ def test_a_recipe_is_read_back_and_files_from_before_there_were_any_are_read(
     del card["recipe"]
     save_file(load_file(checkpoint), checkpoint, metadata={"model_card": json.dumps(card)})
     assert load_checkpoint(checkpoint)[1].recipe == {}
+
+
+@pytest.mark.parametrize(("augment", "images"), [(True, 3), (False, 0)])
+def test_cards_that_say_yes_or_no_to_mirror_images_are_read(
+    checkpoint: Path, augment: bool, images: int
+) -> None:
+    card = json.loads(read_card(checkpoint).model_dump_json())
+    del card["mirror_images"]
+    card = json.dumps(card | {"augment": augment})
+    save_file(load_file(checkpoint), checkpoint, metadata={"model_card": card})
+    assert load_checkpoint(checkpoint)[1].mirror_images == images
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

@@ -147,9 +147,9 @@ def test_a_model_of_ones_own_does_not_wait_for_a_graph(model, tmp_path):
 def test_averaged_over_mirror_images_a_mirrored_frame_gives_the_mirrored_map(model, make_frame):
     frame = make_frame(0, 256, 256)
     field = FieldOfView(0, 0, 256, 256)
-    averaged = Predictor(model, augment=True)
-    plain = Predictor(model)
-    for axis in (0, 1):
+    plain = Predictor(model, mirror_images=0)
+    for axis, images in ((1, 1), (0, 3), (1, 3)):
+        averaged = Predictor(model, mirror_images=images)
         mirrored_frame = np.ascontiguousarray(np.flip(frame, axis))
         expected = np.flip(averaged.predict_frame(frame, field).values, axis).astype(int)
         found = averaged.predict_frame(mirrored_frame, field).values.astype(int)
@@ -158,18 +158,23 @@ def test_averaged_over_mirror_images_a_mirrored_frame_gives_the_mirrored_map(mod
         assert np.abs(plain.predict_frame(mirrored_frame, field).values - alone).max() > 1
 
 
+def test_a_frame_has_no_two_mirror_images(model):
+    with pytest.raises(InputError, match="1 or 3 mirror images"):
+        Predictor(model, mirror_images=2)
+
+
 def test_a_card_says_whether_a_model_averages_over_mirror_images(model, make_frame, tmp_path):
     network, card = load_checkpoint(model.path)
     own = tmp_path / "own.safetensors"
-    save_checkpoint(own, network, card.model_copy(update={"augment": True}))
+    save_checkpoint(own, network, card.model_copy(update={"mirror_images": 3}))
     frame, field = make_frame(0, 256, 256), FieldOfView(0, 0, 256, 256)
 
     def values(of, **how):
         return Predictor(of, backend="torch", **how).predict_frame(frame, field).values
 
     found = find_model(str(own))
-    np.testing.assert_array_equal(values(found), values(model, augment=True))
-    np.testing.assert_array_equal(values(found, augment=False), values(model))
+    np.testing.assert_array_equal(values(found), values(model, mirror_images=3))
+    np.testing.assert_array_equal(values(found, mirror_images=0), values(model))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from napari_microaunet.curation.manifest import (
     read_manifest,
 )
 from napari_microaunet.curation.splits import place_of, split_groups
+from napari_microaunet.editing.labels import polyps_in
 from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
@@ -92,6 +93,12 @@ class CuratedDataset:
             if frame.split == split and (frame.labelled or not labelled)
         ]
 
+    def held_out_indices(self) -> list[int]:
+        """List the labelled test frames, or those for validation where the former show no polyp."""
+        test = self.indices("test", labelled=True)
+        shows_polyp = any(map(self._shows_polyp, test))
+        return test if shows_polyp else self.indices("validation", labelled=True)
+
     def read(self, index: int) -> NDArray[np.uint8]:
         """Read a frame; see `FrameSequence.read`."""
         return self.sequence.read(index)
@@ -125,6 +132,14 @@ class CuratedDataset:
             frame = self.sequence.frames[index]
             return np.zeros((frame.height, frame.width), np.uint8)
         return None
+
+    def _shows_polyp(self, index: int) -> bool:
+        """Tell whether a labelled frame's mask, where it can be read, holds a polyp."""
+        try:
+            mask = self.mask(index)
+        except InputError:
+            return False
+        return mask is not None and bool(polyps_in(mask).any())
 
     def digests(self, index: int) -> set[str]:
         """Return what a frame is recognised by elsewhere: hashes of its file and its original."""

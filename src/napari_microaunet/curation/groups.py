@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames.field_of_view import ANALYSIS_SIDE, FieldOfView
+from napari_microaunet.frames.field_of_view import ANALYSIS_SIDE, DARKEST_LIT, FieldOfView
 from napari_microaunet.frames.folder import LAYOUTS
 from napari_microaunet.frames.images import IMAGE_SUFFIXES, read_rgb
 from napari_microaunet.frames.sequence import UnreadableError, unicode_name
@@ -31,8 +31,6 @@ SEQUENCES_TABLE = "sequences.csv"
 # of one scope whatever they show, so only the middle of the field of view counts.
 _MIDDLE = 0.85
 _SIDE = 32
-# What is no brighter than this of 255 is border, and must not count as a likeness either.
-_DARKEST_LIT = 32
 # Length, in gray levels, of the differences of a thumbnail that are mere rounding.
 _FLAT = 1e-6
 # The lowest frequencies of the cosine transform that make the hash: 8 x 8, one bit each.
@@ -171,7 +169,7 @@ def thumbnail(image: NDArray[np.uint8], field: FieldOfView) -> NDArray[np.float3
     box = (field.left + across, field.top + down, field.right - across, field.bottom - down)
     middle = Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BOX, box=box)
     gray = np.asarray(middle.convert("L"), np.float64)  # of a flat frame, nothing is to remain
-    lit = np.asarray(middle).max(axis=2) > _DARKEST_LIT
+    lit = np.asarray(middle).max(axis=2) > DARKEST_LIT  # the border is no likeness either
     if lit.any():
         gray = np.where(lit, gray, gray[lit].mean())
     gray -= gray.mean()

@@ -32,15 +32,16 @@ if TYPE_CHECKING:
     from napari_microaunet.frames import FrameSequence
 
 Include = Literal["accepted", "edited", "all"]
-"""Which frames of a session count: accepted ones; edited ones, too; or all that are not excluded,
-those that nobody has reviewed without their mask."""
+"""Which frames of a session count: accepted ones; edited ones, too; or all that are not excluded.
+Those that nobody has reviewed come into a dataset without their mask; exported is what has one."""
 
-_INCLUDED: dict[Include, set[ReviewState]] = {
+INCLUDED: dict[Include, set[ReviewState]] = {
     "accepted": {ReviewState.ACCEPTED},
     "edited": {ReviewState.ACCEPTED, ReviewState.EDITED},
     "all": set(ReviewState) - {ReviewState.EXCLUDED},
 }
-_REVIEWED = _INCLUDED["edited"]
+"""States of the frames that count."""
+_REVIEWED = INCLUDED["edited"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +212,7 @@ def _of_session(
     accepted = {cost.name: cost.accepted for cost in session.edit_costs()}
     frames = []
     for status in session.statuses:
-        if status.state not in _INCLUDED[include]:
+        if status.state not in INCLUDED[include]:
             continue
         name = name_in_dataset(sequence.name, status.name)
         annotation = Annotation(

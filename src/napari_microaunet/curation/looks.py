@@ -15,6 +15,7 @@ from PIL import Image
 from napari_microaunet.curation.groups import merge_near_duplicates, stated_groups, thumbnail
 from napari_microaunet.editing.shot_cuts import CUT, Look, look, picture_change
 from napari_microaunet.errors import InputError
+from napari_microaunet.frames.field_of_view import DARKEST_LIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 # Frames are compared at this side length, where the noise of a camera is averaged out.
 _SIDE = 64
-# Borders are black to dark grey (CVC-ClinicDB: up to 22 of 255); lit mucosa is far brighter.
-_DARKEST_LIT = 32
 # A frame less lit or flatter than this shows nothing. Of all frames of CVC-ClinicDB and PolypGen
 # (1,486) the darkest is lit to 0.45, and the flattest has a contrast of 18.5.
 _LEAST_LIT = 0.2
@@ -211,7 +210,7 @@ def glance_at(frame: NDArray[np.uint8], field: FieldOfView) -> Glance:
         Its field of view.
     """
     small = Image.fromarray(frame).resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    lit = np.asarray(small).max(axis=2) > _DARKEST_LIT
+    lit = np.asarray(small).max(axis=2) > DARKEST_LIT
     gray = np.asarray(small.convert("L"), np.float32)
     contrast = float(gray[lit].std()) if lit.any() else 0.0
     return Glance(thumbnail(frame, field), gray, float(lit.mean()), contrast)

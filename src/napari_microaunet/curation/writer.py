@@ -36,6 +36,7 @@ from napari_microaunet.curation.staging import (
     stage_inside,
     write_file,
 )
+from napari_microaunet.editing.labels import polyps_in
 from napari_microaunet.errors import InputError, first_problem
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.folder import ImageFiles
@@ -355,7 +356,7 @@ def _stage_one(stage: Path, folder: Path, named: _Named, options: WriteOptions) 
     polyp = ignored = None
     mask_name = mask_hash = None
     if mask is not None:
-        polyp = int(np.count_nonzero((mask > 0) & (mask != IGNORE)))
+        polyp = int(np.count_nonzero(polyps_in(mask)))
         ignored = int(np.count_nonzero(mask == IGNORE))
         mask_name = f"masks/{named.name}.png"
         target = made(stage / mask_name)

@@ -22,7 +22,7 @@ import torch
 from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.comparison import Comparison, FrameChange, changes, compare
-from napari_microaunet.distillation.model_file import Scorer, held_out_indices, write_model
+from napari_microaunet.distillation.model_file import Scorer, write_model
 from napari_microaunet.distillation.recipe import (
     Budget,
     Recipe,
@@ -192,7 +192,7 @@ def finetune(
             if not outcome.finished:
                 return None
         after = write_model(model, run, dataset, outcome, scorer, settings)
-        before = scorer.score(old, dataset, held_out_indices(dataset), settings)
+        before = scorer.score(old, dataset, dataset.held_out_indices(), settings)
         remembered, known = (
             scorer.score(which, reference_frames, reference_indices, settings)
             for which in (find_model(str(model)), old)

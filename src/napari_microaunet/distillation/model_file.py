@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari_microaunet.distillation.evaluation import Evaluation, Summary, evaluate
 from napari_microaunet.distillation.thresholds import CANDIDATES, choose_operating_point
-from napari_microaunet.errors import InputError
-from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.networks.checkpoint import (
     FIGURES,
     INTERVAL_HIGH,
@@ -150,7 +148,7 @@ def write_model(
         curve = scorer.score(model, dataset, validation, MaskSettings(), CANDIDATES).curve
         chosen = choose_operating_point([curve], MOST_NEGATIVES_FLAGGED)
         settings = MaskSettings(chosen.threshold, least_peak=chosen.least_peak)
-    held_out = held_out_indices(dataset)
+    held_out = dataset.held_out_indices()
     scores = scorer.score(model, dataset, held_out, settings)
     training_data = _with(card.training_data, dataset)
     if run.recipe.replay.share > 0:
@@ -196,25 +194,6 @@ def card_metrics(title: str, summary: Summary) -> dict[str, float]:
             metrics[f"{title} {figure}{INTERVAL_LOW}"] = round(interval.low, 4)
             metrics[f"{title} {figure}{INTERVAL_HIGH}"] = round(interval.high, 4)
     return metrics
-
-
-def held_out_indices(dataset: CuratedDataset) -> list[int]:
-    """Return the labelled frames of the test split, of the validation split if it has no polyps."""
-    test = dataset.indices("test", labelled=True)
-    return (
-        test
-        if any(_shows_polyp(dataset, index) for index in test)
-        else dataset.indices("validation", labelled=True)
-    )
-
-
-def _shows_polyp(dataset: CuratedDataset, index: int) -> bool:
-    """Tell whether a labelled frame's mask, where it can be read, holds a polyp."""
-    try:
-        mask = dataset.mask(index)
-    except InputError:
-        return False
-    return mask is not None and bool(((mask > 0) & (mask != IGNORE)).any())
 
 
 def _with(known: Mapping[str, str], dataset: CuratedDataset) -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from napari_microaunet.curation.manifest import MANIFEST_NAME
 from napari_microaunet.distillation.comparison import Comparison, compare
 from napari_microaunet.distillation.evaluation import Summary, evaluate
-from napari_microaunet.distillation.model_file import held_out_indices
 from napari_microaunet.errors import InputError
 from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.prelabel.predictor import Predictor
@@ -119,7 +118,7 @@ def _frames_to_score(first: Model, second: Model, dataset: CuratedDataset) -> tu
     hashes = {sha256 for card in cards for sha256 in card.training_data.values()}
     learned_from = dataset.name in names or dataset.content_hash("training") in hashes
     if learned_from or (dataset.path / MANIFEST_NAME).is_file():
-        indices, kind = held_out_indices(dataset), "held-out"
+        indices, kind = dataset.held_out_indices(), "held-out"
     else:
         indices = [index for index, frame in enumerate(dataset.frames) if frame.labelled]
         kind = "labelled"

@@ -24,7 +24,7 @@ THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 # What a model's own settings are chosen from.
 CANDIDATES = tuple(
     MaskSettings(threshold, least_peak=peak)
-    for threshold in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
+    for threshold in (0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
     for peak in (0.0, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
     if peak == 0 or peak > threshold
 )

@@ -437,7 +437,7 @@ class _Training:
             mean=self.parent.mean,
             std=self.parent.std,
             standardise=self.parent.standardise,
-            augment=self.parent.augment,
+            mirror_images=self.parent.mirror_images,
             parent=self.parent.sha256,
             training_data=self.parent.training_data,
             licence=self.parent.licence,

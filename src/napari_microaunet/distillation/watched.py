@@ -11,8 +11,8 @@ from skimage.measure import approximate_polygon, find_contours
 from torch.nn import functional as F
 
 from napari_microaunet.atomic import replacing
+from napari_microaunet.editing.labels import polyps_in
 from napari_microaunet.frames.field_of_view import FieldOfView
-from napari_microaunet.frames.masks import IGNORE
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.probability import ProbabilityMap, quantise
 
@@ -70,10 +70,7 @@ class WatchedFrames:
 
     def reference(self) -> list[Outlines]:
         """Return the outlines of the labels, frame by frame."""
-        return [
-            _outlines((labels[0].numpy() > 0) & (labels[0].numpy() != IGNORE))
-            for labels in self._frames.labels
-        ]
+        return [_outlines(polyps_in(labels[0].numpy())) for labels in self._frames.labels]
 
     @torch.no_grad()
     def marked_by(self, network: Normalised) -> list[Outlines]:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy import fft, ndimage
 
-from napari_microaunet.editing.shot_cuts import colour_histogram
+from napari_microaunet.editing.shot_cuts import DARKEST_LIT, colour_histogram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 SEARCH_SIDE = 64
 # Standard deviation, in pixels of the search: what is finer is noise there.
 _SMOOTHING = 0.7
-# Borders are black to dark grey (CVC-ClinicDB: up to 22 of 255); lit mucosa is far brighter.
-_DARKEST_LIT = 32
 # Factors tried on the last scale known. Steps finer than 1.3 or turns by 17 degrees gained nothing.
 _SCALES = (0.6, 0.77, 1.0, 1.3, 1.7)
 # So much of the mucosa around a region is part of its look, in pixels of the search.
@@ -104,7 +102,7 @@ class Picture:
         shrink = min(1.0, SEARCH_SIDE / max(height, width))
         self.size = max(1, round(height * shrink)), max(1, round(width * shrink))
         small = self.shrunk(frame)
-        lit = ndimage.binary_opening(np.pad(small.max(axis=2) > _DARKEST_LIT, 1, mode="edge"))
+        lit = ndimage.binary_opening(np.pad(small.max(axis=2) > DARKEST_LIT, 1, mode="edge"))
         # The rim of the picture is mixed with the border.
         inner = ndimage.binary_erosion(ndimage.binary_fill_holes(lit), border_value=True)
         self.lit = np.asarray(inner[1:-1, 1:-1], np.float32)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 # Frames are compared at this side length: a polyp is a few pixels then, the scene remains.
 _SIDE = 64
-# Borders are black to dark grey (CVC-ClinicDB: up to 22 of 255); lit mucosa is far brighter.
-_DARKEST_LIT = 32
+DARKEST_LIT = 32
+"""As `frames.field_of_view.DARKEST_LIT`, which this package does not know."""
 # Bins of the histogram in CIELAB: lightness, green to red, blue to yellow; tissue and dye.
 _BINS = (8, 8, 8)
 _RANGES = ((0.0, 100.0), (-10.0, 60.0), (-20.0, 60.0))
@@ -61,7 +61,7 @@ def look(frame: NDArray[np.uint8]) -> Look:
         RGB.
     """
     small = np.asarray(Image.fromarray(frame).resize((_SIDE, _SIDE), Image.Resampling.BOX))
-    lit = small.max(axis=2) > _DARKEST_LIT
+    lit = small.max(axis=2) > DARKEST_LIT
     if not lit.any():
         lit = np.ones_like(lit)
     return Look(colour_histogram(small[lit]), lit, np.sqrt(small.mean(axis=2) / 255))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.groups import find_groups
-from napari_microaunet.curation.incoming import open_session
+from napari_microaunet.curation.incoming import INCLUDED, open_session
 from napari_microaunet.curation.session import ReviewState
 from napari_microaunet.curation.session.database import DATABASE_NAME
 from napari_microaunet.curation.splits import split_groups
@@ -27,22 +27,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_microaunet.curation.dataset import CuratedDataset
+    from napari_microaunet.curation.incoming import Include
     from napari_microaunet.curation.manifest import Split
     from napari_microaunet.curation.session import FrameStatus, Session
     from napari_microaunet.frames import FrameSequence
 
     Mask = NDArray[np.uint8]
 
-Include = Literal["accepted", "edited", "all"]
-"""Which frames of a session: accepted ones; those and edited ones; all that have a mask."""
-
 # The setting under which the window keeps that masks of the model have yet to follow its sliders.
 _BEHIND = "masks behind settings"
-_STATES = {
-    "accepted": {ReviewState.ACCEPTED},
-    "edited": {ReviewState.ACCEPTED, ReviewState.EDITED},
-    "all": {ReviewState.ACCEPTED, ReviewState.EDITED, ReviewState.PRELABELLED},
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +109,7 @@ def labels_of_session(
         Also one that is being worked on, or that is read-only. A mask that changes between
         this call and its export is refused then.
     include : {"accepted", "edited", "all"}
-        Which frames; excluded ones never.
+        Which frames; excluded ones and those without a mask never.
     names : frozenset of str, optional
         Take no others.
     divide : bool
@@ -137,10 +130,11 @@ def labels_of_session(
         If `cancelled` says so.
     """
     sequence = session.sequence
+    states = INCLUDED[include] - {ReviewState.UNSEEN}  # which have no mask
     chosen = [
         status
         for status in session.statuses
-        if status.state in _STATES[include] and (names is None or status.name in names)
+        if status.state in states and (names is None or status.name in names)
     ]
     if not chosen:
         raise InputError(

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Borders are black to dark grey (CVC-ClinicDB: up to 22 of 255); lit mucosa is far brighter.
-_DARKEST_LIT = 32
+DARKEST_LIT = 32
+"""Of 255, in the brightest channel: what is no brighter is border."""
 # Analysed at this side length: burnt-in letters are then one or two pixels thin.
 ANALYSIS_SIDE = 160
 # The panel that shows where the scope lies (RGB 44, 183, 142) is greener than red by 139 of 255.
@@ -151,7 +152,7 @@ def _lit_region(
 
     # Padding by the edge's own values keeps a picture that touches the frame's edge whole.
     pad = _THINNEST_PICTURE
-    lit = np.pad(brightest > _DARKEST_LIT, pad, mode="edge")
+    lit = np.pad(brightest > DARKEST_LIT, pad, mode="edge")
     opened = ndimage.binary_opening(lit, np.ones((_THINNEST_PICTURE, _THINNEST_PICTURE), bool))
     regions, count = ndimage.label(opened[pad:-pad, pad:-pad])
     size = shape[0], shape[1]

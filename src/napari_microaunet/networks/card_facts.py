@@ -53,7 +53,8 @@ def card_facts(model: Model, models: Sequence[Model]) -> list[tuple[str, str]]:
 
 
 def _marks_from(card: ModelCard) -> str:
-    mirrored = ", averaged over mirror images" if card.augment else ""
+    images = {0: "", 1: ", averaged over the mirror image", 3: ", averaged over mirror images"}
+    mirrored = images[card.mirror_images]
     return f"probability {card.threshold:.2f}, least peak {card.least_peak:.2f}{mirrored}"
 
 

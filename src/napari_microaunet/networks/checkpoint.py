@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
 from napari_microaunet.atomic import replacing
@@ -90,8 +90,9 @@ class ModelCard(BaseModel):
         Probability from which a pixel belongs to a polyp, unless the user says otherwise.
     least_peak : float
         Probability that a polyp must reach somewhere to be kept, likewise.
-    augment : bool
-        Whether probabilities are averaged over the frame and its mirror images, likewise.
+    mirror_images : {0, 1, 3}
+        Over how many mirror images beside the frame probabilities are averaged, likewise: none,
+        left to right, or upside down and both ways, too.
     description : str
         What the model is, how it was trained and what it is bad at.
     training_data : dict of str to str
@@ -123,7 +124,7 @@ class ModelCard(BaseModel):
     standardise: bool = False
     threshold: Share = 0.5
     least_peak: Share = 0.0
-    augment: bool = False
+    mirror_images: Literal[0, 1, 3] = 0
     description: str = ""
     training_data: dict[str, str] = {}
     metrics: dict[str, float] = {}
@@ -132,6 +133,15 @@ class ModelCard(BaseModel):
     licence: str = ""
     created: str = ""
     sha256: Sha256 = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_augment(cls, card: Any) -> Any:
+        """Understand cards of before December 2026, which said yes or no to all three images."""
+        if isinstance(card, dict) and "augment" in card:
+            card = {**card, "mirror_images": 3 if card["augment"] else 0}
+            del card["augment"]
+        return card
 
     def figures(self) -> list[Figure]:
         """List what `metrics` says, each figure with its interval."""

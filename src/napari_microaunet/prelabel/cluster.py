@@ -56,7 +56,7 @@ class ClusterPredictor:
         Address of the cluster's scheduler, such as ``tcp://lab:8786``.
     model : Model
         From the model library. A bundled one is taken from the worker's own package.
-    backend, device, batch, augment
+    backend, device, batch, mirror_images
         As for `Predictor`; the workers' devices are meant.
 
     Raises
@@ -72,7 +72,7 @@ class ClusterPredictor:
         backend: str = "auto",
         device: str = "auto",
         batch: int | None = None,
-        augment: bool | None = None,
+        mirror_images: int | None = None,
     ) -> None:
         _find_scheduler(scheduler)
         self._scheduler = scheduler
@@ -80,7 +80,7 @@ class ClusterPredictor:
         self._backend = backend
         self._device = device
         self._batch = batch
-        self._augment = augment
+        self._mirror_images = mirror_images
 
     def carry_out(
         self,
@@ -128,7 +128,7 @@ class ClusterPredictor:
             backend=self._backend,
             device=self._device,
             batch=self._batch,
-            augment=self._augment,
+            mirror_images=self._mirror_images,
         )
         # Whole batches: on a graphics card the last bit may depend on what else is in the batch.
         size = ceil(BLOCK_FRAMES / (self._batch or 1)) * (self._batch or 1)
@@ -179,7 +179,7 @@ class _Job:
         Its checkpoint; None for a bundled model.
     card : str
         The checkpoint's card, which holds the hash of the weights, as JSON.
-    backend, device, batch, augment
+    backend, device, batch, mirror_images
         As for `Predictor`.
     """
 
@@ -193,7 +193,7 @@ class _Job:
     backend: str
     device: str
     batch: int | None
-    augment: bool | None
+    mirror_images: int | None
 
 
 def _work_on(job: _Job, task: FrameTask[Any], block: Sequence[int]) -> dict[int, Any]:
@@ -232,7 +232,7 @@ def _opened(job: _Job) -> tuple[Predictor, FrameSequence]:
             "drive that all machines share."
         )
     model = Model(job.model, path, card)
-    return Predictor(model, job.backend, job.device, job.batch, job.augment), sequence
+    return Predictor(model, job.backend, job.device, job.batch, job.mirror_images), sequence
 
 
 def _hash(sequence: FrameSequence) -> str:

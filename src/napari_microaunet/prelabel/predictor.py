@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 # How often a wait looks whether the caller has cancelled, in seconds.
 _POLL = 0.05
-# Axes of a batch (B, 3, h, w) along which test-time augmentation mirrors it.
+# Axes of a batch (B, 3, h, w) along which it is mirrored, beside the batch as it is: left to right,
+# upside down, both.
 _FLIPS = ((), (3,), (2,), (2, 3))
 
 Result = TypeVar("Result")
@@ -134,15 +135,16 @@ class Predictor:
         Frames per call of the network. By default what suits the backend: 1 on
         a CPU, where several calls at once use the cores better than a large
         batch, and 16 on a graphics card.
-    augment : bool, optional
-        Whether to average the probabilities of the frame and its three mirror
-        images (test-time augmentation): better by a little, four times the work.
-        By default what the model's card says.
+    mirror_images : {0, 1, 3}, optional
+        Over how many mirror images beside the frame probabilities are averaged
+        (test-time augmentation): none; left to right; upside down and both ways, too.
+        Better by a little for twice or four times the work. By default what the
+        model's card says.
 
     Raises
     ------
     InputError
-        If the backend, the device or the batch cannot be used.
+        If the backend, the device, the batch or the number of mirror images cannot be used.
     """
 
     def __init__(
@@ -151,14 +153,17 @@ class Predictor:
         backend: str = "auto",
         device: str = "auto",
         batch: int | None = None,
-        augment: bool | None = None,
+        mirror_images: int | None = None,
     ) -> None:
         self.model = model
         self.backend = open_backend(model, backend, device)
         self.batch = self.backend.batch if batch is None else batch
         if self.batch < 1:
             raise InputError(f"The batch must hold at least one frame, not {batch}.")
-        self.augment = model.card.augment if augment is None else augment
+        images = model.card.mirror_images if mirror_images is None else mirror_images
+        if images not in (0, 1, 3):
+            raise InputError(f"A frame has 1 or 3 mirror images, or 0 for none, not {images}.")
+        self._flips = _FLIPS[: 1 + images]
 
     def carry_out(
         self,
@@ -287,12 +292,11 @@ class Predictor:
         if not frames:
             return []
         batch = np.stack([frame.values for frame in frames])
-        flips = _FLIPS if self.augment else _FLIPS[:1]
         total = np.zeros((batch.shape[0], *batch.shape[2:]), np.float32)
-        for axes in flips:
+        for axes in self._flips:
             mirrored = self.backend.run(np.ascontiguousarray(np.flip(batch, axes)))
             total += np.flip(mirrored, tuple(axis - 1 for axis in axes))
         return [
             ProbabilityMap(quantise(probabilities), frame.field, frame.frame_shape)
-            for probabilities, frame in zip(total / len(flips), frames, strict=True)
+            for probabilities, frame in zip(total / len(self._flips), frames, strict=True)
         ]

@@ -21,14 +21,15 @@ from qtpy.QtWidgets import (
 from napari_microaunet.curation.check import CHECKS, SEVERITIES, gather, run_checks
 from napari_microaunet.curation.check.report import write_html
 from napari_microaunet.curation.dataset import open_dataset
-from napari_microaunet.widgets.jobs import Job, with_progress
+from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.section import hint
 from napari_microaunet.widgets.style import quiet_colour, readable_colour
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from napari_microaunet.curation.check import Evidence, Finding
+    from napari_microaunet.widgets.jobs import Cancelled, Told
     from napari_microaunet.widgets.workbench import Workbench
 
 _ROWS_IN_SIGHT = 10
@@ -98,24 +99,17 @@ class CheckSection(QWidget):
         folder : Path
             A curated dataset, or frames with masks.
         """
-        found: list[tuple[Evidence, list[Finding]]] = []
 
-        def work(cancelled: Callable[[], bool]) -> Iterator[int]:
-            def run(progress: Callable[[int, int], None]) -> None:
-                dataset = open_dataset(folder, cancelled=cancelled)
-                job.total = len(dataset.frames)
-                evidence = gather(dataset, progress, cancelled)
-                found.append((evidence, run_checks(evidence)))
+        def run(progress: Told, cancelled: Cancelled) -> tuple[Evidence, list[Finding]]:
+            evidence = gather(open_dataset(folder, cancelled=cancelled), progress, cancelled)
+            return evidence, run_checks(evidence)
 
-            yield from with_progress(run)
-
-        def end(complete: bool) -> None:
-            if complete and found:
-                self._evidence, self._findings = found[0]
+        def end(found: tuple[Evidence, list[Finding]] | None) -> None:
+            if found is not None:
+                self._evidence, self._findings = found
                 self._list()
 
-        job = Job(f"Checking {folder.name}", work)
-        self._bench.run(job, end)
+        self._bench.run_with_progress(f"Checking {folder.name}", run, end)
 
     def save_report(self, file: Path) -> None:
         """Write the findings as HTML in the background.

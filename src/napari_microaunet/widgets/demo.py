@@ -55,9 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         viewer.close()
         get_qapp().quit()
 
-    timer = QTimer()
-    timer.timeout.connect(go_on)
-    timer.start(_POLL)
+    timer = QTimer(interval=_POLL, timeout=go_on)
+    timer.start()
     napari.run()
     return 0 if done else 1
 

@@ -28,7 +28,7 @@ from napari_microaunet.exchange.export import MARK, export, preview
 from napari_microaunet.exchange.formats import FORMATS
 from napari_microaunet.exchange.importing import read_for_session
 from napari_microaunet.exchange.labelled import labels_of_session
-from napari_microaunet.widgets.jobs import Job, with_progress
+from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.prelabel_jobs import follow_settings
 from napari_microaunet.widgets.section import (
     as_wide_as_the_dock,
@@ -41,10 +41,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from qtpy.QtGui import QShowEvent
+    from zarr.core.buffer import Buffer
 
+    from napari_microaunet.curation.incoming import Include
     from napari_microaunet.curation.writer import WriteResult
     from napari_microaunet.exchange.export import Preview, Summary
-    from napari_microaunet.exchange.labelled import Include, LabelSet
+    from napari_microaunet.exchange.labelled import LabelSet
+    from napari_microaunet.widgets.jobs import Cancelled, Told
     from napari_microaunet.widgets.workbench import Workbench
 
 # In the words of the window.
@@ -113,8 +116,7 @@ class ExportSection(QWidget):
         layout.addRow(self.deidentify.native)
         layout.addRow(self.summary)
 
-        self._rest = QTimer(self, interval=_REST_MS, singleShot=True)
-        self._rest.timeout.connect(self._look)
+        self._rest = QTimer(self, interval=_REST_MS, singleShot=True, timeout=self._look)
         for choice in (self.format, self.include, self.selected_only, self.divide):
             choice.changed.connect(self._update)
         bench.work_changed.connect(self._update)
@@ -148,37 +150,23 @@ class ExportSection(QWidget):
         choose, chosen, bench = self._chooser(), self.format.value, self._bench
         if choose is None:
             return
-        summaries: list[Summary] = []
 
-        def work(cancelled: Callable[[], bool]) -> Iterator[int]:
-            def run(progress: Callable[[int, int], None]) -> None:
-                labels = choose(self.divide.value and chosen.divides, cancelled)
-                job.total = len(labels.frames)
-                summaries.append(
-                    export(
-                        labels,
-                        chosen,
-                        target,
-                        overwrite=True,
-                        progress=progress,
-                        cancelled=cancelled,
-                    )
-                )
+        def run(progress: Told, cancelled: Cancelled) -> Summary:
+            labels = choose(self.divide.value and chosen.divides, cancelled)
+            return export(
+                labels, chosen, target, overwrite=True, progress=progress, cancelled=cancelled
+            )
 
-            yield from with_progress(run)
-
-        def end(complete: bool) -> None:
-            if complete and summaries:
-                self._tell(_told(summaries[0]))
-
-        job = Job(f"Exporting to {target.name}", work)
+        def end(summary: Summary | None) -> None:
+            if summary is not None:
+                self._tell(_told(summary))
 
         def start() -> None:
-            bench.run(job, end, bench.work)
+            bench.run_with_progress(f"Exporting to {target.name}", run, end, bench.work)
 
         # Masks that nobody has decided on go out as the sliders have them.
         if self.include.value == "all":
-            follow_settings(bench, start)
+            follow_settings(bench, lambda _: start())
         else:
             start()
 
@@ -202,19 +190,16 @@ class ExportSection(QWidget):
         """
         bench, chosen = self._bench, self.format.value
         work, prelabels = bench.start_masks()
-        session, found = work.open_session(), {}
+        session = work.open_session()
 
-        def look(cancelled: Callable[[], bool]) -> Iterator[int]:
-            yield from with_progress(
-                lambda progress: found.update(
-                    read_for_session(session, chosen, path, progress=progress, cancelled=cancelled)
-                )
-            )
+        def run(progress: Told, cancelled: Cancelled) -> dict[int, Buffer | None]:
+            progress(0, len(work.sequence))
+            return read_for_session(session, chosen, path, progress=progress, cancelled=cancelled)
 
-        def end(complete: bool) -> None:
+        def end(found: dict[int, Buffer | None] | None) -> None:
             # Not before all is read: there is nothing to ask about labels that do not fit.
-            permitted = may_replace(self, work.masks, sorted(found)) if complete else None
-            if permitted is None:
+            permitted = None if found is None else may_replace(self, work.masks, sorted(found))
+            if found is None or permitted is None:
                 return
             taken = [
                 index
@@ -226,8 +211,7 @@ class ExportSection(QWidget):
                     prelabels.masks.set(index, found[index], MaskOrigin.FILE, undoable=True)
             self._tell(f"Imported {len(taken)} masks from {path.name}.")
 
-        job = Job(f"Importing {path.name}", look, len(work.sequence))
-        bench.run(job, end, work)
+        bench.run_with_progress(f"Importing {path.name}", run, end, work)
 
     def add_to_dataset(self, folder: Path) -> None:
         """Write the chosen frames to a curated dataset, a new one or one that grows.
@@ -242,34 +226,28 @@ class ExportSection(QWidget):
             return
         session, include, names = work.session, self.include.value, self._names()
         options = WriteOptions(deidentifier=Deidentifier() if self.deidentify.value else None)
-        results: list[WriteResult] = []
 
-        def write(cancelled: Callable[[], bool]) -> Iterator[int]:
+        def run(progress: Told, cancelled: Cancelled) -> WriteResult:
             frames = [
                 frame
                 for frame in incoming_frames(session, include)
                 if names is None or session.sequence.frames[frame.index].name in names
             ]
-            job.total = len(frames)
-            yield from with_progress(
-                lambda progress: results.append(
-                    write_dataset(
-                        frames,
-                        folder,
-                        options,
-                        append=(folder / MANIFEST_NAME).is_file(),
-                        progress=progress,
-                        cancelled=cancelled,
-                    )
-                )
+            progress(0, len(frames))
+            return write_dataset(
+                frames,
+                folder,
+                options,
+                append=(folder / MANIFEST_NAME).is_file(),
+                progress=progress,
+                cancelled=cancelled,
             )
 
-        def end(complete: bool) -> None:
-            if complete and results:
-                self._tell(_told_of_dataset(results[0], folder))
+        def end(result: WriteResult | None) -> None:
+            if result is not None:
+                self._tell(_told_of_dataset(result, folder))
 
-        job = Job(f"Writing the dataset {folder.name}", write)
-        self._bench.run(job, end, work)
+        self._bench.run_with_progress(f"Writing the dataset {folder.name}", run, end, work)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """Look what would be written, now that somebody can see it."""
@@ -284,7 +262,7 @@ class ExportSection(QWidget):
         )
         return bool(answer == QMessageBox.StandardButton.Yes)
 
-    def _chooser(self) -> Callable[[bool, Callable[[], bool]], LabelSet] | None:
+    def _chooser(self) -> Callable[[bool, Cancelled], LabelSet] | None:
         """Return what chooses the frames, in another thread; None where there is no session."""
         work = self._bench.work
         if work is None or work.session is None:
@@ -333,7 +311,7 @@ class ExportSection(QWidget):
             self._rest.start()
             return
 
-        def look(cancelled: Callable[[], bool]) -> Iterator[Preview | str]:
+        def look(cancelled: Cancelled) -> Iterator[Preview | str]:
             try:
                 yield preview(choose(False, cancelled), chosen)
             except InputError as error:

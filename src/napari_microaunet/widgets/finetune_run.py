@@ -57,8 +57,9 @@ class FinetuneRun(QWidget):
         self.state: JobState | None = None
         self._position = 0
         self._graphics = ""
-        self._patience = QTimer(self, interval=_PATIENCE_MS, singleShot=True)
-        self._patience.timeout.connect(self._stop_by_force)
+        self._patience = QTimer(
+            self, interval=_PATIENCE_MS, singleShot=True, timeout=self._stop_by_force
+        )
         self.runs = ComboBox(label="Run", choices=_run_choices)
         self.status = QLabel(wordWrap=True)
         self.plan = QLabel(objectName="quiet", wordWrap=True)
@@ -105,8 +106,7 @@ class FinetuneRun(QWidget):
         layout.addRow(progress)
         for row in (self.status, self.plan, self.load, self.strip, self.curves):
             layout.addRow(row)
-        self._timer = QTimer(self, interval=_LOOK_MS)
-        self._timer.timeout.connect(self._look)
+        self._timer = QTimer(self, interval=_LOOK_MS, timeout=self._look)
         self.runs.changed.connect(self.show_run)
 
     def refresh(self, name: str | None = None) -> None:

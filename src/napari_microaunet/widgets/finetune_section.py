@@ -24,19 +24,17 @@ from napari_microaunet.widgets.finetune_result import FinetuneResult
 from napari_microaunet.widgets.finetune_run import FinetuneRun, suggested_name
 from napari_microaunet.widgets.finetune_settings import FinetuneSettings
 from napari_microaunet.widgets.give_way import GiveWay
-from napari_microaunet.widgets.jobs import Job, with_progress
+from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.section import as_wide_as_the_dock, hint, primary_button
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from napari_microaunet.curation.session import Session
     from napari_microaunet.distillation.advice import DatasetAdvice
     from napari_microaunet.frames import FrameSequence
+    from napari_microaunet.widgets.jobs import Cancelled, Told
     from napari_microaunet.widgets.workbench import Workbench
-
-    Told = Callable[[int, int], None]
-    Cancelled = Callable[[], bool]
 
 _COUNT_MS = 500
 
@@ -95,8 +93,7 @@ class FinetuneSection(QWidget):
         for row in (self.data, self.settings, self.run, self.result):
             layout.addRow(row)
 
-        self._count_soon = QTimer(self, interval=_COUNT_MS, singleShot=True)
-        self._count_soon.timeout.connect(self._count)
+        self._count_soon = QTimer(self, interval=_COUNT_MS, singleShot=True, timeout=self._count)
         self.source.changed.connect(self._on_source)
         bench.work_changed.connect(self._update)
         bench.job_changed.connect(self._update)
@@ -125,9 +122,9 @@ class FinetuneSection(QWidget):
             self.source.value = Source.FOLDER
         self._update()
 
-        def end(found: list[DatasetAdvice]) -> None:
-            if found:
-                self.data.setText(f"{folder.name}: {_told(found[0])}")
+        def end(found: DatasetAdvice | None) -> None:
+            if found is not None:
+                self.data.setText(f"{folder.name}: {_told(found)}")
 
         self._advise(lambda *_: folder, end)
 
@@ -176,33 +173,29 @@ class FinetuneSection(QWidget):
     def _advise(
         self,
         folder: Callable[[Told, Cancelled], Path],
-        ended: Callable[[list[DatasetAdvice]], None],
+        ended: Callable[[DatasetAdvice | None], None],
     ) -> None:
-        """Look at a dataset in the background; nothing is handed over where that fails."""
-        found: list[DatasetAdvice] = []
+        """Look at a dataset in the background; None is handed over where that fails."""
 
-        def look(cancelled: Cancelled) -> Iterator[int]:
-            def run(told: Told) -> None:
-                def tell(done: int, total: int) -> None:
-                    job.total = before + total
-                    told(before + done, before + total)
+        def look(told: Told, cancelled: Cancelled) -> DatasetAdvice:
+            before = 0
 
-                before = 0
-                path = folder(tell, cancelled)
-                before = job.total
-                dataset = open_dataset(path, cancelled=cancelled)
-                found.append(advise(dataset, tell, cancelled))
+            def tell(done: int, total: int) -> None:
+                nonlocal before
+                before = total
+                told(done, total)
 
-            yield from with_progress(run)
+            dataset = open_dataset(folder(tell, cancelled), cancelled=cancelled)
+            return advise(
+                dataset, lambda done, total: told(before + done, before + total), cancelled
+            )
 
-        job = Job("Looking at the frames to learn from", look)
-        self._bench.run(job, lambda complete: ended(found if complete else []))
+        self._bench.run_with_progress("Looking at the frames to learn from", look, ended)
 
     def _begin(
-        self, job: FinetuneJob, found: list[DatasetAdvice], left_out: dict[str, str]
+        self, job: FinetuneJob, advice: DatasetAdvice | None, left_out: dict[str, str]
     ) -> None:
         """Start a run, unless something speaks against it."""
-        advice = found[0] if found else None
         if advice is None or advice.obstacles or not self._accepts(advice):
             job.discard()
             if advice is not None and advice.obstacles:
@@ -331,7 +324,7 @@ class FinetuneSection(QWidget):
             self._show_in_session(self.run.job, name)
             return
 
-        def look(_cancelled: Callable[[], bool]) -> list[tuple[FrameSequence, int]]:
+        def look(_cancelled: Cancelled) -> list[tuple[FrameSequence, int]]:
             dataset = open_dataset(folder)
             names = [record.name for record in dataset.frames]
             return [(dataset.sequence, names.index(name))] if name in names else []

@@ -11,7 +11,6 @@ from platformdirs import user_config_path
 from qtpy.QtCore import QObject
 
 from napari_microaunet.atomic import replacing
-from napari_microaunet.curation.session import ReviewState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 # What is done before review begins, and what review is done in.
 _BEFORE, _REVIEW = ("Frames", "Pre-label"), ("Review", "Edit")
-_DECIDED = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
 
 
 def user_sections_file() -> Path:
@@ -79,7 +77,7 @@ class Folds(QObject):
         if work is None or work.session is None or before >= len(work.sequence):
             return
         status = work.session.status(before)
-        if status.strokes or status.state in _DECIDED:
+        if status.strokes or status.state.is_decided:
             self._begin_review()
 
     def _begin_review(self) -> None:

@@ -40,8 +40,7 @@ class GiveWay(QObject):
         super().__init__(bench)
         self.job: FinetuneJob | None = None
         self._viewer = bench.viewer
-        self._painted = QTimer(self, interval=_PAINTING_MS, singleShot=True)
-        self._painted.timeout.connect(self._resume)
+        self._painted = QTimer(self, interval=_PAINTING_MS, singleShot=True, timeout=self._resume)
         # First, so that it waits while napari fetches the frame, too.
         self._viewer.dims.events.current_step.connect(self._suspend, position="first")
         self._viewer.mouse_drag_callbacks.append(self._on_drag)

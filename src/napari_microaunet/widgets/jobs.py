@@ -21,7 +21,11 @@ from napari_microaunet.errors import InputError
 
 log = logging.getLogger(__name__)
 
-Work = Callable[[Callable[[], bool]], Iterable[object]]
+Told = Callable[[int, int], None]
+"""Is told what is done and the whole."""
+Cancelled = Callable[[], bool]
+"""Tells whether to stop."""
+Work = Callable[[Cancelled], Iterable[object]]
 
 # Items on their way to the GUI thread: the work waits rather than filling memory, and the GUI
 # thread never has more than these to deal with at a stretch.
@@ -30,7 +34,7 @@ _MOST_UNDERWAY = 4
 _NICENESS = 10
 
 
-def with_progress(run: Callable[[Callable[[int, int], None]], object]) -> Iterator[int]:
+def with_progress(run: Callable[[Told], object]) -> Iterator[int]:
     """Turn a function that tells its progress into the items of a job.
 
     Parameters

@@ -26,9 +26,7 @@ class LookingOn(QObject):
     def __init__(self, bench: Workbench) -> None:
         super().__init__(bench)
         self._bench = bench
-        self._timer = QTimer(self)
-        self._timer.setInterval(_EVERY_MS)
-        self._timer.timeout.connect(self.look)
+        self._timer = QTimer(self, interval=_EVERY_MS, timeout=self.look)
         bench.work_changed.connect(self._on_work)
         bench.closing.connect(self._timer.stop)
 

@@ -16,9 +16,9 @@ from napari_microaunet.frames.folder import LAYOUTS
 from napari_microaunet.frames.images import IMAGE_SUFFIXES
 from napari_microaunet.frames.masks import IGNORE, read_mask_file, write_mask_file
 from napari_microaunet.frames.sequence import UnreadableError
-from napari_microaunet.prelabel.masks import mask_from
 from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.napari_io import file_identity, identities_of
+from napari_microaunet.widgets.prelabel_jobs import follow_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -202,13 +202,12 @@ def save_masks(bench: Workbench, folder: Path) -> None:
     work = bench.work
     if work is None or work.masks is None or work.prelabels is None:
         raise InputError("There are no masks to save yet.")
-    masks, prelabels = work.masks, work.prelabels
-    sequence, settings = work.sequence, bench.settings
-    to_follow = prelabels.to_save()
+    masks, sequence = work.masks, work.sequence
+    waiting = work.prelabels.waiting()
     indices = [
         index
         for index in range(len(sequence))
-        if index in to_follow or masks.origin(index) is not MaskOrigin.NONE
+        if index in waiting or masks.origin(index) is not MaskOrigin.NONE
     ]
     if not indices:
         raise InputError("There are no masks to save yet: pre-label frames or draw some.")
@@ -217,15 +216,10 @@ def save_masks(bench: Workbench, folder: Path) -> None:
         for index in indices:
             if cancelled():
                 return
-            probability = prelabels.map(index) if index in to_follow else None
-            if probability is not None:
-                mask = mask_from(probability, settings)
-            else:
-                mask = masks.chunks.mask(index)
             file = folder / f"{sequence.frames[index].name}.png"
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_mask_file(file, mask)
+                write_mask_file(file, masks.chunks.mask(index))
             except OSError as error:
                 raise InputError(
                     f"The mask {file} cannot be written: {error.strerror}. "
@@ -238,7 +232,8 @@ def save_masks(bench: Workbench, folder: Path) -> None:
             work.mask_folder = folder
             bench.message = f"Saved {len(indices)} masks to {folder}."
 
-    bench.run(Job(f"Saving {len(indices)} masks", write, len(indices)), end)
+    job = Job(f"Saving {len(indices)} masks", write, len(indices))
+    follow_settings(bench, lambda _: bench.run(job, end))
 
 
 def _read(

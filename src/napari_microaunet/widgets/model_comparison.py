@@ -13,15 +13,15 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QLabel, QPushButton, QWidge
 
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.side_by_side import side_by_side
-from napari_microaunet.widgets.jobs import Job, with_progress
 from napari_microaunet.widgets.score_table import ScoreTable, clear_sign, in_doubt, score_rows
 from napari_microaunet.widgets.section import as_wide_as_the_dock, hint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from napari_microaunet.distillation.side_by_side import SideBySide
     from napari_microaunet.networks.library import Model
+    from napari_microaunet.widgets.jobs import Cancelled, Told
     from napari_microaunet.widgets.workbench import Workbench
 
 _MOST_LETTERS = 7  # of a model's name above a column
@@ -90,27 +90,16 @@ class ModelComparison(QWidget):
         first, second = self._model, self.other.value
         if first is None or second is None:
             return
-        found: list[SideBySide] = []
 
-        def work(cancelled: Callable[[], bool]) -> Iterator[int]:
-            def run(told: Callable[[int, int], None]) -> None:
-                def progress(done: int, total: int) -> None:
-                    job.total = total
-                    told(done, total)
+        def run(progress: Told, cancelled: Cancelled) -> SideBySide:
+            dataset = open_dataset(folder, cancelled=cancelled)
+            return side_by_side(first, second, dataset, progress=progress, cancelled=cancelled)
 
-                dataset = open_dataset(folder, cancelled=cancelled)
-                found.append(
-                    side_by_side(first, second, dataset, progress=progress, cancelled=cancelled)
-                )
+        def end(found: SideBySide | None) -> None:
+            if found is not None:
+                self._show(first.name, second.name, asdict(found))
 
-            yield from with_progress(run)
-
-        def end(complete: bool) -> None:
-            if complete and found:
-                self._show(first.name, second.name, asdict(found[0]))
-
-        job = Job(f"Comparing {first.name} and {second.name}", work)
-        self._bench.run(job, end)
+        self._bench.run_with_progress(f"Comparing {first.name} and {second.name}", run, end)
 
     def _ask(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Frames to compare the models on")

@@ -50,10 +50,9 @@ class Overlay(QObject):
         self._masks = masks
         self._outline: Labels | None = None
         self._width = 1 + masks.layer.data.shape[-2] // _ROWS_PER_PIXEL
-        self._redraw = QTimer(self)
-        self._redraw.setInterval(_REDRAW_MS)
-        self._redraw.setSingleShot(True)
-        self._redraw.timeout.connect(self._refresh_outline)
+        self._redraw = QTimer(
+            self, interval=_REDRAW_MS, singleShot=True, timeout=self._refresh_outline
+        )
         masks.layer.events.labels_update.connect(self._on_change)
         masks.layer.events.set_data.connect(self._on_change)
         masks.layer.events.visible.connect(self._show_outline)

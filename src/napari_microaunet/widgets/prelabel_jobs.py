@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
-from napari_microaunet.curation.session import MaskOrigin
+from napari_microaunet.frames.mask_chunks import chunk_digest
 from napari_microaunet.prelabel.predictor import Predictor
 from napari_microaunet.widgets.jobs import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
-
-    from zarr.core.buffer import Buffer
 
     from napari_microaunet.networks.library import Model
     from napari_microaunet.widgets.prelabels import Found
@@ -61,9 +60,7 @@ def prelabel(
     def predict(cancelled: Callable[[], bool]) -> Iterator[tuple[int, Found | None]]:
         predictor = open_predictor()
         for one in predictor.predict(work.sequence, indices, cancelled=cancelled):
-            found = None
-            if one.map is not None:
-                found = prelabels.look(one.map, predictor.model, bench.settings)
+            found = None if one.map is None else prelabels.look(one.map, predictor.model)
             yield one.index, found
 
     def take(item: tuple[int, Found | None]) -> None:
@@ -87,12 +84,12 @@ def prelabel(
 def prelabel_shown(bench: Workbench, open_predictor: Callable[[], Predictor]) -> Job:
     """Make a job that pre-labels the frame on show, for live mode."""
     work, prelabels = bench.start_masks()
-    sequence, index, settings = work.sequence, bench.shown, bench.settings
+    sequence, index = work.sequence, bench.shown
 
     def predict(_cancelled: Callable[[], bool]) -> Iterator[tuple[int, Found]]:
         predictor = open_predictor()
         found = predictor.predict_frame(sequence.read(index), sequence.field_of_view(index))
-        yield index, prelabels.look(found, predictor.model, settings)
+        yield index, prelabels.look(found, predictor.model)
 
     def take(item: tuple[int, Found]) -> None:
         if work.prelabels is prelabels:
@@ -103,50 +100,54 @@ def prelabel_shown(bench: Workbench, open_predictor: Callable[[], Predictor]) ->
     return job
 
 
-def follow_settings(bench: Workbench, then: Callable[[], None]) -> None:
-    """Have all masks follow the sliders, those with undo steps as well, and go on.
+def follow_settings(
+    bench: Workbench,
+    then: Callable[[Mapping[int, bytes]], None],
+    indices: Iterable[int] | None = None,
+    at_once: int = 0,
+) -> None:
+    """Have masks follow the sliders, those with undo steps as well, and go on.
 
     Parameters
     ----------
     bench : Workbench
         With frames.
     then : callable
-        Called when all have followed; not if that is cancelled.
+        Called when all have followed, not if that is cancelled, with the digests of their masks:
+        what these were before or became by following, whatever was drawn meanwhile.
+    indices : iterable of int, optional
+        Numbers of the frames; all by default.
+    at_once : int
+        As many follow without a job.
     """
     work, prelabels = bench.start_masks()
-    masks, settings, moved = prelabels.masks, bench.settings, False
-    waiting = {index: masks.chunks.digest(index) for index in sorted(prelabels.to_save())}
+    digest = prelabels.masks.chunks.digest
+    digests = {i: digest(i) for i in (range(len(work.sequence)) if indices is None else indices)}
 
-    def follow(cancelled: Callable[[], bool]) -> Iterator[tuple[int, float, Buffer | None]]:
-        for item in prelabels.followed(waiting, settings):
-            if cancelled():
-                return
-            yield item
+    def take(item: tuple[int, Found | None]) -> None:
+        index, found = item
+        prelabels.put(index, found)
+        if found is not None:
+            digests[index] = chunk_digest(found.chunk)
 
-    def take(item: tuple[int, float, Buffer | None]) -> None:
-        nonlocal moved
-        index, trust, chunk = item
-        if bench.settings != settings:
-            moved = True  # by a slider: these masks follow in another round, see `end`
+    def go_on(complete: bool) -> None:
+        if not complete or work.prelabels is not prelabels:
             return
-        if work.masks is masks and masks.chunks.digest(index) == waiting[index]:
-            prelabels.leave(index)
-            masks.session.set_confidence(index, trust, settings.threshold)
-            masks.set(index, chunk, MaskOrigin.MODEL)
+        # Those again for which a slider has moved meanwhile.
+        waiting = {i: wanted for i, wanted in prelabels.waiting().items() if i in digests}
+        if not waiting:
+            then(digests)
+        elif len(waiting) <= at_once:
+            for item in prelabels.following(waiting):
+                take(item)
+            then(digests)
+        else:
+            follow = partial(prelabels.following, waiting)
+            job = Job(f"Bringing {len(waiting)} masks up to date", follow, len(waiting))
+            job.item.connect(take)
+            bench.run(job, go_on, work)
 
-    def end(complete: bool) -> None:
-        if complete and work.masks is masks:
-            if moved or bench.settings != settings:
-                follow_settings(bench, then)
-            else:
-                then()
-
-    if waiting:
-        job = Job(f"Bringing {len(waiting)} masks up to date", follow, len(waiting))
-        job.item.connect(take)
-        bench.run(job, end, work)
-    else:
-        then()
+    go_on(True)
 
 
 def _summary(total: int, unreadable: int, kept: int) -> str:

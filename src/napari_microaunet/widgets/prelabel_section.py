@@ -242,8 +242,11 @@ class PrelabelSection(QWidget):
 
     def _on_model(self) -> None:
         if self.model.value is not None:
-            self.threshold.value = self.model.value.card.threshold
-            self.least_peak.value = self.model.value.card.least_peak
+            with self.threshold.changed.blocked(), self.least_peak.changed.blocked():
+                self.threshold.value = self.model.value.card.threshold
+                self.least_peak.value = self.model.value.card.least_peak
+            # Also where they stay where they are: they are another model's now.
+            self._on_setting()
             self.model.native.setToolTip(self.model.value.card.description)
             self._keep_model()
 
@@ -292,7 +295,7 @@ class PrelabelSection(QWidget):
                 largest_only=self.largest_only.value,
                 least_peak=self.least_peak.value,
             ),
-            None if self.model.value is None else self.model.value.name,
+            "" if self.model.value is None else self.model.value.name,
         )
 
     def _on_style(self) -> None:
@@ -419,7 +422,7 @@ def _has_mask(work: Work, index: int) -> bool:
     return (
         work.masks.origin(index) is not MaskOrigin.NONE
         or work.masks.is_users(index)
-        or work.prelabels.waits(index)
+        or work.prelabels.wants(index) is not None
     )
 
 

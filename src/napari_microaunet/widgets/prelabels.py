@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from heapq import nsmallest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QObject, Qt, QTimer, Signal, Slot
 
 from napari_microaunet.curation.session import KeptMap, MaskOrigin, ReviewState
+from napari_microaunet.errors import InputError
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.probability import ProbabilityMap
 from napari_microaunet.widgets.jobs import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from zarr.core.buffer import Buffer
 
     from napari_microaunet.networks.library import Model
+    from napari_microaunet.widgets.jobs import Cancelled
     from napari_microaunet.widgets.mask_layer import MaskLayer
 
 # A slider that rests as long has been let go: other frames may follow, its undo step is closed.
 _SETTLED_MS = 400
 # Masks of other frames that are made at a stretch, the nearest first.
 _AT_A_STRETCH = 16
-# Setting of the session: masks of this model have yet to follow the settings.
+# Setting of the session: models of which masks have yet to follow, and the settings for these.
 _BEHIND = "masks behind settings"
 # A frame looked at as long has come to stay: its mask becomes an undo step.
 _LOOKED_AT_MS = 300
@@ -49,14 +53,15 @@ class Prelabels(QObject):
     in the background, or when they come on show if they have steps in the undo
     history, or before they are exported, or when the session is opened again.
     Masks made or changed by hand, masks that came from files, and those of
-    another model than the one whose settings have changed, are left alone.
+    another model than the one whose settings have changed, are left alone; where
+    they have yet to follow, they follow the settings of their own.
 
     Parameters
     ----------
     masks : MaskLayer
         Where the masks go.
     settings : MaskSettings
-        How maps become masks.
+        How maps become masks, until `set_settings` is told otherwise.
 
     Attributes
     ----------
@@ -67,23 +72,35 @@ class Prelabels(QObject):
     """
 
     known = Signal(int)
+    # The map of this frame cannot be read, and why; emitted in any thread.
+    _unreadable = Signal(int, str)
 
     def __init__(self, masks: MaskLayer, settings: MaskSettings) -> None:
         super().__init__()
         self.masks = masks
-        self._settings = settings
         self._session = masks.session
+        behind = self._session.setting(_BEHIND) or {}
+        if isinstance(behind, str):  # of an earlier version: the model, which the sliders are for
+            behind = {behind: asdict(settings)}
+        # Of the sliders, and of the models that have been adjusted or have run.
+        self._latest = settings
+        self._settings = {model: settings_from(kept) for model, kept in behind.items()}
+        # Models of which masks have yet to follow; for `_moved`, it is yet to be noted which masks.
+        self._behind = set() if self._session.read_only else set(self._settings)
+        self._moved = set(self._behind)
         # Frames whose mask is to follow from its map, and the digest of the mask that it may
         # replace: if somebody changes the mask in between, it stays.
         self._pending: dict[int, bytes] = {}
-        # The model whose settings have changed, or "" for any; kept until all masks have followed.
-        self._model: str = self._session.setting(_BEHIND) or ""
-        self._moved = self._session.setting(_BEHIND) is not None and not self._session.read_only
+        # Why maps cannot be read, as far as the user has been told.
+        self._told: set[str] = set()
+        self._unreadable.connect(self._tell, Qt.ConnectionType.QueuedConnection)
         self._following: Job | None = None
         # What `_following` makes of older maps of these frames is of no use.
         self._received_meanwhile: set[int] = set()
-        self._settled = _timer(self, _SETTLED_MS, self._mark_pending)
-        self._looked_at = _timer(self, _LOOKED_AT_MS, self._make_step)
+        self._settled = QTimer(self, interval=_SETTLED_MS, singleShot=True, timeout=self._mark_all)
+        self._looked_at = QTimer(
+            self, interval=_LOOKED_AT_MS, singleShot=True, timeout=self._make_step
+        )
         if self._moved:
             self._settled.start()
 
@@ -91,7 +108,7 @@ class Prelabels(QObject):
     def is_settled(self) -> bool:
         """Whether all masks that can follow have followed."""
         timers = self._settled.isActive() or self._looked_at.isActive()
-        return not timers and self._following is None and not self._next_to_follow()
+        return not timers and self._following is None and not self._next_of(self._waiting())
 
     def close(self) -> None:
         """Stop following: the layer of masks is gone."""
@@ -102,13 +119,20 @@ class Prelabels(QObject):
     def __contains__(self, index: int) -> bool:
         return self._session.has_map(index)
 
-    def waits(self, index: int) -> bool:
-        """Tell whether the mask of a frame is yet to follow from its map."""
-        return index in self._pending and self._pending[index] == self.masks.chunks.digest(index)
+    def wants(self, index: int) -> MaskSettings | None:
+        """Give the settings that the mask of a frame is yet to follow; None if it is not to."""
+        if self._pending.get(index) != self.masks.chunks.digest(index):
+            return None
+        return self._settings.get(self._session.status(index).model or "")
+
+    def waiting(self) -> dict[int, MaskSettings]:
+        """List the frames whose masks are yet to follow, and the settings that each wants."""
+        self._mark_all()
+        return self._waiting()
 
     def map(self, index: int) -> ProbabilityMap | None:
-        """Return what a model said of a frame, if one did."""
-        kept = self._session.map(index)
+        """Return what a model said of a frame, if one did and it can be read; from any thread."""
+        kept = self._kept(index)
         return None if kept is None else self._unpacked(index, kept)
 
     def confidence(self, index: int) -> float | None:
@@ -137,25 +161,99 @@ class Prelabels(QObject):
         threshold = found.settings.threshold
         self._session.put_map(index, found.kept, confidence=found.confidence, threshold=threshold)
         self.known.emit(index)
-        digest = self.masks.chunks.digest(index)
-        if self.masks.is_users(index) and permitted.get(index) != digest:
+        digest, users = self.masks.chunks.digest(index), self.masks.is_users(index)
+        if users and permitted.get(index) != digest:
             return False
+        self._settings.setdefault(found.kept.model, found.settings)
         self._pending[index] = digest
-        self._accept(index, found)
-        if index == self.masks.shown:
-            self._follow(index)
+        # A mask of the user's is given up at once: that it may be is known here alone.
+        at_once = users or index == self.masks.shown
+        if at_once or self.masks.can_put(index):
+            self.put(index, found)
+        if at_once:
+            self._follow(index)  # where a slider has moved meanwhile
         elif index in self._pending:
             # It waits until it is shown; if that never comes, for the session to be opened again.
-            self._session.set_setting(_BEHIND, found.kept.model)
+            self._keep_behind(self._behind | {found.kept.model})
         return True
 
-    def look(self, probability: ProbabilityMap, model: Model, settings: MaskSettings) -> Found:
-        """Make what `receive` takes in; may be called from any thread."""
+    def look(self, probability: ProbabilityMap, model: Model) -> Found:
+        """Make what `receive` takes in, by the settings of a model; from any thread."""
         return self._found(
             KeptMap(probability.values, probability.field, model.name, model.card.sha256),
             probability,
-            settings,
+            self._settings.get(model.name, self._latest),
         )
+
+    def following(
+        self, wanted: Mapping[int, MaskSettings], cancelled: Cancelled = lambda: False
+    ) -> Iterator[tuple[int, Found | None]]:
+        """Make the masks of frames from their maps; may be called from any thread.
+
+        Parameters
+        ----------
+        wanted : mapping of int to MaskSettings
+            The frames, as `waiting` lists them.
+        cancelled : callable
+            Asked before each.
+
+        Yields
+        ------
+        index, found
+            What `put` takes: None where a map cannot be read.
+        """
+        for index, settings in wanted.items():
+            if cancelled():
+                return
+            kept = self._kept(index)
+            if kept is None:
+                yield index, None
+            else:
+                yield index, self._found(kept, self._unpacked(index, kept), settings)
+
+    def put(self, index: int, found: Found | None, replace_last: bool = False) -> None:
+        """Use a mask that follows from a map, if it is still what is wanted.
+
+        Parameters
+        ----------
+        index : int
+            Number of the frame.
+        found : Found or None
+            From `following`; where it is None, the mask stays as it is.
+        replace_last : bool
+            As for `MaskLayer.write`; the frame is on show.
+        """
+        if found is None:
+            # Not to be tried again and again, but when a slider moves.
+            self.leave(index)
+        elif found.settings == self.wants(index):
+            self.leave(index)
+            self._session.set_confidence(index, found.confidence, found.settings.threshold)
+            if index == self.masks.shown:
+                mask = self.masks.chunks.decode(index, found.chunk)
+                self.masks.write(index, mask, MaskOrigin.MODEL, replace_last)
+            else:
+                self.masks.set(index, found.chunk, MaskOrigin.MODEL, undoable=True)
+
+    def _kept(self, index: int) -> KeptMap | None:
+        try:
+            kept = self._session.map(index)
+        except InputError as error:
+            self._unreadable.emit(index, str(error))
+            return None
+        if kept is None and index in self:
+            folder = self._session.folder
+            why = f"its map in {folder}, frame {index}, is damaged; pre-label it again."
+            self._unreadable.emit(index, why)
+        return kept
+
+    @Slot(int, str)
+    def _tell(self, index: int, why: str) -> None:
+        # Where a drive is gone, it is the same for all frames.
+        if why not in self._told:
+            self._told.add(why)
+            name = self._session.sequence.frames[index].name
+            show_error(f"The mask of frame {name} cannot follow the model: {why}")
 
     def _found(self, kept: KeptMap, probability: ProbabilityMap, settings: MaskSettings) -> Found:
         chunk = self.masks.chunks.encode(mask_from(probability, settings))
@@ -165,132 +263,86 @@ class Prelabels(QObject):
         frame = self._session.sequence.frames[index]
         return ProbabilityMap(kept.values, kept.field, (frame.height, frame.width))
 
-    def set_settings(self, settings: MaskSettings, model: str | None = None) -> None:
-        """Change how the maps of a model, or all of them, become masks."""
-        if settings == self._settings or self._session.read_only:
+    def set_settings(self, settings: MaskSettings, model: str) -> None:
+        """Change how the maps of a model become masks."""
+        self._latest = settings
+        if settings == self._settings.get(model) or self._session.read_only:
             return
         dragging = self._settled.isActive()
-        self._settings = settings
-        self._model = model or ""
-        # A mask that waits for the settings of another model stays as it is: these are none of it.
-        for index in [index for index in self._pending if self._is_of_another(index)]:
-            del self._pending[index]
-        self._session.set_setting(_BEHIND, self._model)
-        self._moved = True
+        self._settings[model] = settings
+        self._moved.add(model)
+        self._keep_behind(self._behind | {model})
         if self._following is not None:
             self._following.cancel()
         self._settled.start()
-        shown = self.masks.shown
-        if shown in self._pending or self._follows(shown):
-            self._pending[shown] = self.masks.chunks.digest(shown)
-            self._follow(shown, replace_last=dragging)
+        self._mark(self.masks.shown)
+        self._follow(self.masks.shown, replace_last=dragging)
 
     def show(self, index: int) -> None:
         """Bring the mask of the frame that has come on show up to date."""
-        if self._moved and self._follows(index):
-            self._pending[index] = self.masks.chunks.digest(index)
+        self._mark(index)
         self._follow(index)
         self._looked_at.start()
-
-    def to_save(self) -> set[int]:
-        """List frames whose mask in the layer is yet to follow its map."""
-        self._mark_pending()
-        return {index for index in self._pending if self.waits(index)}
-
-    def followed(
-        self, indices: Iterable[int], settings: MaskSettings
-    ) -> Iterator[tuple[int, float, Buffer | None]]:
-        """Make the masks of frames from their maps; may be called from any thread.
-
-        Yields
-        ------
-        index, confidence, chunk
-            Of the frames that have a map.
-        """
-        for index in indices:
-            kept = self._session.map(index)
-            if kept is not None:
-                found = self._found(kept, self._unpacked(index, kept), settings)
-                yield index, found.confidence, found.chunk
 
     def leave(self, index: int) -> None:
         """Let the mask of a frame be: somebody decides on it as it is."""
         self._pending.pop(index, None)
 
-    def _follows(self, index: int) -> bool:
-        """Tell whether the mask of a frame is the model's, untouched."""
-        status = self._session.status(index)
-        models = status.origin is MaskOrigin.MODEL and not self._is_of_another(index)
-        return index in self and models and status.state is ReviewState.PRELABELLED
+    def _keep_behind(self, models: set[str]) -> None:
+        """Keep in the session of which models masks have yet to follow, and what."""
+        self._behind = models
+        kept = {model: asdict(self._settings[model]) for model in models}
+        self._session.set_setting(_BEHIND, kept or None)
 
-    def _is_of_another(self, index: int) -> bool:
-        """Tell whether a frame has a mask of another model than the one that is adjusted."""
+    def _mark(self, index: int) -> None:
+        """Note that a mask is to follow if settings have moved for it: the model's, untouched."""
         status = self._session.status(index)
-        return status.origin is MaskOrigin.MODEL and self._model not in ("", status.model)
+        untouched = status.origin is MaskOrigin.MODEL and status.state is ReviewState.PRELABELLED
+        if status.model in self._moved and untouched and index in self:
+            self._pending[index] = status.digest
 
-    def _mark_pending(self) -> None:
-        """Note all frames whose mask the settings have left behind."""
+    def _mark_all(self) -> None:
+        """Note all masks that settings have left behind; the one on show never is."""
         if self._moved:
             shown = self.masks.shown
             for index in range(len(self._session.sequence)):
-                if index != shown and self._follows(index):
-                    self._pending[index] = self.masks.chunks.digest(index)
-            self._moved = False
+                if index != shown:
+                    self._mark(index)
+            self._moved.clear()
         self._follow_in_background()
 
     def _follow(self, index: int, replace_last: bool = False) -> None:
-        """Bring the mask of the frame on show up to date, if it may be."""
-        probability = self.map(index) if self.waits(index) else None
-        if probability is not None:
-            trust = confidence(probability, self._settings)
-            self._session.set_confidence(index, trust, self._settings.threshold)
-            mask = mask_from(probability, self._settings)
-            self.masks.write(index, mask, MaskOrigin.MODEL, replace_last)
+        """Bring the mask of a frame up to date at once, if it is to be."""
+        wanted = self.wants(index)
+        if wanted is not None:
+            for item in self.following({index: wanted}):
+                self.put(*item, replace_last)
         self._pending.pop(index, None)
 
-    def _accept(self, index: int, found: Found) -> None:
-        """Use a mask that was made in a thread, if it is still what is wanted."""
-        if found.settings != self._settings or not self.waits(index):
-            return
-        self._session.set_confidence(index, found.confidence, found.settings.threshold)
-        if index == self.masks.shown:
-            del self._pending[index]
-            mask = self.masks.chunks.decode(index, found.chunk)
-            self.masks.write(index, mask, MaskOrigin.MODEL)
-        elif self.masks.can_put(index):
-            del self._pending[index]
-            self.masks.put(index, found.chunk, MaskOrigin.MODEL)
+    def _waiting(self) -> dict[int, MaskSettings]:
+        wanted = ((index, self.wants(index)) for index in self._pending)
+        return {index: settings for index, settings in wanted if settings is not None}
 
-    def _next_to_follow(self) -> list[int]:
+    def _next_of(self, waiting: Mapping[int, MaskSettings]) -> list[int]:
+        """Choose those that can follow in the background, the nearest first."""
         shown = self.masks.shown  # asked once: it takes its time, for ten thousand frames
-        waiting = (
-            index
-            for index in self._pending
-            if index != shown and self.waits(index) and self.masks.can_put(index)
-        )
-        return nsmallest(_AT_A_STRETCH, waiting, key=lambda index: abs(index - shown))
+        able = (index for index in waiting if index != shown and self.masks.can_put(index))
+        return nsmallest(_AT_A_STRETCH, able, key=lambda index: abs(index - shown))
 
     def _follow_in_background(self) -> None:
-        batch = self._next_to_follow()
-        if not self._moved and not any(map(self.waits, self._pending)):
-            self._session.set_setting(_BEHIND, None)
+        waiting = self._waiting()
+        models = {self._session.status(index).model or "" for index in waiting}
+        self._keep_behind(self._moved | models)
+        batch = self._next_of(waiting)
         if self._following is not None or self._settled.isActive() or not batch:
             return
-        settings, session = self._settings, self._session
 
-        def work(cancelled: Callable[[], bool]) -> Iterator[tuple[int, Found]]:
-            for index in batch:
-                kept = session.map(index)
-                if cancelled():
-                    return
-                if kept is not None:
-                    yield index, self._found(kept, self._unpacked(index, kept), settings)
-
-        def take(item: tuple[int, Found]) -> None:
+        def take(item: tuple[int, Found | None]) -> None:
             if item[0] not in self._received_meanwhile:
-                self._accept(*item)
+                self.put(*item)
 
         self._received_meanwhile.clear()
+        work = partial(self.following, {index: waiting[index] for index in batch})
         self._following = Job("Bringing masks up to date", work, len(batch))
         self._following.item.connect(take)
         self._following.ended.connect(self._on_followed)
@@ -304,9 +356,7 @@ class Prelabels(QObject):
         self.masks.make_step(self.masks.shown)
 
 
-def _timer(parent: QObject, milliseconds: int, call: Callable[[], None]) -> QTimer:
-    timer = QTimer(parent)
-    timer.setInterval(milliseconds)
-    timer.setSingleShot(True)
-    timer.timeout.connect(call)
-    return timer
+def settings_from(kept: Mapping[str, Any]) -> MaskSettings:
+    """Restore settings that a session keeps, of this version or another."""
+    names = {field.name for field in fields(MaskSettings)}
+    return MaskSettings(**{name: kept[name] for name in names & kept.keys()})

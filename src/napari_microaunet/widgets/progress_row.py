@@ -47,9 +47,7 @@ class ProgressRow(QWidget):
         layout.addWidget(self.time_left, 2, 0)
         layout.addWidget(self.cancel_button, 0, 1, 3, 1)
         layout.setColumnStretch(0, 1)
-        self._timer = QTimer(self)
-        self._timer.setInterval(_UPDATE_MS)
-        self._timer.timeout.connect(self._update)
+        self._timer = QTimer(self, interval=_UPDATE_MS, timeout=self._update)
         bench.job_changed.connect(self._on_job)
         self.hide()
 

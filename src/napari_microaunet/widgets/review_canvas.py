@@ -9,7 +9,7 @@ from napari.layers import Labels
 from napari.utils import DirectLabelColormap
 from scipy import ndimage
 
-from napari_microaunet.frames.masks import IGNORE
+from napari_microaunet.editing.labels import polyps_in
 from napari_microaunet.widgets.mask_layer import geometry_of
 from napari_microaunet.widgets.review_table import STATE_COLOURS, state_word
 
@@ -149,7 +149,7 @@ def differences(mask: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np
     """
     theirs = other > 0
     found = np.zeros(mask.shape, np.uint8)
-    found[(mask > 0) & (mask != IGNORE) & ~theirs] = _ONLY_SHOWN
+    found[polyps_in(mask) & ~theirs] = _ONLY_SHOWN
     found[theirs & (mask == 0)] = _ONLY_OTHER
     width = 1 + mask.shape[0] // _ROWS_PER_PIXEL
     found[theirs & ~ndimage.binary_erosion(theirs, iterations=width, border_value=1)] = _OUTLINE

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
-from napari_microaunet.frames.mask_chunks import chunk_digest
-from napari_microaunet.widgets.jobs import Job
+from napari_microaunet.widgets.prelabel_jobs import follow_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from zarr.core.buffer import Buffer
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari_microaunet.curation.session import ReviewChange
     from napari_microaunet.widgets.mask_layer import MaskLayer
@@ -52,8 +49,7 @@ class Decisions:
             Told what it has come to, at once or after a job.
         """
         work, prelabels = self._bench.start_masks()
-        masks, settings = prelabels.masks, self._bench.settings
-        waiting = prelabels.to_save() & set(indices)
+        masks, waiting = prelabels.masks, prelabels.waiting()
         unread = [i for i in indices if i in work.sequence.problems]
         bare = [
             i
@@ -64,18 +60,8 @@ class Decisions:
             and masks.session.status(i).state is not ReviewState.ACCEPTED
         ]
         left_out = {*unread, *bare}
-        # The masks that are accepted: those of now, or what they become by following.
-        meant = {i: masks.chunks.digest(i) for i in indices if i not in left_out}
 
-        def take(item: tuple[int, float, Buffer | None]) -> None:
-            index, trust, chunk = item
-            unchanged = masks.chunks.digest(index) == meant[index]
-            meant[index] = chunk_digest(chunk)
-            if unchanged and work.masks is masks:
-                masks.session.set_confidence(index, trust, settings.threshold)
-                masks.set(index, chunk, MaskOrigin.MODEL)
-
-        def decide() -> None:
+        def decide(meant: Mapping[int, bytes]) -> None:
             accepted = [i for i in meant if masks.chunks.digest(i) == meant[i]]
             changed = [i for i in meant if masks.chunks.digest(i) != meant[i]]
             for index in accepted:
@@ -83,25 +69,8 @@ class Decisions:
             masks.session.accept(accepted)
             ended(_accepted(accepted, bare, unread) + _changed(changed))
 
-        if len(waiting) <= _MOST_AT_ONCE:
-            for item in prelabels.followed(sorted(waiting), settings):
-                take(item)
-            decide()
-            return
-
-        def follow(cancelled: Callable[[], bool]) -> Iterator[tuple[int, float, Buffer | None]]:
-            for item in prelabels.followed(sorted(waiting), settings):
-                if cancelled():
-                    return
-                yield item
-
-        def end(complete: bool) -> None:
-            if complete and work.masks is masks:
-                decide()
-
-        job = Job(f"Bringing {len(waiting)} masks up to date", follow, len(waiting))
-        job.item.connect(take)
-        self._bench.run(job, end, work)
+        chosen = [i for i in indices if i not in left_out]
+        follow_settings(self._bench, decide, chosen, _MOST_AT_ONCE)
 
     def accept_as_negative(self, indices: Sequence[int]) -> str:
         """Empty the masks of frames and accept them: they show no polyp."""

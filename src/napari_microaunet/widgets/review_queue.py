@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from napari_microaunet.widgets.prelabels import Prelabels
     from napari_microaunet.widgets.workbench import Workbench
 
-DONE = (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
-"""States of frames that need no look any more."""
-
 # A burst of changes is shown once: the queue of 20,000 frames takes its time. While changes go
 # on, it has this share of the window's time at the most.
 _REFRESH_MS = 250
@@ -42,7 +39,7 @@ _TOOLTIP = Qt.ItemDataRole.ToolTipRole
 
 FILTERS: dict[str, dict[str, Any]] = {
     "all": {},
-    "to do": {"states": frozenset(ReviewState) - frozenset(DONE)},
+    "to do": {"states": frozenset(state for state in ReviewState if not state.is_decided)},
     **{STATE_WORDS[state]: {"states": frozenset([state])} for state in ReviewState},
     _WITH_FINDINGS: {"with_findings": True},
 }
@@ -114,10 +111,9 @@ class QueuePanel(QWidget):
         self.order.activated.connect(self._on_choice)
         self.filter.activated.connect(self._on_choice)
         self.search.textChanged.connect(self._list_soon)
-        self._refresh = QTimer(self)
-        self._refresh.setInterval(_REFRESH_MS)
-        self._refresh.setSingleShot(True)
-        self._refresh.timeout.connect(self._on_refresh)
+        self._refresh = QTimer(
+            self, interval=_REFRESH_MS, singleShot=True, timeout=self._on_refresh
+        )
         bench.work_changed.connect(self._on_work)
         bench.shown_changed.connect(self._on_shown)
         bench.frame_changed.connect(self._on_frame)
@@ -137,7 +133,7 @@ class QueuePanel(QWidget):
         session = self._session
         if session is None:
             return False
-        done = {status.index for status in session.statuses if status.state in DONE}
+        done = {status.index for status in session.statuses if status.state.is_decided}
         following = next_in_queue(self.table.table.frames, self._bench.shown, done)
         if following is not None:
             self._bench.go_to(following)

@@ -28,7 +28,7 @@ from napari_microaunet.widgets.progress_row import duration
 from napari_microaunet.widgets.review_canvas import StateInPicture
 from napari_microaunet.widgets.review_comparison import ComparisonRow
 from napari_microaunet.widgets.review_decisions import Decisions
-from napari_microaunet.widgets.review_queue import DONE, QueuePanel
+from napari_microaunet.widgets.review_queue import QueuePanel
 from napari_microaunet.widgets.section import (
     Foldable,
     bring_into_sight,
@@ -217,7 +217,11 @@ class ReviewSection(QWidget):
     def _decided(self, targets: Sequence[int], message: str) -> None:
         self._say(message)
         session = self._session
-        one_done = session is not None and len(targets) == 1 and _is_done(session, targets[0])
+        one_done = (
+            session is not None
+            and len(targets) == 1
+            and session.status(targets[0]).state.is_decided
+        )
         if one_done and not self.panel.go_to_next():
             self._say(f"{message} All frames of the queue are done.")
 
@@ -384,13 +388,9 @@ def _named(targets: Sequence[int]) -> str:
     return f"frame {targets[0]}" if len(targets) == 1 else f"{len(targets)} frames"
 
 
-def _is_done(session: Session, index: int) -> bool:
-    return session.status(index).state in DONE
-
-
 def _pace(session: Session, states: Sequence[ReviewState], accepted: int) -> list[str]:
     """Say how fast the work goes and how long it will take."""
-    left = len(states) - sum(state in DONE for state in states)
+    left = sum(not state.is_decided for state in states)
     if not left:
         return []
     seconds = session.time_left()

@@ -247,10 +247,9 @@ class ReviewQueue(QTableView):
         for column, width in _WIDTHS.items():
             self.setColumnWidth(column, width)
         self.setMinimumHeight((_ROWS_IN_SIGHT + 2) * _ROW_HEIGHT)
-        self._arrived = QTimer(self)
-        self._arrived.setInterval(_ARRIVED_MS)
-        self._arrived.setSingleShot(True)
-        self._arrived.timeout.connect(self._on_arrived)
+        self._arrived = QTimer(
+            self, interval=_ARRIVED_MS, singleShot=True, timeout=self._on_arrived
+        )
         self._following = False
         self.selectionModel().selectionChanged.connect(self._on_selection)
         self.doubleClicked.connect(self._enter)

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_microaunet.curation.session import MaskOrigin, ReviewState
+from napari_microaunet.curation.session import MaskOrigin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -164,7 +164,7 @@ def may_replace(
 
 
 def _kind(status: FrameStatus) -> str:
-    if status.state in (ReviewState.ACCEPTED, ReviewState.EXCLUDED):
+    if status.state.is_decided:
         return status.state.value
     kinds = {MaskOrigin.FILE: "from files", MaskOrigin.PROPAGATED: "propagated"}
     return kinds.get(status.origin, "drawn or corrected by hand")

@@ -31,10 +31,7 @@ class SessionView(QObject):
     def __init__(self, bench: Workbench) -> None:
         super().__init__(bench)
         self._bench = bench
-        self._rest = QTimer(self)
-        self._rest.setInterval(_REST_MS)
-        self._rest.setSingleShot(True)
-        self._rest.timeout.connect(self._keep)
+        self._rest = QTimer(self, interval=_REST_MS, singleShot=True, timeout=self._keep)
         camera = bench.viewer.camera
         camera.events.zoom.connect(self._moved)
         camera.events.center.connect(self._moved)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -17,17 +17,17 @@ from napari_microaunet.frames.arrays import ArraySequence
 from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.widgets.edits_underway import EditsUnderway
 from napari_microaunet.widgets.fit import FitToFrame
-from napari_microaunet.widgets.jobs import Job
+from napari_microaunet.widgets.jobs import Job, with_progress
 from napari_microaunet.widgets.looking_on import LookingOn
 from napari_microaunet.widgets.mask_files import masks_beside, masks_from_layer
 from napari_microaunet.widgets.mask_layer import MaskLayer, shown_frame
 from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE, layers_of
-from napari_microaunet.widgets.prelabels import Prelabels
+from napari_microaunet.widgets.prelabels import Prelabels, settings_from
 from napari_microaunet.widgets.session_view import SessionView
 from napari_microaunet.widgets.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from napari import Viewer
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
     from napari_microaunet.curation.session import Session
     from napari_microaunet.frames.sequence import Frame
+    from napari_microaunet.widgets.jobs import Cancelled, Told
 
+_Result = TypeVar("_Result")
 # How soon to look again whether another job has ended.
 _RETRY_MS = 200
 
@@ -381,21 +383,20 @@ class Workbench(QObject):
         """Go on with the settings that a session was left with, if it has any."""
         kept = session.setting("masks")
         if kept is not None:
-            names = {field.name for field in fields(MaskSettings)}  # of this version
-            self.settings = MaskSettings(**{n: kept[n] for n in names & kept.keys()})
+            self.settings = settings_from(kept)
             self.settings_changed.emit()
         else:
             session.set_setting("masks", asdict(self.settings))
 
-    def set_settings(self, settings: MaskSettings, model: str | None = None) -> None:
-        """Change how probability maps of the sequence being worked on become masks.
+    def set_settings(self, settings: MaskSettings, model: str) -> None:
+        """Change how a model's probability maps of the sequence being worked on become masks.
 
         Parameters
         ----------
         settings : MaskSettings
             The new ones.
-        model : str, optional
-            Name of the model whose maps they are for; all of them by default.
+        model : str
+            Name of the model whose maps they are for.
         """
         self.settings = settings
         if self.work is not None and self.work.prelabels is not None:
@@ -437,6 +438,42 @@ class Workbench(QObject):
         job.ended.connect(end)
         job.start()
         self.job_changed.emit()
+
+    def run_with_progress(
+        self,
+        title: str,
+        run: Callable[[Told, Cancelled], _Result],
+        ended: Callable[[_Result | None], None],
+        work: Work | None = None,
+    ) -> None:
+        """Start a job that is a single call, unless another job is running.
+
+        Parameters
+        ----------
+        title : str
+            What is being done, for the user.
+        run : callable
+            Called in a thread with a function that is to be told what is done and the whole, and
+            one that tells whether to stop.
+        ended : callable
+            Told at the end what `run` returned; None where that was cancelled or failed.
+        work : Work, optional
+            As for `run`.
+        """
+        results: list[_Result] = []
+
+        def items(cancelled: Cancelled) -> Iterator[int]:
+            def call(told: Told) -> None:
+                def progress(done: int, total: int) -> None:
+                    job.total = total
+                    told(done, total)
+
+                results.append(run(progress, cancelled))
+
+            yield from with_progress(call)
+
+        job = Job(title, items)
+        self.run(job, lambda complete: ended(results[0] if complete and results else None), work)
 
     def is_busy(self) -> bool:
         """Tell whether a job is running; if so, the user is told to wait for it."""

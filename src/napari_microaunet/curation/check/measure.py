@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_microaunet.curation.looks import Glance, glance_at
+from napari_microaunet.editing.labels import polyps_in
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.masks import IGNORE, read_mask_values
@@ -209,7 +210,7 @@ def _measure_picture(image: NDArray[np.uint8], field: FieldOfView) -> Picture:
 
 def _measure_mask(values: NDArray[np.uint8], are_labels: bool, field: FieldOfView) -> Mask:
     if are_labels:
-        polyp, gray = (values > 0) & (values != IGNORE), 0
+        polyp, gray = polyps_in(values), 0
     else:
         polyp = values > 127
         gray = int(np.count_nonzero((values != 0) & (values != 255)))

@@ -17,6 +17,7 @@ from napari_microaunet.atomic import replacing
 from napari_microaunet.curation.check.checks import CHECKS, SEVERITIES
 from napari_microaunet.curation.check.statistics import polyp_shares, statistics
 from napari_microaunet.curation.placing import KINDS
+from napari_microaunet.editing.labels import polyps_in
 from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _thumbnail(dataset: CuratedDataset, index: int) -> str | None:
         mask = None
     pixels = np.array(image)
     if mask is not None:
-        small = Image.fromarray(((mask > 0) & (mask != 255)).astype(np.uint8))
+        small = Image.fromarray(polyps_in(mask).astype(np.uint8))
         polyp = np.asarray(small.resize(image.size, Image.Resampling.NEAREST)) > 0
         pixels[polyp & ~ndimage.binary_erosion(polyp)] = _OUTLINE
     encoded = io.BytesIO()

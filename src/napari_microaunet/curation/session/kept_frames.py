@@ -28,8 +28,8 @@ from napari_microaunet.curation.session.review_steps import (
 )
 from napari_microaunet.curation.session.rows import (
     count_polyps,
-    is_done,
     is_unmeasured,
+    state_of,
     status_of,
 )
 from napari_microaunet.curation.session.saver import Saver
@@ -213,7 +213,7 @@ class KeptFrames:
     def _remember(self) -> None:
         if has_no_file(self.sequence):
             return
-        done = sum(is_done(row) for row in self._rows)
+        done = sum(state_of(row).is_decided for row in self._rows)
         path, name = self.sequence.path.absolute(), self.sequence.name
         entry = RecentSession(
             self.folder.absolute(), path, name, len(self._rows), done, datetime.now(UTC)

@@ -43,11 +43,6 @@ def state_of(row: FrameRow) -> ReviewState:
     return _STATES[row.origin]
 
 
-def is_done(row: FrameRow) -> bool:
-    """Tell whether nothing is left to do about a frame."""
-    return state_of(row) in (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
-
-
 def status_of(row: FrameRow, index: int) -> FrameStatus:
     """Tell what is known of the frame with a number."""
     changed = None if row.changed_at is None else datetime.fromtimestamp(row.changed_at, UTC)

@@ -14,7 +14,7 @@ from napari_microaunet.curation.session.review_steps import (
     ReviewChange,
     Step,
 )
-from napari_microaunet.curation.session.rows import decision_of, is_done, state_of
+from napari_microaunet.curation.session.rows import decision_of, state_of
 from napari_microaunet.curation.session.states import (
     MaskOrigin,
     ReviewState,
@@ -231,7 +231,7 @@ class Session(KeptFrames):
 
     def time_left(self) -> float | None:
         """Estimate how long the other frames will take, in seconds; None if it is too early."""
-        remaining = sum(not is_done(row) for row in self._rows)
+        remaining = sum(not state_of(row).is_decided for row in self._rows)
         return seconds_left(self.edit_costs(), remaining)
 
     def events(self) -> list[Event]:

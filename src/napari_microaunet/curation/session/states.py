@@ -61,6 +61,11 @@ class ReviewState(Enum):
     ACCEPTED = "accepted"
     EXCLUDED = "excluded"
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether somebody has answered for the frame: it needs no look any more."""
+        return self in _DECIDED
+
 
 # Propagation is asked for, on frames that the user looks at.
 _BY_USER = (MaskOrigin.HAND, MaskOrigin.FILE, MaskOrigin.PROPAGATED)
@@ -143,7 +148,7 @@ class FrameStatus:
 
         No model's run and no import may take such a mask away unless the user says so.
         """
-        return self.origin in _BY_USER or self.state in _DECIDED
+        return self.origin in _BY_USER or self.state.is_decided
 
 
 @dataclass(frozen=True, eq=False)

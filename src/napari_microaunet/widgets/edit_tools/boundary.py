@@ -69,10 +69,7 @@ class BoundaryMode(Mode):
         self._outlined_at_start: Mask | None = None
         self._digest = b""
         self._written = self._writing = False
-        self._follow = QTimer(self)
-        self._follow.setInterval(_FOLLOW_MS)
-        self._follow.setSingleShot(True)
-        self._follow.timeout.connect(self._write)
+        self._follow = QTimer(self, interval=_FOLLOW_MS, singleShot=True, timeout=self._write)
         edits.changed.connect(self._on_changed)
 
     @property

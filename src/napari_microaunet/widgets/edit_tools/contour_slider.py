@@ -70,8 +70,8 @@ class ContourSlider(QWidget):
         layout.addWidget(self.slider, 0, 1)
         layout.addWidget(self.value, 0, 2)
         layout.addWidget(self.reason, 1, 0, 1, 3)
-        self._settled = _timer(self, _SETTLED_MS, self._end_drag)
-        self._rest = _timer(self, _REST_MS, self._show_level)
+        self._settled = QTimer(self, interval=_SETTLED_MS, singleShot=True, timeout=self._end_drag)
+        self._rest = QTimer(self, interval=_REST_MS, singleShot=True, timeout=self._show_level)
         self.slider.valueChanged.connect(self._on_value)
         edits.changed.connect(self._on_changed)
         edits.chosen_changed.connect(self._on_changed)
@@ -174,11 +174,3 @@ class ContourSlider(QWidget):
         self.slider.setValue(level)
         self.slider.blockSignals(False)
         self.value.setText(f"{level / 255:.2f}")
-
-
-def _timer(parent: QWidget, milliseconds: int, call: Callable[[], None]) -> QTimer:
-    timer = QTimer(parent)
-    timer.setInterval(milliseconds)
-    timer.setSingleShot(True)
-    timer.timeout.connect(call)
-    return timer

@@ -66,10 +66,9 @@ class Edits(QObject):
         self.mode: Mode | None = None
         self._chosen: int | None = None
         self._forget_masks()
-        self._rest = QTimer(self)
-        self._rest.setInterval(_REST_MS)
-        self._rest.setSingleShot(True)
-        self._rest.timeout.connect(self._choose_under_cursor)
+        self._rest = QTimer(
+            self, interval=_REST_MS, singleShot=True, timeout=self._choose_under_cursor
+        )
         viewer = bench.viewer
         viewer.mouse_move_callbacks.append(self._on_move)
         viewer.mouse_drag_callbacks.append(self._on_press)

@@ -387,7 +387,7 @@ class Propagation(QWidget):
             if index not in self.proposed:
                 continue
             status = work.masks.session.status(index)
-            decided = status.state in (ReviewState.ACCEPTED, ReviewState.EXCLUDED)
+            decided = status.state.is_decided
             theirs = work.masks.is_users(index) and not decided
             item, why = self.table.item(row, 0), self.table.item(row, 2)
             may = not decided and (not theirs or self.also_corrected.isChecked())

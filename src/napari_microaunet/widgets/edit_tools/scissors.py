@@ -11,6 +11,7 @@ from skimage.measure import approximate_polygon
 
 from napari_microaunet.editing.labels import free_labels, polyps_in
 from napari_microaunet.editing.scissors import EdgePaths, fill_loop
+from napari_microaunet.widgets.edit_tools.in_passing import InPassing
 from napari_microaunet.widgets.edit_tools.mode import ClickMode
 from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.mask_layer import geometry_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_microaunet.editing.labels import Mask
     from napari_microaunet.widgets.edit_tools.edits import Edits
 
     Point = tuple[float, float]
@@ -62,7 +64,8 @@ class ScissorsMode(ClickMode):
         self._clicks: list[Point] = []
         self._paths: dict[tuple[Point, Point], Points] = {}
         self._to_mouse: Points | None = None
-        self._closing = False
+        # Fills what has been closed, on its frame, wherever the user has gone.
+        self._filling = InPassing(edits)
 
     @property
     def actions(self) -> dict[str, Callable[[], object]]:
@@ -98,8 +101,6 @@ class ScissorsMode(ClickMode):
 
     def end(self) -> None:
         """Forget the line and end the thread."""
-        if self._closing:
-            self.edits.say("Scissors: the line was not closed in time and is gone.")
         if self._job is not None:
             self._job.cancel()
         self._job = None
@@ -110,7 +111,7 @@ class ScissorsMode(ClickMode):
         """Let the line go on to here; the right button takes the last click back."""
         if secondary:
             self.take_back()
-        elif not self._closing and point not in self._clicks:
+        elif point not in self._clicks:
             self._clicks.append(point)
             self._to_mouse = None
             self._want_clicks()
@@ -122,15 +123,14 @@ class ScissorsMode(ClickMode):
 
     def moved(self, point: Point) -> None:
         """Lead the line to the mouse."""
-        if self._clicks and not self._closing:
+        if self._clicks:
             self._wanted.put(_Wanted(self._loop, self._clicks[-1], point, False))
 
     def take_back(self) -> None:
         """Take the last click back."""
         if self._clicks:
             self._clicks.pop()
-            self._closing, self._to_mouse = False, None
-            self.edits.bench.edits_underway.discard(self)
+            self._to_mouse = None
             self._draw()
 
     def close_loop(self) -> None:
@@ -138,20 +138,38 @@ class ScissorsMode(ClickMode):
         if len(self._clicks) < _LEAST_CLICKS:
             self.edits.say(f"Scissors: click at least {_LEAST_CLICKS} times before closing.")
             return
-        self._closing = True
-        self.edits.bench.edits_underway.add(self)
-        self._want_clicks()
-        self._fill_when_ready()
+        edits, mask, read = self.edits, self.edits.mask, self.edits.reader()
+        pairs, known = [*self._pairs(), (self._clicks[-1], self._clicks[0])], dict(self._paths)
+        label: int | None = None
+        is_new = False
 
-    def deliver(self) -> None:
-        """Fill the loop if its line is known by now."""
-        if self._job is not None:
-            self._job.deliver()
+        def fill() -> Mask:
+            nonlocal label, is_new
+            paths = EdgePaths(read())  # those that follow the mouse are their own thread's
+            line = np.concatenate(
+                [known[pair] if pair in known else paths.path(*pair) for pair in pairs]
+            )
+            enclosed = fill_loop(np.zeros_like(mask), 1, line) > 0
+            overlapped = np.bincount(mask[enclosed & polyps_in(mask)])
+            is_new = not overlapped.size
+            label = next(iter(free_labels(mask)), None) if is_new else int(overlapped.argmax())
+            return mask if label is None else fill_loop(mask, label, line)
+
+        def told(changed: bool) -> None:
+            if label is None:
+                edits.say("Scissors: a frame holds 254 polyps at most.")
+            elif not changed:
+                edits.say("Scissors: the line encloses nothing that is not polyp already.")
+            else:
+                edits.choose(label)
+                edits.say(f"Scissors: polyp {label}{', a new one' if is_new else ''}.")
+
+        if self._filling.start(self.title, fill, told):
+            self._start_over()
 
     def _pairs(self) -> list[tuple[Point, Point]]:
-        """List what is to be joined: each click and the next, and the last and the first."""
-        ends = self._clicks[1:] + (self._clicks[:1] if self._closing else [])
-        return list(zip(self._clicks, ends, strict=False))
+        """List what is to be joined: each click and the next."""
+        return list(zip(self._clicks, self._clicks[1:], strict=False))
 
     def _want_clicks(self) -> None:
         for start, end in self._pairs():
@@ -164,36 +182,15 @@ class ScissorsMode(ClickMode):
             return
         if wanted.is_click:
             self._paths[wanted.start, wanted.end] = path
-            self._fill_when_ready()
         elif self._clicks and wanted.start == self._clicks[-1]:
             self._to_mouse = path
         self._draw()
 
-    def _fill_when_ready(self) -> None:
-        pairs = self._pairs()
-        if not self._closing or any(pair not in self._paths for pair in pairs):
-            return
-        edits = self.edits
-        mask = edits.mask
-        line = np.concatenate([self._paths[pair] for pair in pairs])
-        enclosed = fill_loop(np.zeros_like(mask), 1, line) > 0
-        overlapped = np.bincount(mask[enclosed & polyps_in(mask)])
-        label = int(overlapped.argmax()) if overlapped.size else next(iter(free_labels(mask)), None)
-        self._start_over()
-        if label is None:
-            edits.say("Scissors: a frame holds 254 polyps at most.")
-        elif not edits.apply(self.title, fill_loop(mask, label, line)):
-            edits.say("Scissors: the line encloses nothing that is not polyp already.")
-        else:
-            edits.choose(label)
-            edits.say(f"Scissors: polyp {label}{'' if overlapped.size else ', a new one'}.")
-
     def _start_over(self) -> None:
-        self.edits.bench.edits_underway.discard(self)
         self._loop += 1
         self._clicks.clear()
         self._paths.clear()
-        self._to_mouse, self._closing = None, False
+        self._to_mouse = None
         self._draw()
 
     def _draw(self) -> None:
