@@ -132,7 +132,7 @@ def test_the_curve_is_what_each_threshold_would_come_to_and_runs_the_network_onc
     model, labelled_frames, monkeypatch
 ):
     sequence = open_frames(labelled_frames)
-    predictor = Predictor(model, batch=1)
+    predictor = Predictor(model, batch=1, mirror_images=0)
     thresholds = (0.02, 0.5, 0.98)
     expected = [
         evaluate(predictor, sequence, MaskSettings(threshold)).summary for threshold in thresholds

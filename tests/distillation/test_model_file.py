@@ -94,7 +94,7 @@ def test_threshold_and_peak_are_chosen_on_validation_frames(
     found = read_card(tmp_path / "model.safetensors")
     # The highest threshold that takes the rims, and the highest peak that polyps reach and false
     # alarms do not. By the test frames it were 0.9.
-    assert (found.threshold, found.least_peak) == (0.4, 0.95)
+    assert (found.threshold, found.least_peak) == (0.45, 0.95)
     # The figures are those of the test frames, with these settings: their halos are marked.
     test = [frame.name for frame in dataset.frames if frame.split == "test"]
     assert {score.name for score in scores.frames} == set(test)

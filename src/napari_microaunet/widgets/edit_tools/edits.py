@@ -154,7 +154,9 @@ class Edits(QObject):
         def read() -> NDArray[np.uint8]:
             kept = self._frame
             if kept is None or kept[0] is not sequence or kept[1] != index:
-                kept = self._frame = sequence, index, sequence.read(index)
+                kept = sequence, index, sequence.read(index)
+                if self.bench.work is work:  # else it would hold frames that have been removed
+                    self._frame = kept
             return kept[2]
 
         return read
@@ -251,8 +253,10 @@ class Edits(QObject):
         """Tell other masks from other layers, of which the workbench says the same."""
         work = self.bench.work
         masks = None if work is None else work.masks
-        if masks is not self._last_masks:
+        is_other = masks is not self._last_masks
+        if is_other or work is None:  # a thread may have read a frame since its masks went
             self._forget_masks()
+        if is_other:
             self._last_masks = masks
             self.masks_changed.emit()
             self._on_frame()
