@@ -299,6 +299,6 @@ def check_beside_frames(sequence: FrameSequence, target: Path) -> None:
         source.resolve().is_relative_to(place) for source in sources
     ):
         raise InputError(
-            f"{target} lies among the frames, and what is written there would be taken for "
-            "frames: choose a folder beside them."
+            f"{target} lies among the frames, and who opened that folder would take what is "
+            "written there for frames: choose a folder beside them."
         )

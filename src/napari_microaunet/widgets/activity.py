@@ -121,16 +121,15 @@ class Activity(QObject):
         self._begin(self._bench.shown)
 
     def _begin(self, index: int) -> None:
-        work = self._bench.work
-        session = None if work is None else work.session
+        session = self._bench.session
         self._index = index
         self._strokes = 0 if session is None else session.status(index).strokes
 
     def _on_status(self, indices: Sequence[int]) -> None:
-        work = self._bench.work
-        if self._index not in indices or work is None or work.session is None:
+        session = self._bench.session
+        if self._index not in indices or session is None:
             return
-        strokes = work.session.status(self._index).strokes
+        strokes = session.status(self._index).strokes
         if strokes > self._strokes:
             self._strokes = strokes
             self._sign(editing=True)

@@ -32,7 +32,7 @@ from napari_microaunet.widgets.section import hint
 if TYPE_CHECKING:
     from qtpy.QtGui import QShowEvent
 
-    from napari_microaunet.curation.session import EditCostSummary, Session
+    from napari_microaunet.curation.session import EditCostSummary
     from napari_microaunet.widgets.workbench import Workbench
 
 _HEADINGS = ("Model", "Annotator", "Frames", "s", "Strokes", "Pixels")
@@ -99,7 +99,7 @@ class EditCostPanel(QWidget):
 
     def refresh(self) -> None:
         """Count anew, if anybody can see it."""
-        session = self._session
+        session = self._bench.session
         self.annotator.setEnabled(session is not None and not session.read_only)
         self.save_button.setEnabled(session is not None)
         if not self.isVisible():
@@ -120,7 +120,7 @@ class EditCostPanel(QWidget):
 
     def save(self) -> None:
         """Ask for a file and write what each accepted frame has cost."""
-        session = self._session
+        session = self._bench.session
         if session is None:
             return
         suggested = session.folder.with_name(f"{session.sequence.name} edit costs.csv")
@@ -133,12 +133,8 @@ class EditCostPanel(QWidget):
             except InputError as error:
                 show_error(str(error))
 
-    @property
-    def _session(self) -> Session | None:
-        return None if self._bench.work is None else self._bench.work.session
-
     def _rename(self) -> None:
-        session, name = self._session, self.annotator.text().strip()
+        session, name = self._bench.session, self.annotator.text().strip()
         if session is None or session.read_only or not name or name == session.annotator:
             return
         session.annotator = name

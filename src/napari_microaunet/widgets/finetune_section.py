@@ -134,7 +134,7 @@ class FinetuneSection(QWidget):
         request = self.settings.request(folder)
         if request is None or self._bench.job is not None:
             return
-        session = self._session if folder is None else None
+        session = self._bench.session if folder is None else None
         if self.source.value is Source.FOLDER and folder is None:
             self._ask_for_folder()
             return
@@ -164,11 +164,6 @@ class FinetuneSection(QWidget):
 
         left_out: dict[str, str] = {}
         self._advise(data, lambda found: self._begin(job, found, left_out))
-
-    @property
-    def _session(self) -> Session | None:
-        work = self._bench.work
-        return None if work is None else work.session
 
     def _advise(
         self,
@@ -235,7 +230,7 @@ class FinetuneSection(QWidget):
             self.source.value = Source.SESSION
 
     def _update(self) -> None:
-        there = self.source.value is Source.FOLDER or self._session is not None
+        there = self.source.value is Source.FOLDER or self._bench.session is not None
         self.start_button.setEnabled(there and self._bench.job is None)
         self._count()
 
@@ -245,7 +240,7 @@ class FinetuneSection(QWidget):
     def _count(self) -> None:
         """Say how many frames of the session there are to learn from."""
         if self.source.value is Source.SESSION:
-            self.data.setText("" if self._session is None else _counted(self._session))
+            self.data.setText("" if self._bench.session is None else _counted(self._bench.session))
 
     # While it runs, and after
 
@@ -341,7 +336,7 @@ class FinetuneSection(QWidget):
 
     def _show_in_session(self, run: FinetuneJob, name: str) -> None:
         """Show a frame of the session that a run's frames were copied from, not the copy."""
-        session = self._session
+        session = self._bench.session
         if session is None or session.folder != run.request.session:
             where = run.request.session or "the session that this run learned from"
             show_info(f"Open {where} to see {name}: what you correct is to be kept there.")

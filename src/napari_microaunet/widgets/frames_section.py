@@ -246,8 +246,7 @@ class FramesSection(QWidget):
             self._recent.addAction("Nothing yet").setEnabled(False)
 
     def _show_saving(self) -> None:
-        work = self._bench.work
-        session = None if work is None else work.session
+        session = self._bench.session
         self.saving.setVisible(session is not None)
         if session is None:
             return

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from typing import Generic, TypeVar
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import show_error
@@ -27,37 +28,13 @@ Cancelled = Callable[[], bool]
 """Tells whether to stop."""
 Work = Callable[[Cancelled], Iterable[object]]
 
+_Result = TypeVar("_Result")
+
 # Items on their way to the GUI thread: the work waits rather than filling memory, and the GUI
 # thread never has more than these to deal with at a stretch.
 _MOST_UNDERWAY = 4
 # A tenth of the window's share where both want a core.
 _NICENESS = 10
-
-
-def with_progress(run: Callable[[Told], object]) -> Iterator[int]:
-    """Turn a function that tells its progress into the items of a job.
-
-    Parameters
-    ----------
-    run : callable
-        Called in a thread of its own with a function that is to be told what is done and the
-        whole. It must end by itself when the job is cancelled.
-
-    Yields
-    ------
-    int
-        How much is done, one by one. What ``run`` raises is raised in the end.
-    """
-    told: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-    with ThreadPoolExecutor(1, "work") as pool:
-        future = pool.submit(run, lambda done, _total: told.put(done))
-        future.add_done_callback(lambda _: told.put(None))
-        seen = 0
-        while (done := told.get()) is not None:
-            yield from range(seen + 1, done + 1)
-            seen = max(seen, done)
-        with suppress(CancelledError):
-            future.result()
 
 
 class Job(QObject):
@@ -180,3 +157,45 @@ class Job(QObject):
         # that the job was for, frames in memory among it, would stay for good.
         del self._work
         self.deleteLater()
+
+
+class SingleCall(Job, Generic[_Result]):
+    """A job that is a single call, which tells its progress and returns something.
+
+    Parameters
+    ----------
+    title : str
+        What is being done, for the user.
+    run : callable
+        Called in a thread with a function that is to be told what is done and the whole, and one
+        that tells whether to stop, upon which it must end by itself.
+
+    Attributes
+    ----------
+    result : object or None
+        What the call returned; None until it has.
+    """
+
+    def __init__(self, title: str, run: Callable[[Told, Cancelled], _Result]) -> None:
+        super().__init__(title, self._counts)
+        self._run = run
+        self.result: _Result | None = None
+
+    def _counts(self, cancelled: Cancelled) -> Iterator[int]:
+        """Make the call; yield how much of it is done, one by one."""
+        counts: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+        def told(done: int, total: int) -> None:
+            self.total = total
+            counts.put(done)
+
+        with ThreadPoolExecutor(1, "work") as pool:
+            future = pool.submit(self._run, told, cancelled)
+            del self._run  # with what it is for, as `_end` says
+            future.add_done_callback(lambda _: counts.put(None))
+            seen = 0
+            while (done := counts.get()) is not None:
+                yield from range(seen + 1, done + 1)
+                seen = max(seen, done)
+            with suppress(CancelledError):
+                self.result = future.result()

@@ -265,8 +265,8 @@ class PrelabelSection(QWidget):
 
     def _take_settings(self) -> None:
         """Show the workbench's settings, and the model that they were used with."""
-        settings, work = self._bench.settings, self._bench.work
-        name = None if work is None or work.session is None else work.session.setting(_MODEL)
+        settings, session = self._bench.settings, self._bench.session
+        name = None if session is None else session.setting(_MODEL)
         model = next((model for model in self.model.choices if model.name == name), None)
         with ExitStack() as blocked:
             for control in (

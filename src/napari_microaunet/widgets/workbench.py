@@ -17,7 +17,7 @@ from napari_microaunet.frames.arrays import ArraySequence
 from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.widgets.edits_underway import EditsUnderway
 from napari_microaunet.widgets.fit import FitToFrame
-from napari_microaunet.widgets.jobs import Job, with_progress
+from napari_microaunet.widgets.jobs import Job, SingleCall
 from napari_microaunet.widgets.looking_on import LookingOn
 from napari_microaunet.widgets.mask_files import masks_beside, masks_from_layer
 from napari_microaunet.widgets.mask_layer import MaskLayer, shown_frame
@@ -27,7 +27,7 @@ from napari_microaunet.widgets.session_view import SessionView
 from napari_microaunet.widgets.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari import Viewer
@@ -127,10 +127,14 @@ class Workbench(QObject):
         return 0 if self.work is None else shown_frame(self.viewer, self.work.image)
 
     @property
+    def session(self) -> Session | None:
+        """The session of the sequence being worked on, once it is open."""
+        return None if self.work is None else self.work.session
+
+    @property
     def may_change(self) -> bool:
         """Whether there are frames whose masks can be changed here."""
-        session = None if self.work is None else self.work.session
-        return self.work is not None and (session is None or not session.read_only)
+        return self.work is not None and (self.session is None or not self.session.read_only)
 
     @property
     def images(self) -> list[Image]:
@@ -401,8 +405,8 @@ class Workbench(QObject):
         self.settings = settings
         if self.work is not None and self.work.prelabels is not None:
             self.work.prelabels.set_settings(settings, model)
-        if self.work is not None and self.work.session is not None:
-            self.work.session.set_setting("masks", asdict(settings))
+        if self.session is not None:
+            self.session.set_setting("masks", asdict(settings))
         self.frame_changed.emit(self.shown)
 
     # Jobs
@@ -453,27 +457,14 @@ class Workbench(QObject):
         title : str
             What is being done, for the user.
         run : callable
-            Called in a thread with a function that is to be told what is done and the whole, and
-            one that tells whether to stop.
+            As for `SingleCall`.
         ended : callable
             Told at the end what `run` returned; None where that was cancelled or failed.
         work : Work, optional
             As for `run`.
         """
-        results: list[_Result] = []
-
-        def items(cancelled: Cancelled) -> Iterator[int]:
-            def call(told: Told) -> None:
-                def progress(done: int, total: int) -> None:
-                    job.total = total
-                    told(done, total)
-
-                results.append(run(progress, cancelled))
-
-            yield from with_progress(call)
-
-        job = Job(title, items)
-        self.run(job, lambda complete: ended(results[0] if complete and results else None), work)
+        job = SingleCall(title, run)
+        self.run(job, lambda complete: ended(job.result if complete else None), work)
 
     def is_busy(self) -> bool:
         """Tell whether a job is running; if so, the user is told to wait for it."""
@@ -581,8 +572,8 @@ class Workbench(QObject):
         if self.work.masks is not None:
             self.work.masks.look_for_undo(last)
         self._fit.follow(self.work, shown)
-        if self.work.session is not None:
-            self.work.session.shown = shown
+        if self.session is not None:
+            self.session.shown = shown
         if self.work.prelabels is not None:
             self.work.prelabels.show(shown)
         self.shown_changed.emit(shown)
