@@ -135,7 +135,7 @@ def bench(
         report = benchmark.run_bench(benchmark.QUICK if quick else benchmark.Size(), status.update)
     if json_file is not None:
         write_json(json_file, asdict(report))
-    table = Table("network", "backend", "cores", "ms per frame", "frames/s, batches of 8")
+    table = Table("network", "backend", "cores", "ms per pass", "passes/s, batches of 8")
     for cost in report.networks:
         table.add_row(
             cost.network,

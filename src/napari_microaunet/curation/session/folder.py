@@ -64,7 +64,7 @@ class SessionFolder:
 
         NAME.microaunet/
         ├── session.sqlite                      see `database`
-        ├── session-version-N.sqlite            a copy from before a newer program changed its tables
+        ├── session-version-N.sqlite            from before a newer program changed its tables
         ├── masks-WIDTHxHEIGHT.zarr/            the masks, one chunk per frame
         ├── starting-masks-WIDTHxHEIGHT.zarr/   what the work by hand began with, where there is any
         ├── maps/ROLE-WIDTHxHEIGHT.zarr/        the probability maps
