@@ -61,9 +61,6 @@ class Size:
         Height and width of the frames.
     memory_frames : (int, int)
         Lengths of the two sequences whose peak memory is compared.
-    as_published : bool
-        Whether the student is also built as its public code has it, which takes
-        a while to export.
     """
 
     rounds: int = 20
@@ -71,7 +68,6 @@ class Size:
     chunks: int = 4
     frame_shape: tuple[int, int] = (1024, 1280)
     memory_frames: tuple[int, int] = (100, 2000)
-    as_published: bool = True
 
 
 QUICK = Size(
@@ -80,7 +76,6 @@ QUICK = Size(
     chunks=2,
     frame_shape=(128, 160),
     memory_frames=(4, 8),
-    as_published=False,
 )
 
 
@@ -173,7 +168,7 @@ def run_bench(size: Size, tell: Callable[[str], None]) -> Report:
     with tempfile.TemporaryDirectory(prefix="microaunet-bench-") as name:
         folder = Path(name)
         tell("networks")
-        networks = time_networks(_cases(size, folder), size.rounds)
+        networks = time_networks(_cases(folder), size.rounds)
         tell("frames to work on")
         encoded = _encoded_frames(size.frame_shape)
         tell("pipeline and plain loop")
@@ -205,11 +200,10 @@ def _processor() -> str:
     return next((line.split(": ")[1] for line in lines if "model name" in line), "")
 
 
-def _cases(size: Size, folder: Path) -> list[tuple[str, str, Model]]:
+def _cases(folder: Path) -> list[tuple[str, str, Model]]:
     """List what is compared: network, backend, model."""
     cases = [(name, backend, find_model(name)) for name in BUNDLED_NAMES for backend in BACKENDS]
-    if size.as_published:
-        cases.append(("student as published", "onnx", _as_published(folder)))
+    cases.append(("student as published", "onnx", _as_published(folder)))
     return cases
 
 
