@@ -90,9 +90,10 @@ class NetworkCost:
     cores : int
         How many cores it might use.
     latency_ms : float
-        Milliseconds for one frame alone.
+        Milliseconds for one pass over one frame alone; mirror images want one each besides.
     frames_per_second : float
-        In batches of 8; with several calls at once where the backend is best used so.
+        Frames passed once, in batches of 8; with several calls at once where the backend is best
+        used so.
     """
 
     network: str
