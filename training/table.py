@@ -192,6 +192,9 @@ ENCODERS = {
         {"start": str(HERE / "cache" / "imagenet-expert-lite2.safetensors")},
         "plain",
     ),
+}
+SIZES = {
+    "plain": Variant("labels alone, 256 pixels at last", None, {}),
     "plain-320": Variant("the same, 320 pixels at last", None, {"size.side": 320}, "plain"),
 }
 
@@ -232,6 +235,12 @@ TABLES = {
             "the expert from ImageNet weights, without a frame of CVC",
             unseen="CVC",
             variants=ENCODERS,
+        ),
+        Table(
+            "table-size",
+            "the expert on EfficientNet-Lite2 from ImageNet weights, without a frame of CVC",
+            unseen="CVC",
+            variants=SIZES,
         ),
     )
 }

@@ -69,9 +69,10 @@ def test_the_variants_are_what_they_are_called(table: ModuleType) -> None:
     assert recipes["expert-fresh-views"].batch.echo == 1
     assert recipes["expert-boundary"].imitation.boundary > 0
     assert recipes["expert"].imitation.boundary == 0
-    encoders = recipes_of(table, "table-encoder")
-    assert encoders["plain-320"].size.side == 320
-    assert "lite2" in encoders["plain-lite2"].start
+    assert "lite2" in recipes_of(table, "table-encoder")["plain-lite2"].start
+    sizes = recipes_of(table, "table-size")
+    assert sizes["plain-320"].size.side == 320
+    assert sizes["plain"].start == sizes["plain-320"].start
     unlabelled = recipes_of(table, "table-unlabelled")
     assert unlabelled["expert-pseudo-labels"].teacher.pseudo_labels
     assert not unlabelled["expert-as-sure"].teacher.pseudo_labels
