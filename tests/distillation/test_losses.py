@@ -253,15 +253,53 @@ def maps(widths, sides, seed, scale=1.0, shift=0.0):
 SIDES = (32, 16, 8, 4, 2)
 
 
+def every_pixel(count=2):
+    """Labels without any pixel to ignore."""
+    return torch.zeros(count, 1, 32, 32, dtype=torch.uint8)
+
+
 def test_alignment_by_hand():
     # Brought to mean 0 and variance 1: (-1, 1, -1, 1) against (-1, -1, 1, 1), uncorrelated, and
     # against itself. Distances of 4, 0, 0, 4 pixels: 8 / 4 / 2 = 1.
     student = torch.tensor([0.0, 2.0, 0.0, 2.0]).view(1, 1, 2, 2)
     crossed = torch.tensor([5.0, 5.0, 9.0, 9.0]).view(1, 1, 2, 2)
-    assert float(feature_alignment([student], [crossed])) == pytest.approx(1, rel=1e-5)
-    assert float(feature_alignment([student], [3 * student + 1])) == pytest.approx(0, abs=1e-5)
-    assert float(feature_alignment([student], [-student])) == pytest.approx(2, rel=1e-5)
-    assert float(feature_alignment([student] * 2, [crossed, -student])) == pytest.approx(1.5)
+    labels = every_pixel(1)
+    assert float(feature_alignment([student], [crossed], labels)) == pytest.approx(1, rel=1e-5)
+    same = feature_alignment([student], [3 * student + 1], labels)
+    assert float(same) == pytest.approx(0, abs=1e-5)
+    assert float(feature_alignment([student], [-student], labels)) == pytest.approx(2, rel=1e-5)
+    both = feature_alignment([student] * 2, [crossed, -student], labels)
+    assert float(both) == pytest.approx(1.5)
+
+
+def test_alignment_leaves_out_what_is_to_be_ignored():
+    # The first column and half of the second are left: 2 rows of weights 1 and 1/2, a third of
+    # the frame each and a sixth. Both teachers say the same there, and only there.
+    labels = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
+    labels[:, :, :, 12:] = IGNORE
+    student = torch.arange(8.0).view(1, 1, 2, 4)
+    teacher = torch.tensor([3.0, 1.0, 2.0, 2.0, 1.0, 3.0, 0.0, 9.0]).view(1, 1, 2, 4)
+    weights = np.array([2, 1, 2, 1]) / 6
+    ours, theirs = np.array([0.0, 1.0, 4.0, 5.0]), np.array([3.0, 1.0, 1.0, 3.0])
+    apart_1, apart_2 = ours - weights @ ours, theirs - weights @ theirs
+    covariance = weights @ (apart_1 * apart_2)
+    correlation = covariance / math.sqrt((weights @ apart_1**2) * (weights @ apart_2**2))
+    loss = feature_alignment([student], [teacher], labels)
+    assert float(loss) == pytest.approx(1 - correlation, rel=1e-5)
+    other = teacher.clone()
+    other[..., 2:] = -1000
+    assert float(feature_alignment([student], [other], labels)) == pytest.approx(float(loss))
+    student.requires_grad_()
+    (slope,) = gradient(feature_alignment([student], [teacher], labels), student)
+    assert (slope[..., 2:] == 0).all()
+    assert (slope[..., :2] != 0).any()
+
+
+def test_alignment_takes_a_frame_without_a_mask_whole():
+    student, teacher = maps((4,), (8,), 1), maps((4,), (8,), 2)
+    nobody = torch.full((2, 1, 32, 32), IGNORE, dtype=torch.uint8)
+    whole = feature_alignment(student, teacher, every_pixel())
+    assert float(feature_alignment(student, teacher, nobody)) == float(whole)
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(0.01, 0), (1, 5), (1000, -200)])
@@ -270,7 +308,7 @@ def test_alignment_starts_near_one_whatever_the_scale(scale, shift):
     student = [skip.relu() for skip in maps((8, 16, 16, 16, 24), SIDES, 1, scale, 0.0)]
     teacher = maps((16, 24, 40, 112, 320), SIDES, 2, 30 * scale, shift)
     adapters = FeatureAdapters((8, 16, 16, 16, 24), (16, 24, 40, 112, 320))
-    loss = feature_alignment(adapters(student), teacher).detach()
+    loss = feature_alignment(adapters(student), teacher, every_pixel()).detach()
     assert float(loss) == pytest.approx(1, abs=0.15)
 
 
@@ -278,7 +316,7 @@ def test_alignment_reaches_skips_and_adapters_and_not_the_teacher():
     adapters = FeatureAdapters((4, 8, 8), (6, 8, 12))
     student = [skip.requires_grad_() for skip in maps((4, 8, 8), (8, 4, 2), 1)]
     teacher = [skip.requires_grad_() for skip in maps((6, 8, 12), (8, 4, 2), 2)]
-    feature_alignment(adapters(student), teacher).backward()
+    feature_alignment(adapters(student), teacher, every_pixel()).backward()
     for tensor in (*student, *adapters.parameters()):
         assert tensor.grad is not None
         assert (tensor.grad != 0).any()
@@ -293,8 +331,8 @@ def test_teacher_maps_of_another_size_are_resized():
     )
     large = torch.stack([torch.sin(3 * rows) + columns, rows * columns])[None]
     small = torch.nn.functional.avg_pool2d(large, 2)
-    assert float(feature_alignment([small], [large])) < 1e-3
-    assert float(feature_alignment([large], [small])) < 1e-3
+    assert float(feature_alignment([small], [large], every_pixel(1))) < 1e-3
+    assert float(feature_alignment([large], [small], every_pixel(1))) < 1e-3
 
 
 # --- all of them --------------------------------------------------------------------------
@@ -309,13 +347,17 @@ def test_the_mean_over_equal_parts_of_a_batch_is_its_loss(name):
 
 def test_the_mean_over_equal_parts_of_a_batch_is_its_alignment():
     student, teacher = maps((4, 8), (8, 4), 1), maps((4, 8), (4, 4), 2)
+    _, labels, _ = frames(2)
     parts = [
         feature_alignment(
-            [skip[i : i + 1] for skip in student], [skip[i : i + 1] for skip in teacher]
+            [skip[i : i + 1] for skip in student],
+            [skip[i : i + 1] for skip in teacher],
+            labels[i : i + 1],
         )
         for i in range(2)
     ]
-    assert float(feature_alignment(student, teacher)) == pytest.approx(float(sum(parts)) / 2)
+    whole = feature_alignment(student, teacher, labels)
+    assert float(whole) == pytest.approx(float(sum(parts)) / 2)
 
 
 @pytest.mark.parametrize("name", ON_LABELS)
@@ -354,7 +396,7 @@ def test_degenerate_frames_give_numbers(name, logit, pixels):
 def test_constant_features_give_numbers():
     student = [torch.full((2, 4, 1, 1), 3.0, requires_grad=True), torch.zeros(2, 4, 8, 8)]
     teacher = [torch.full((2, 4, 1, 1), 1e4), torch.zeros(2, 4, 8, 8)]
-    loss = feature_alignment(student, teacher)
+    loss = feature_alignment(student, teacher, every_pixel())
     assert loss.isfinite()
     assert gradient(loss, student[0])[0].isfinite().all()
 
@@ -369,7 +411,10 @@ def test_half_precision_is_computed_in_full(precision):
         (segmentation_loss, (logits, labels)),
         (lambda first, second: divergence(first, second, 2.0, labels), (logits, soft)),
         (lambda first, second: boundary_loss(first, second, 2), (logits, labels)),
-        (lambda first, second: feature_alignment([first], [second]), (skips[0], others[0])),
+        (
+            lambda first, second: feature_alignment([first], [second], labels),
+            (skips[0], others[0]),
+        ),
     ):
         full = loss(*(x.float() if x.is_floating_point() else x for x in inputs))
         with torch.autocast("cpu", torch.bfloat16):

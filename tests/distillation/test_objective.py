@@ -54,7 +54,7 @@ def unweighted() -> dict[str, float]:
         "segmentation": segmentation_loss(LOGITS, LABELS),
         "boundary": boundary_loss(LOGITS, LABELS, BAND),
         "divergence": divergence(LOGITS, TAUGHT, TEMPERATURE, LABELS),
-        "features": feature_alignment(SKIPS, TEACHER_SKIPS),
+        "features": feature_alignment(SKIPS, TEACHER_SKIPS, LABELS),
         "contrast": preference_loss(
             EMBEDDINGS,
             LABELS,

@@ -98,8 +98,7 @@ def divergence(
         F.binary_cross_entropy_with_logits(of / temperature, softened, reduction="none")
         for of in (logits.float(), teacher_logits)
     )
-    ignored = labels == IGNORE
-    counted = ~ignored | ignored.flatten(1).all(dim=1).view(-1, 1, 1, 1)
+    counted = _counted_by_teacher(labels)
     return temperature**2 * _mean_over_pixels(cross_entropy - entropy, counted).mean()
 
 
@@ -185,14 +184,16 @@ class FeatureAdapters(nn.Module):
         return [layer(skip) for layer, skip in zip(self.layers, skips, strict=True)]
 
 
-def feature_alignment(student_skips: Sequence[Tensor], teacher_skips: Sequence[Tensor]) -> Tensor:
+def feature_alignment(
+    student_skips: Sequence[Tensor], teacher_skips: Sequence[Tensor], labels: Tensor
+) -> Tensor:
     """Mean squared distance of the student's features from the teacher's.
 
     Each map of each frame is first brought to mean 0 and variance 1 over all its channels and
     pixels, and the distance halved: it is 1 minus their correlation, 1 for unrelated features
     of whatever scale and 0 for equal ones. The distance of normalised features is that of
-    Zagoruyko and Komodakis 2017 (arXiv 1612.03928, section 3.1). Labels play no part: features
-    are of whole frames, pixels to ignore among them.
+    Zagoruyko and Komodakis 2017 (arXiv 1612.03928, section 3.1). A pixel of a map counts by the
+    share of it that is not to be ignored; a frame without a mask, in which all is, counts whole.
 
     Parameters
     ----------
@@ -201,21 +202,39 @@ def feature_alignment(student_skips: Sequence[Tensor], teacher_skips: Sequence[T
     teacher_skips : sequence of float tensors
         As many, of the same channels. Maps of another size are resized bilinearly. No gradient
         reaches them.
+    labels : uint8 tensor, shape (batch, 1, height, width)
+        Of the frames. 255 ignore; nothing else in them matters.
 
     Returns
     -------
     Tensor
         float32 scalar, the mean over the skips.
     """
+    counted = _counted_by_teacher(labels).float()
     distances = []
     for student, teacher in zip(student_skips, teacher_skips, strict=True):
+        share = F.interpolate(counted, student.shape[2:], mode="area")
+        share = share / (student.shape[1] * share.sum(dim=(1, 2, 3), keepdim=True))
         target = upsample(teacher.detach().float(), student)
-        distances.append(F.mse_loss(_normalised(student.float()), _normalised(target)) / 2)
+        apart = _normalised(student.float(), share) - _normalised(target, share)
+        distances.append(_sum(share * apart.square()).mean() / 2)
     return torch.stack(distances).mean()
 
 
-def _normalised(features: Tensor) -> Tensor:
-    return F.layer_norm(features, features.shape[1:], eps=_LEAST_VARIANCE)
+def _normalised(features: Tensor, share: Tensor) -> Tensor:
+    """Bring each frame's features to mean 0 and variance 1 where they count.
+
+    ``share``, (batch, 1, height, width), is what a value counts; it sums to 1 over all values.
+    """
+    centred = features - _sum(share * features).view(-1, 1, 1, 1)
+    variance = _sum(share * centred.square()).view(-1, 1, 1, 1)
+    return centred * torch.rsqrt(variance + _LEAST_VARIANCE)
+
+
+def _counted_by_teacher(labels: Tensor) -> Tensor:
+    """Tell in which pixels a teacher counts; a frame without a mask is to be ignored throughout."""
+    ignored = labels == IGNORE
+    return ~ignored | ignored.flatten(1).all(dim=1).view(-1, 1, 1, 1)
 
 
 def _sum(values: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def weighted_losses(
         )
     if teacher_skips is not None and student.skips is not None and to_features > 0:
         weight = recipe.imitation.features * to_features
-        terms["features"] = weight * feature_alignment(student.skips, teacher_skips)
+        terms["features"] = weight * feature_alignment(student.skips, teacher_skips, labels)
     if not first and student.embeddings is not None:
         preference = recipe.preference
         terms["contrast"] = preference.contrast * preference_loss(
