@@ -111,7 +111,7 @@ def test_a_job_gives_way_to_the_window_and_a_killed_one_is_seen_as_such(
 
 
 def test_a_job_stops_in_the_middle_of_a_step_and_goes_on(frames: Path, tmp_path: Path) -> None:
-    slow = {"batch.size": 24, "batch.chunk": 24, "size.side": 256}  # seconds a step
+    slow = {"batch.size": 24, "batch.chunk": 24, "size.side": 256}  # long enough to stop within
     job = FinetuneJob.new(request(frames, minutes=60, changes=slow), tmp_path)
     job.start()
     wait(lambda: happened(job, "step"))
