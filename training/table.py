@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from bundle import score, validation_sets
+from bundle import FOUND_WITHIN, MIRROR_IMAGES, score, validation_sets
 from filelock import FileLock, Timeout
 
 from napari_microaunet.atomic import replacing
@@ -80,6 +80,10 @@ class Table:
         make use of them; empty where there is none.
     variants : dict of str to Variant
         The rows; one of them is "plain".
+    as_bundled : bool
+        Whether a run is scored as it would be bundled as the student: the weights of its best
+        validation, on the mirror image, too, at settings that find nearly all that any find.
+        Otherwise its only validation is the last, and Dice alone chooses what is quiet.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Table:
     unseen: str = ""
     unlabelled: str = ""
     variants: dict[str, Variant] = field(default_factory=lambda: VARIANTS)
+    as_bundled: bool = False
 
     @property
     def recipe(self) -> Path:
@@ -193,6 +198,10 @@ ENCODERS = {
         "plain",
     ),
 }
+LAST_ROUND = {
+    "plain": Variant("labels alone", None, ONE_STAGE),
+    "expert": Variant("expert, both stages, as it is bundled", "expert", {}),
+}
 SIZES = {
     "plain": Variant("labels alone, 256 pixels at last", None, {}),
     "plain-320": Variant("the same, 320 pixels at last", None, {"size.side": 320}, "plain"),
@@ -215,6 +224,13 @@ TABLES = {
             "table-long",
             "from the student that the expert has taught",
             _TEACHERS,
+        ),
+        Table(
+            "table-fair",
+            "from the student that the expert has taught, frames standardised",
+            {"expert": RUNS / "expert-lite2-again" / "model.safetensors"},
+            variants=LAST_ROUND,
+            as_bundled=True,
         ),
         Table(
             "table-elsewhere",
@@ -283,8 +299,12 @@ def kept_teacher(table: Table, name: str) -> Path | None:
 
 
 def finished(folder: Path) -> bool:
-    """Tell whether a run is over: these validate once, in the end."""
-    return (folder / "best.safetensors").is_file()
+    """Tell whether a run has its last validation, and the weights that it chose."""
+    metrics = folder / "metrics.jsonl"
+    if not (folder / "best.safetensors").is_file():
+        return False
+    last = json.loads(metrics.read_bytes().splitlines()[-1])
+    return last["event"] == "validation" and last["progress"] >= 1
 
 
 def train_one(table: Table, name: str, seed: int, device: str) -> None:
@@ -350,14 +370,17 @@ def halves(part: ValidationSet) -> tuple[ValidationSet, ValidationSet]:
     return replace(part, indices=one), replace(part, indices=two)
 
 
-def score_run(folder: Path, parts: Sequence[ValidationSet]) -> None:
+def score_run(folder: Path, parts: Sequence[ValidationSet], as_bundled: bool) -> None:
     """Score a finished run and keep what comes out, frame by frame.
 
     Once at `SETTINGS` and once at settings of the run's own: one half of the
     frames with polyps is scored at what is best for the other half with few negatives flagged.
+    `Table` says what `as_bundled` is.
     """
     model = find_model(str(folder / "best.safetensors"))
-    predictor = Predictor(model, backend="torch", device="cpu")
+    mirror_images = MIRROR_IMAGES["student"] if as_bundled else None
+    found_within = FOUND_WITHIN["student"] if as_bundled else 1.0
+    predictor = Predictor(model, backend="torch", device="cpu", mirror_images=mirror_images)
     divided = [halves(part) for part in parts]
     scores: defaultdict[str, list[FrameScore]] = defaultdict(list)
     curves: list[list[Sequence[OperatingPoint]]] = [[], []]  # to choose by, of either half
@@ -370,7 +393,7 @@ def score_run(folder: Path, parts: Sequence[ValidationSet]) -> None:
             for of_half in curves if half.without_polyps else [curves[number]]:
                 of_half.append(evaluation.curve)
     for number in (0, 1):
-        point = choose_operating_point(curves[1 - number], MOST_FLAGGED)
+        point = choose_operating_point(curves[1 - number], MOST_FLAGGED, found_within)
         quiet = MaskSettings(point.threshold, least_peak=point.least_peak)
         for pair in divided:
             half = pair[number]
@@ -483,6 +506,9 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe, table: Table) -> str:
         start += f"; {table.unlabelled}'s training frames are there without masks"
     if table.unseen:
         judges += f" and on all frames of {table.unseen}"
+    scored = "The last weights are scored"
+    if table.as_bundled:
+        scored = "The weights of each run's best validation are scored, with the mirror image,"
     head = [
         "taught by",
         "seeds",
@@ -494,7 +520,7 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe, table: Table) -> str:
     ]
     lines = [
         f"{recipe.budget.steps} steps of {recipe.batch.size} frames of {recipe.size.side} pixels "
-        f"each, {start}. The last weights are scored on {judges}, at native size and "
+        f"each, {start}. {scored} on {judges}, at native size and "
         f"threshold {SETTINGS.threshold}. Means over the seeds (lowest and highest seed); "
         "differences of Dice over the same frames of both sets, averaged over the seeds that both "
         "have, with 95 % bootstrap intervals over groups of frames: they tell of other frames, not "
@@ -540,7 +566,7 @@ def write_table(table: Table, data: Path) -> None:
                 continue
             if not (folder / "scores.json").is_file():
                 parts = parts or judging_sets(table, data)
-                score_run(folder, parts)
+                score_run(folder, parts, table.as_bundled)
             scores.setdefault(name, {})[int(seed)] = read_scores(folder)
     recipe = read_recipe(table.recipe)
     rows = rows_of(table, scores)
