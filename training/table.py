@@ -304,7 +304,7 @@ def finished(folder: Path) -> bool:
     if not (folder / "best.safetensors").is_file():
         return False
     last = json.loads(metrics.read_bytes().splitlines()[-1])
-    return last["event"] == "validation" and last["progress"] >= 1
+    return bool(last["event"] == "validation" and last["progress"] >= 1)
 
 
 def train_one(table: Table, name: str, seed: int, device: str) -> None:
