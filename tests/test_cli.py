@@ -16,6 +16,7 @@ from small_frames import write_frames
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.manifest import write_manifest
 from napari_microaunet.frames import open_frames
+from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import BUNDLED_NAMES, find_model
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.predictor import Predictor
@@ -240,6 +241,47 @@ def test_evaluate_scores_the_held_out_frames_of_a_curated_dataset(microaunet, tm
     code, _, stderr = microaunet("evaluate", "--data", data, "--scheduler", "tcp://nobody:1")
     assert code == 2
     assert "leave --scheduler out" in stderr
+
+
+def test_evaluate_scores_what_was_held_out_of_a_folder_that_a_model_was_trained_on(
+    microaunet, tmp_path
+):
+    data, file = write_frames(tmp_path / "ward"), tmp_path / "scores.json"
+    dataset = open_dataset(data)
+    network, card = load_checkpoint(find_model("student").path)
+    learned = card.training_data | {"ward": dataset.content_hash("training")}
+    model = tmp_path / "run" / "model.safetensors"
+    model.parent.mkdir()
+    save_checkpoint(model, network, card.model_copy(update={"training_data": learned}))
+    command = ["evaluate", "--data", data, "--json", file]
+
+    def scored():
+        return {frame["name"] for frame in json.loads(file.read_text())["frames"]}
+
+    held_out = {dataset.frames[index].name for index in dataset.held_out_indices()}
+    code, _, stderr = microaunet(*command, "--compare", model)
+    assert code == 0
+    assert f"{len(held_out)} frames held out" in stderr
+    assert scored() == held_out
+    negatives = {f"negative/{number}" for number in range(4)}
+    names = tmp_path / "names.txt"
+    names.write_text("negative\n")  # which have no masks beside them
+    assert microaunet(*command, "--frames-from", names)[0] == 0
+    assert scored() == negatives
+    assert {frame["positive"] for frame in json.loads(file.read_text())["frames"]} == {False}
+
+
+def test_evaluate_tells_two_models_of_one_name_apart(microaunet, labelled, tmp_path):
+    files = []
+    for run in ("one", "two"):
+        (tmp_path / run).mkdir()
+        files.append(shutil.copy(find_model("student").path, tmp_path / run / "model.safetensors"))
+    code, stdout, _ = microaunet(
+        "evaluate", "--data", labelled, "--model", files[0], "--compare", files[1]
+    )
+    assert code == 0
+    shown = "".join(stdout.split())
+    assert f"{files[0]}-{files[1]}".replace(" ", "") in shown
 
 
 def test_evaluate_says_where_so_few_frames_prove_nothing(microaunet, tmp_path):

@@ -25,7 +25,6 @@ from bundle import FOUND_WITHIN, MIRROR_IMAGES, score, validation_sets
 from filelock import FileLock, Timeout
 
 from napari_microaunet.atomic import replacing
-from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.distillation.bootstrap import bootstrap_interval
 from napari_microaunet.distillation.recipe import Recipe, changed, read_recipe
 from napari_microaunet.distillation.run_folder import RunFolder
@@ -320,7 +319,7 @@ def train_one(table: Table, name: str, seed: int, device: str) -> None:
     run = RunFolder(folder, recipe)
     print(f"{folder.name}: training", flush=True)
     try:
-        dataset = without_masks(open_dataset(recipe.data, run.manifest()), table.unlabelled)
+        dataset = without_masks(run.dataset(), table.unlabelled)
         outcome = train(recipe, dataset, run, device=device)
     except TrainingError as error:  # the others may fare better
         print(f"{folder.name}: {error}")

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.evaluation import Evaluation, ReferenceMasks
     from napari_microaunet.distillation.thresholds import OperatingPoint
     from napari_microaunet.frames.sequence import FrameSequence
+    from napari_microaunet.networks.library import Model
 
 
 def evaluate(
@@ -80,7 +81,8 @@ def evaluate(
     Frames of one clip resemble each other, so intervals are over groups: the folders of
     frames, or a table sequences.csv with columns frame and sequence in DATA. Of a curated
     dataset the held-out frames are scored, unless --frames-from says otherwise, and its
-    manifest says which frames belong together.
+    manifest says which frames belong together. Of another folder all are, unless a model was
+    trained on it: then those that were held out.
     """
     from dataclasses import asdict, replace
 
@@ -89,7 +91,10 @@ def evaluate(
     from napari_microaunet.networks.library import find_model
 
     chosen = [find_model(name) for name in (model, compare) if name is not None]
-    judges = _judges(data, frames_from, no_polyps)
+    titles = [one.name for one in chosen]
+    if len(set(titles)) < len(titles):  # files of two runs have one name
+        titles = [str(one.path) for one in chosen]
+    judges = _judges(data, frames_from, no_polyps, chosen)
     if scheduler is not None and judges.reference is not None:
         raise InputError(
             f"{data} is a curated dataset, which a cluster cannot score; leave --scheduler out."
@@ -97,12 +102,12 @@ def evaluate(
     console = Console()
     results = []
     reports: list[dict[str, Any]] = []
-    for one in chosen:
+    for title, one in zip(titles, chosen, strict=True):
         settings = mask_settings(
             one, threshold, least_peak, smallest_area, fill_holes, largest_only
         )
         predictor = runner(scheduler, one, backend, device, batch, mirror_images)
-        with progress(f"Scoring {one.name}") as report:
+        with progress(f"Scoring {title}") as report:
             result = evaluation.evaluate(
                 predictor,
                 judges.sequence,
@@ -120,13 +125,13 @@ def evaluate(
         images = one.card.mirror_images if mirror_images is None else mirror_images
         about = {"model": identity(one), "settings": asdict(settings), "mirror_images": images}
         reports.append(about | asdict(result))
-        console.print(_scores(one.name, result))
+        console.print(_scores(title, result))
         if curve:
-            console.print(_curve(one.name, result.curve))
+            console.print(_curve(title, result.curve))
     content = {"data": str(data)} | reports[0]
     if compare is not None:
         difference = comparison.compare(results[0].frames, results[1].frames)
-        console.print(_difference(f"{chosen[0].name} - {chosen[1].name}", difference))
+        console.print(_difference(" - ".join(titles), difference))
         content |= {"compare": reports[1], "difference": asdict(difference)}
     if json_file is not None:
         write_json(json_file, content)
@@ -143,10 +148,11 @@ class _Judges(NamedTuple):
     reference: ReferenceMasks | None
 
 
-def _judges(data: Path, frames_from: Path | None, no_polyps: bool) -> _Judges:
+def _judges(
+    data: Path, frames_from: Path | None, no_polyps: bool, models: Sequence[Model]
+) -> _Judges:
     """Open frames and find out which of them judge, and which belong together."""
     from napari_microaunet.curation.dataset import open_dataset
-    from napari_microaunet.curation.groups import find_groups
     from napari_microaunet.curation.manifest import MANIFEST_NAME
     from napari_microaunet.frames import open_frames
 
@@ -172,9 +178,12 @@ def _judges(data: Path, frames_from: Path | None, no_polyps: bool) -> _Judges:
         )
     chosen = range(len(sequence)) if frames_from is None else _listed(sequence, frames_from)
     with Console(stderr=True).status("Looking for frames that resemble each other"):
-        names = [frame.name for frame in sequence.frames]
-        groups = dict(zip(names, find_groups(sequence), strict=True))
-    return _Judges(sequence, chosen, groups, None)
+        dataset = open_dataset(data.absolute())
+    learned_from = dataset.content_hash("training")
+    if frames_from is None and any(learned_from in m.card.training_data.values() for m in models):
+        chosen = dataset.indices("validation") if no_polyps else dataset.held_out_indices()
+        tell([f"A model was trained on {data}: the {len(chosen)} frames held out of that"])
+    return _Judges(dataset.sequence, chosen, dataset.groups, None)
 
 
 def _listed(sequence: FrameSequence, path: Path) -> list[int]:

@@ -66,7 +66,6 @@ def train(
 
     Start it with torchrun to share the work among several processes.
     """
-    from napari_microaunet.curation.dataset import open_dataset
     from napari_microaunet.distillation import trainer
     from napari_microaunet.distillation.model_file import Scorer, write_model
     from napari_microaunet.distillation.recipe import read_recipe
@@ -81,7 +80,7 @@ def train(
     with _training(events) as (report, stopped):
         run = RunFolder(Path("runs") / recipe.stem if out is None else out, chosen)
         report({"event": "recipe", "recipe": json.loads(chosen.model_dump_json())})
-        dataset = open_dataset(chosen.data, run.manifest())
+        dataset = run.dataset()
         outcome = trainer.train(
             chosen, dataset, run, device=device, report=report, cancelled=stopped
         )
@@ -313,6 +312,11 @@ def _told(as_events: bool) -> Iterator[Callable[[Event], None]]:
                 case {"event": "time box", "part": part, "steps": steps, "title": title}:
                     console.print(f"{part}: about {steps} steps fit: {title}")
                 case {"event": "started", "problems": problems, "unused_frames": unused}:
+                    if event["step"] > 0:
+                        console.print(
+                            f"going on after step {event['step']}, with the frames that the "
+                            "training began with; another --out begins anew"
+                        )
                     for problem in problems.values():
                         console.print(f"left out: {problem}", markup=False)
                     if unused:

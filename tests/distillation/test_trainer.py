@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from napari_microaunet.cli import app
 from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.curation.manifest import write_manifest
 from napari_microaunet.distillation import material, trainer, training_state
 from napari_microaunet.distillation.recipe import changed
 from napari_microaunet.distillation.run_folder import RunFolder, load_tensors, save_tensors
@@ -62,7 +63,7 @@ def run(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     run_folder = RunFolder(folder, recipe)
-    dataset = open_dataset(recipe.data, run_folder.manifest())
+    dataset = run_folder.dataset()
     told: set[str] = set()
     return train(
         recipe,
@@ -337,6 +338,22 @@ def test_a_frame_that_changes_before_the_first_state_is_noticed(tmp_path: Path) 
     mask = next(iter(sorted((data / "masks").iterdir())))
     write_mask_file(mask, np.zeros_like(read_mask_file(mask)))
     with pytest.raises(InputError, match=f"1 frames of .* have changed.*{mask.stem}"):
+        run(recipe, tmp_path / "run")
+
+
+def test_a_dataset_that_was_mended_by_hand_goes_on_after_a_stop(tmp_path: Path) -> None:
+    data = write_frames(tmp_path / "frames")
+    write_manifest(data / "manifest.json", open_dataset(data).manifest)
+    masks = sorted((data / "masks").iterdir())
+    labels = read_mask_file(masks[0])
+    labels[:3] = 255
+    write_mask_file(masks[0], labels)
+    (data / "images" / f"{masks[1].stem}.png").unlink()
+    recipe = small_recipe(data)
+    assert not run(recipe, tmp_path / "run", cancelled=lambda: True).finished
+    assert run(recipe, tmp_path / "run").finished
+    write_mask_file(masks[0], np.zeros_like(labels))
+    with pytest.raises(InputError, match=f"1 frames of .* have changed.*{masks[0].stem}"):
         run(recipe, tmp_path / "run")
 
 

@@ -277,10 +277,17 @@ def test_a_single_group_cannot_be_validated(tmp_path):
 
 
 def test_frames_are_spread_over_all_kinds():
-    frames = made_of(negative=80, polyp=20, unlabelled=100)
-    assert Counter(frames.spread(20).kinds) == {"negative": 8, "polyp": 2, "unlabelled": 10}
+    frames = made_of(negative=80, polyp=100, unlabelled=20)
+    assert Counter(frames.spread(20).kinds) == {"negative": 8, "polyp": 10, "unlabelled": 2}
     assert len(frames.spread(500)) == 200
     assert made_of(negative=50, polyp=1).spread(1).kinds == ("polyp",)
+
+
+def test_many_negatives_do_not_crowd_out_the_polyps():
+    frames = made_of(negative=1000, polyp=20)
+    assert Counter(frames.spread(100).kinds) == {"polyp": 20, "negative": 80}
+    assert Counter(frames.spread(30).kinds) == {"polyp": 10, "negative": 20}
+    assert len(made_of(negative=5).spread(3)) == 3
 
 
 # --- batches --------------------------------------------------------------------------------
@@ -307,10 +314,12 @@ def test_kinds_keep_their_shares_and_every_frame_comes_in_turn(
     steps = 40
     parts = [batches.indices(step) for step in range(steps)]
     assert all(len(part) == size and part.dtype == torch.int64 for part in parts)
+    polyp_share = 1 - negative_share - other_share
+    most = 10 * polyp_share / polyps  # for each frame of another kind
     shares = {
-        "polyp": 1 - negative_share - other_share,
-        "negative": negative_share if negatives else 0,
-        "unlabelled": other_share if others else 0,
+        "polyp": polyp_share,
+        "negative": min(negative_share, negatives * most),
+        "unlabelled": min(other_share, others * most),
     }
     by_kind = {kind: [] for kind in shares}
     for index in torch.cat(parts).tolist():
@@ -322,6 +331,13 @@ def test_kinds_keep_their_shares_and_every_frame_comes_in_turn(
         if counts:
             least = min(counts.values()) if len(counts) == frames.kinds.count(kind) else 0
             assert max(counts.values()) - least <= 1
+
+
+def test_a_single_frame_without_a_mask_does_not_fill_the_batches():
+    frames = made_of(polyp=80, unlabelled=1)
+    counts = Counter(drawn(Batches(frames, 16, 1, unlabelled=0.25), 500))
+    assert counts[80] / 500 < 2  # four in every batch, by the share alone
+    assert counts[80] == pytest.approx(10 * counts[0], rel=0.02)
 
 
 def test_a_step_depends_on_seed_and_number_alone():
@@ -359,7 +375,7 @@ def test_sources_are_drawn_by_their_weight():
     # 1600 polyps: 10 * 0.6 + 10 in an epoch, so 100 epochs; negatives are of one source.
     assert all(59 <= counts[index] <= 61 for index in range(10))
     assert all(99 <= counts[index] <= 101 for index in range(10, 20))
-    assert all(counts[index] == 400 for index in range(20, 24))
+    assert all(counts[index] == 400 for index in range(20, 24))  # four times as often
     assert all(counts[index] == 0 for index in range(24, 27))
 
 

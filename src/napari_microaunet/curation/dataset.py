@@ -6,15 +6,14 @@ import hashlib
 import json
 import os
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
 
-from napari_microaunet.curation.groups import find_groups, is_named_as_negatives, root_of
+from napari_microaunet.curation.groups import find_groups, lies_among_negatives, root_of
 from napari_microaunet.curation.manifest import (
     MANIFEST_NAME,
     FrameRecord,
@@ -32,6 +31,7 @@ from napari_microaunet.frames.sources import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -164,19 +164,45 @@ class CuratedDataset:
         CancelledError
             If `cancelled` says so.
         """
+        return [
+            before.name
+            for before, now in zip(self.frames, self.as_it_is(cancelled).frames, strict=True)
+            if before != now
+        ]
+
+    def as_it_is(self, cancelled: Callable[[], bool] | None = None) -> CuratedDataset:
+        """Return this dataset with the hashes of its files as they are now.
+
+        Parameters
+        ----------
+        cancelled : callable, optional
+            Asked after every file.
+
+        Returns
+        -------
+        CuratedDataset
+            Files without a hash in the manifest go on without one; those that are gone have none.
+
+        Raises
+        ------
+        CancelledError
+            If `cancelled` says so.
+        """
         root = root_of(self.path)
-        expected = {
-            (frame.name, root / file): sha256
-            for frame in self.frames
-            for file, sha256 in (
-                (frame.image, frame.image_sha256),
-                (frame.mask, frame.mask_sha256),
-            )
-            if file is not None and sha256 is not None
-        }
-        hashes = _of_files(_sha256, [file for _, file in expected], cancelled)
-        changed = (name for (name, file), sha256 in expected.items() if hashes[file] != sha256)
-        return list(dict.fromkeys(changed))
+        hashed = [
+            (number, field, root / file)
+            for number, frame in enumerate(self.frames)
+            for field, file in (("image_sha256", frame.image), ("mask_sha256", frame.mask))
+            if file is not None and getattr(frame, field) is not None
+        ]
+        hashes = _of_files(_sha256, [file for _, _, file in hashed], cancelled)
+        found: list[dict[str, str | None]] = [{} for _ in self.frames]
+        for number, field, file in hashed:
+            found[number][field] = hashes[file]
+        frames = tuple(
+            frame.model_copy(update=now) for frame, now in zip(self.frames, found, strict=True)
+        )
+        return replace(self, manifest=self.manifest.model_copy(update={"frames": frames}))
 
     def content_hash(self, split: Split) -> str:
         """Hash what the frames of a split are made of, whatever their order.
@@ -308,12 +334,7 @@ def _work_out(sequence: FrameSequence, cancelled: Callable[[], bool] | None) -> 
     """Make the manifest of frames that come without one."""
     root = root_of(sequence.path)
     masks = sequence.mask_files if isinstance(sequence, ImageFiles) else [None] * len(sequence)
-    opened_negatives = is_named_as_negatives(root.name)
-    in_negatives = [
-        opened_negatives
-        or any(is_named_as_negatives(part) for part in PurePosixPath(frame.name).parts[:-1])
-        for frame in sequence.frames
-    ]
+    in_negatives = [lies_among_negatives(sequence.path, frame.name) for frame in sequence.frames]
     labels = _of_files(
         _labels, [m for m, named in zip(masks, in_negatives, strict=True) if m and named], cancelled
     )

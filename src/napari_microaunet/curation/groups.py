@@ -137,6 +137,20 @@ def is_named_as_negatives(folder: str) -> bool:
     return plain in {"negative", "negatives", "nopolyp", "nopolyps"}
 
 
+def lies_among_negatives(path: Path, name: str) -> bool:
+    """Tell whether a frame lies in a folder that is named as negatives.
+
+    Parameters
+    ----------
+    path : Path
+        What was opened.
+    name : str
+        Of the frame.
+    """
+    folders = (root_of(path).name, *PurePosixPath(name).parts[:-1])
+    return any(map(is_named_as_negatives, folders))
+
+
 def root_of(path: Path) -> Path:
     """Find the folder that everything of a sequence lies below.
 

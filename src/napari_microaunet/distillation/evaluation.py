@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from napari_microaunet.curation.groups import lies_among_negatives
 from napari_microaunet.curation.placing import POLYP_SIZES, polyp_size
 from napari_microaunet.distillation.bootstrap import Interval, bootstrap_interval
 from napari_microaunet.distillation.calibration import Calibration, calibration, count_pixels
@@ -179,9 +180,9 @@ def evaluate(
     indices : sequence of int, optional
         Which frames; all by default.
     reference : callable, optional
-        Gives the reference mask of a frame by its number, such as `CuratedDataset.mask`; by
-        default the masks beside the frames. None for a frame without one. It is pickled for
-        a cluster.
+        Gives the reference mask of a frame by its number, such as `CuratedDataset.mask`, or None
+        for a frame without one; by default the masks beside the frames, and an empty one for a
+        frame without a mask in a folder that is named as negatives. It is pickled for a cluster.
     no_polyps : bool
         Whether the frames are known to show no polyp; no reference is read then.
     groups : mapping of str to str, optional
@@ -257,14 +258,13 @@ def _score_frames(
                 results[prediction.index] = prediction.problem or ""
                 continue
             try:
-                labels = (
-                    np.zeros((frame.height, frame.width), np.uint8)
-                    if no_polyps
-                    else read_reference(prediction.index)
-                )
+                labels = None if no_polyps else read_reference(prediction.index)
             except InputError as error:
                 results[prediction.index] = str(error)
                 continue
+            negative = reference is None and lies_among_negatives(sequence.path, frame.name)
+            if no_polyps or (labels is None and negative):
+                labels = np.zeros((frame.height, frame.width), np.uint8)
             if labels is None:
                 results[prediction.index] = f"Frame {frame.name} has no reference mask."
                 continue

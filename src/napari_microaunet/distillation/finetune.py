@@ -175,8 +175,7 @@ def finetune(
             tell = _with_part(report, part)
             recipes[part] = _in_time(recipe, out / part, device, fixed, tell, cancelled)
         runs = {part: RunFolder(out / part, recipe) for part, recipe in recipes.items()}
-        manifest = next(iter(runs.values())).manifest()
-        dataset = open_dataset(data, manifest, cancelled=cancelled)
+        dataset = next(iter(runs.values())).dataset(cancelled)
         reference_frames = open_dataset(
             sample_data_folder() / "frames" if reference is None else reference, cancelled=cancelled
         )

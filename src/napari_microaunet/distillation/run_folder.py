@@ -27,16 +27,18 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from napari_microaunet.atomic import replacing
-from napari_microaunet.curation.manifest import read_manifest, write_manifest
+from napari_microaunet.curation.dataset import open_dataset
+from napari_microaunet.curation.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from napari_microaunet.distillation.recipe import Recipe
 from napari_microaunet.errors import InputError, first_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
 
+    from napari_microaunet.curation.dataset import CuratedDataset
     from napari_microaunet.curation.manifest import Manifest
 
 _FACTS = "facts"
@@ -121,6 +123,22 @@ class RunFolder:
     def manifest(self) -> Manifest | None:
         """Read the frozen manifest; None in a run that has not begun."""
         return read_manifest(self.manifest_file) if self.manifest_file.is_file() else None
+
+    def dataset(self, cancelled: Callable[[], bool] | None = None) -> CuratedDataset:
+        """Open the recipe's frames as they were when the run began, or else as they are.
+
+        A manifest of theirs may know other files, of before a mask was mended by hand: what is
+        frozen are those that there are, so that the run can go on.
+
+        Parameters
+        ----------
+        cancelled : callable, optional
+            As for `open_dataset`, which says what is raised, too.
+        """
+        data, frozen = self.recipe.data, self.manifest()
+        dataset = open_dataset(data, frozen, cancelled=cancelled)
+        worked_out = not (data / MANIFEST_NAME).is_file()
+        return dataset if frozen is not None or worked_out else dataset.as_it_is(cancelled)
 
     def begin(self, manifest: Manifest) -> None:
         """Freeze the recipe, and frames, groups and splits, unless that has been done."""

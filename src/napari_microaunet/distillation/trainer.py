@@ -101,7 +101,7 @@ def train(
     recipe : Recipe
         What to do.
     dataset : CuratedDataset
-        Frames, masks, groups and split.
+        Frames, masks, groups and split, as `RunFolder.dataset` gives it.
     run : RunFolder
         Where everything goes; a state in it is resumed.
     device : str

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 Kind = Literal["polyp", "negative", "unlabelled", "replayed"]
 _KINDS: tuple[Kind, ...] = ("polyp", "negative", "unlabelled", "replayed")
 
+# So many times as often as a frame with a polyp may a negative or unlabelled one be drawn: the only
+# one of its kind would be in every batch otherwise, several times.
+_MOST_OFTEN = 10
+
 # Three channels and the labels, a byte per pixel each: 410 kB for a frame of 320 x 320.
 _BYTES_PER_PIXEL = 4
 
@@ -188,10 +192,14 @@ class TrainingFrames:
         Returns
         -------
         TrainingFrames
-            At most so many, with the kinds in the same proportions, those with polyps first.
+            At most so many, with the kinds in the same proportions, but for polyps, which have a
+            third of the places if there are as many. Those with polyps first.
         """
         by_kind = sorted(range(len(self)), key=lambda index: _KINDS.index(self.kinds[index]))
-        chosen = spread(by_kind, most)
+        polyps = self.kinds.count("polyp")
+        places = max(round(most * polyps / max(1, len(self))), math.ceil(most / 3))
+        chosen = spread(by_kind[:polyps], places)
+        chosen += spread(by_kind[polyps:], most - len(chosen))
         return replace(
             self,
             images=self.images[chosen],
@@ -273,8 +281,9 @@ class Batches:
     seed : int
         Of the order, at least 0.
     negatives, unlabelled, replayed : float, optional
-        Shares of these kinds in [0, 1]; the rest shows polyps. A kind that there are
-        no frames of leaves its share to the others, in proportion.
+        Shares of these kinds in [0, 1]; the rest shows polyps. Negative and unlabelled frames that
+        are so few that each would be drawn more than ten times as often as one with a polyp have
+        less. What a kind does not need the others have, in proportion.
     source_weights : mapping of str to float, optional
         How often a frame of a source is drawn compared with the others of its kind, which have
         1 where nothing is said; at least 0.
@@ -309,11 +318,18 @@ class Batches:
         kinds = np.array(frames.kinds)
         self._streams: list[_Stream] = []
         shares: list[float] = []
+        often = math.inf  # largest share for each frame of an epoch
         for number, (kind, share) in enumerate(zip(_KINDS, asked, strict=True)):
             members = np.flatnonzero((kinds == kind) & (weights > 0))
-            if share > 0 and len(members) > 0:
-                self._streams.append(_Stream(members, weights[members], (seed, number)))
-                shares.append(share)
+            if share == 0 or len(members) == 0:
+                continue
+            stream = _Stream(members, weights[members], (seed, number))
+            if kind == "polyp":
+                often = _MOST_OFTEN * share / stream.epoch
+            elif kind != "replayed":
+                share = min(share, often * stream.epoch)
+            self._streams.append(stream)
+            shares.append(share)
         if not shares:
             raise InputError("There is no frame to train with; all are of sources of weight 0.")
         # Of the frames that are of this kind or a later one, the share that is of a later one.
@@ -363,6 +379,7 @@ class _Stream:
     ) -> None:
         self._members = members
         self._weights = weights / weights.max()
+        self.epoch = float(self._weights.sum())  # frames drawn in one, on average
         self._seed = seed
         self._phases = np.random.default_rng(seed).uniform(size=len(members))
         self._ends = [0]  # frames drawn when epoch e - 1 is over
