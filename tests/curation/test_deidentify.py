@@ -263,6 +263,57 @@ def test_a_panel_beside_a_dark_still_is_not_its_picture(tmp_path, make_frame):
     )
 
 
+def stack_of(path, *frames):
+    tifffile.imwrite(path, np.stack(frames), photometric="rgb")
+    return open_frames(path)
+
+
+def test_a_page_in_a_video_does_not_bring_back_the_text_in_the_border(named, tmp_path):
+    """A recorder shows one that is lit to the edges, such as a patient's form."""
+    frame = open_frames(named).read(0)
+    page = np.full_like(frame, 200)
+    form = np.zeros_like(frame)
+    form[20:220, 20:380] = 230
+    sequence = stack_of(tmp_path / "video.tif", page, *[frame] * 8, form)
+    for index in (0, 4, 9):
+        blanked, _ = Deidentifier().blank(sequence, index, sequence.read(index))
+        assert not blanked[:, :112].any()
+        kept = (slice(20, 220), slice(130, 380))
+        np.testing.assert_array_equal(blanked[kept], sequence.read(index)[kept])
+
+
+def test_the_picture_stays_whole_where_its_layout_changes(named, tmp_path, make_frame):
+    frame = open_frames(named).read(0)
+    whole = np.maximum(make_frame(0, 240, 400), 45)
+    # A scope whose picture is a little wider is no page either, even in one frame.
+    wider = frame.copy()
+    wider[10:230, 100:120] = 90
+    sequence = stack_of(tmp_path / "wider.tif", wider, *[frame] * 9)
+    blanked, _ = Deidentifier().blank(sequence, 0, wider)
+    np.testing.assert_array_equal(blanked[20:220, 104:380], wider[20:220, 104:380])
+    sequence = stack_of(tmp_path / "whole.tif", *[whole] * 3, *[frame] * 7)
+    blanked, _ = Deidentifier().blank(sequence, 0, whole)
+    np.testing.assert_array_equal(blanked, whole)
+    for index in range(6):
+        Image.fromarray(frame).save(named / f"s{index}.png")
+    Image.fromarray(whole).save(named / "whole.png")
+    stills = open_frames(named)
+    blanked, _ = Deidentifier().blank(stills, len(stills) - 1, whole)
+    np.testing.assert_array_equal(blanked, whole)
+
+
+def test_a_page_among_stills_does_not_bring_back_the_text_of_dark_ones(named):
+    for name in ("b", "c"):
+        (named / f"{name}.jpg").write_bytes((named / "a.jpg").read_bytes())
+    Image.new("RGB", (400, 240), (0, 0, 200)).save(named / "no signal.png")
+    dark(named, "z")
+    stills = open_frames(named)
+    index = [frame.name for frame in stills.frames].index("z")
+    blanked, _ = Deidentifier().blank(stills, index, stills.read(index))
+    assert stills.read(index)[:, :112].any()
+    assert not blanked[:, :112].any()
+
+
 def test_stills_of_many_sizes_are_not_compared_with_each_other(tmp_path, make_frame, monkeypatch):
     folder = tmp_path / "stills"
     folder.mkdir()

@@ -157,6 +157,40 @@ def test_a_table_of_sequences_decides(tmp_path, write_set):
 
 
 @pytest.mark.parametrize(
+    "rows",
+    ["images/0.png,7\nimages/1.png,7\n", "0.png, 7\n1.png ,7 \n", "./0,7\nImages\\1.png,7\n"],
+)
+def test_a_table_may_name_the_folder_of_the_layout_and_have_blanks(tmp_path, write_set, rows):
+    folder = write_set(tmp_path / "set", 3)
+    (folder / "sequences.csv").write_text(f"frame, sequence\n{rows}")
+    assert groups_of(folder) == {"0": "sequence 7", "1": "sequence 7", "2": "2"}
+
+
+@pytest.mark.parametrize("row", ["set/1.png,7", "A.PNG,7", "1.bmp.old,7"])
+def test_a_table_that_names_none_of_the_images_is_refused(tmp_path, write_set, row):
+    folder = write_set(tmp_path / "set", 3)
+    (folder / "sequences.csv").write_text(f"frame,sequence\n{row}\n")
+    with pytest.raises(InputError, match=r"sequences\.csv names no image that is there"):
+        groups_of(folder)
+
+
+def test_a_table_may_be_for_other_images_of_its_folder(tmp_path, write_frame):
+    for name in ("images/train/0", "images/val/1", "more/2"):
+        write_frame(tmp_path / f"{name}.png", int(name[-1]))
+    (tmp_path / "sequences.csv").write_text("frame,sequence\ntrain/0.png,7\n")
+    (tmp_path / "images" / "sequences.csv").write_text("frame,sequence\nval/1.png,8\n")
+    assert groups_of(tmp_path / "images" / "val") == {"1": "1"}
+    assert groups_of([tmp_path / "images" / "val" / "1.png"]) == {"1": "1"}
+    assert groups_of(tmp_path / "images") == {
+        "train/0": "sequence 7",
+        "val/1": "images/sequence 8",
+    }
+    (tmp_path / "more" / "sequences.csv").write_text("frame,sequence\n2.png,7\n")
+    write_frame(tmp_path / "more" / "3.png", 3)
+    assert groups_of([tmp_path / "more" / "3.png"]) == {"3": "3"}
+
+
+@pytest.mark.parametrize(
     ("content", "problem"),
     [(b"image,sequence\n1.png,3\n", "column 'frame'"), (b"frame,sequence\n\xff\xfe,3\n", "table")],
 )

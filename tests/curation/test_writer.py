@@ -264,14 +264,136 @@ def test_another_picture_of_the_same_name_is_another_frame(session, tmp_path, wr
     folder = tmp_path / "set"
     write(session, folder)
     other = tmp_path / "elsewhere" / "case 7"
+    shutil.copytree(session.sequence.path, other)
     write_frame(other / "0.png", 99)
     with Session(open_frames(other)) as second:
         second.accept([0])
-        assert write(second, folder).added == ("case 7/0-2",)
+        result = write(second, folder)
+        assert result.added == ("case 7/0-2",)
+        assert result.manifest.frames[-1].group == "case 7/0-2"
         assert write(second, folder).unchanged == ("case 7/0-2",)
     dataset = open_dataset(folder)
     np.testing.assert_array_equal(dataset.read(0), session.sequence.read(0))
     np.testing.assert_array_equal(dataset.read(3), open_frames(other).read(0))
+
+
+def test_another_folder_of_the_same_name_is_another_source(session, tmp_path, write_frame):
+    folder = tmp_path / "set"
+    write(session, folder)
+    for seed in range(4):
+        write_frame(tmp_path / "elsewhere" / "case 7" / f"{seed}.png", 90 + seed)
+    with Session(open_frames(tmp_path / "elsewhere" / "case 7")) as second:
+        second.accept([3])  # whose name nothing in the dataset has
+        assert write(second, folder).added == ("case 7-2/3",)
+        second.accept(range(4))
+        result = write(second, folder)
+    assert result.added == ("case 7-2/0", "case 7-2/1", "case 7-2/2")
+    assert result.updated == ("case 7-2/3",)
+    records = result.manifest.frames
+    assert [(one.source, one.group) for one in records[3:]] == [
+        ("case 7-2", one.name) for one in records[3:]
+    ]
+    # The first one comes again as itself.
+    session.accept([3])
+    assert write(session, folder).added == ("case 7/3",)
+
+
+def test_datasets_of_two_folders_of_one_name_keep_their_splits(tmp_path, write_frame):
+    before = {}
+    for site, shares in (("a", Shares(0, 1, 0)), ("b", Shares(0, 0, 1))):
+        for number in range(4):
+            path = tmp_path / site / "frames" / f"{number}.png"
+            write_frame(path, ord(site) + 10 * number)
+        source = open_dataset(tmp_path / site / "frames")
+        options = WriteOptions(shares=shares)
+        written = write_dataset(incoming_frames(source), tmp_path / site / "set", options)
+        before |= {one.original_sha256: one.split for one in written.manifest.frames}
+    sets = [open_dataset(tmp_path / site / "set") for site in "ab"]
+    merged = [frame for one in sets for frame in incoming_frames(one)]
+    records = write_dataset(merged, tmp_path / "both").manifest.frames
+    assert {one.original_sha256: one.split for one in records} == before
+    assert [one.name for one in records[3:5]] == ["frames/3", "frames-2/0"]
+    again = write_dataset(merged, tmp_path / "both", append=True)
+    assert (again.added, again.updated) == ((), ())
+
+
+def test_videos_of_one_name_are_groups_of_their_own(tmp_path):
+    folder, frames = tmp_path / "set", []
+    for number in range(3):
+        path = tmp_path / f"patient{number}" / "video.tif"
+        path.parent.mkdir()
+        write_stack(path, 4, 50 + number)
+        with Session(open_frames(path)) as session:
+            session.accept([number])
+            frames.append(incoming_frames(session))
+    result = write_dataset([*frames[0], *frames[1]], folder)
+    assert set(groups_of(result).values()) == {"video", "video-2"}
+    result = write_dataset(frames[2], folder, append=True)
+    assert {one.name: one.group for one in result.manifest.frames} == {
+        "video/video_000000": "video",
+        "video-2/video_000001": "video-2",
+        "video-3/video_000002": "video-3",
+    }
+    with Session(open_frames(tmp_path / "patient1" / "video.tif")) as session:
+        session.accept([3])
+        result = write_dataset(incoming_frames(session), folder, append=True)
+    assert result.added == ("video-2/video_000003",)
+    assert result.unchanged == ("video-2/video_000001",)
+
+
+def test_a_session_and_the_dataset_of_it_are_merged_and_keep_the_splits(session, tmp_path):
+    before = write(session, tmp_path / "set", seed=3).manifest.frames
+    session.accept([3])
+    dataset = open_dataset(tmp_path / "set")
+    both = [*incoming_frames(session), *incoming_frames(dataset)]
+    after = write_dataset(both, tmp_path / "both", WriteOptions(shares=Shares(0, 0, 1)))
+    assert len(after.manifest.frames) == 4
+    for one, other in zip(before, after.manifest.frames[:3], strict=True):
+        assert (other.name, other.group, other.split) == (one.name, one.group, one.split)
+
+
+def test_a_de_identified_dataset_and_the_session_of_its_originals_are_one(session, tmp_path):
+    folder, options = tmp_path / "set", WriteOptions(deidentifier=Deidentifier())
+    before = write_dataset(incoming_frames(session), folder, options).manifest.frames
+    with Session(open_frames(folder), tmp_path / "opened.microaunet") as opened:
+        for index in range(3):
+            opened.put_mask(index, opened.sequence.read_mask(index), MaskOrigin.FILE)
+        opened.accept(range(3))
+        both = [*incoming_frames(opened), *incoming_frames(session)]
+        for frames in (both, both[::-1]):
+            result = write_dataset(frames, folder, options, append=True)
+            assert result.added == ()
+            for one, other in zip(before, result.manifest.frames, strict=True):
+                assert other.original_sha256 == one.original_sha256
+        opened.put_mask(1, np.ones((24, 32), np.uint8), MaskOrigin.HAND)
+        opened.accept([1])
+        both = [*incoming_frames(session), *incoming_frames(opened)]
+        with pytest.raises(InputError, match="different labels for the frame"):
+            write_dataset(both, folder, options, append=True)
+
+
+def test_a_mask_that_was_only_read_again_does_not_change_who_made_it(session, tmp_path):
+    folder = tmp_path / "set"
+    before = write(session, folder).manifest.frames
+    with Session(open_frames(folder), tmp_path / "ben.microaunet", annotator="Ben") as opened:
+        for index in range(3):
+            opened.put_mask(index, opened.sequence.read_mask(index), MaskOrigin.FILE)
+        opened.put_mask(0, np.ones((24, 32), np.uint8), MaskOrigin.HAND)
+        frames = incoming_frames(opened, "edited")
+        result = write_dataset(frames, folder, append=True)
+        assert result.updated == ("case 7/0",)
+        assert result.manifest.frames[0].annotation.annotator == "Ben"
+        assert result.manifest.frames[1:] == before[1:]
+        opened.accept([1])
+        result = write_dataset(incoming_frames(opened), folder, append=True)
+        assert result.manifest.frames[1].annotation.annotator == "Ben"
+    # Nor does a plain folder of the same frames and masks.
+    shutil.copytree(session.sequence.path, tmp_path / "copy" / "case 7" / "images")
+    shutil.copytree(folder / "masks" / "case 7", tmp_path / "copy" / "case 7" / "masks")
+    frames = incoming_frames(open_dataset(tmp_path / "copy" / "case 7"))
+    again = write_dataset(frames, folder, append=True)
+    assert again.updated == ()
+    assert again.manifest.frames[:3] == result.manifest.frames
 
 
 def test_two_annotators_of_one_frame_have_to_be_reconciled_first(session, frames, tmp_path):
@@ -377,7 +499,7 @@ def test_cancelled_it_leaves_everything_as_it_was(session, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("busy", ["_original", "thumbnails_of"])
+@pytest.mark.parametrize("busy", ["hash_original", "thumbnails_of"])
 def test_it_is_cancelled_while_frames_are_compared_with_those_that_are_there(
     session, tmp_path, monkeypatch, busy
 ):
@@ -495,9 +617,9 @@ def groups_of(result):
     return {record.name: record.group for record in result.manifest.frames}
 
 
-def write_stack(path, seeds):
+def write_stack(path, seeds, seed=99):
     """Write a stack of frames that resemble each other no more than stills do."""
-    rng = np.random.default_rng(99)
+    rng = np.random.default_rng(seed)
     coarse = rng.integers(40, 255, (seeds, 6, 8, 3)).astype(np.uint8)
     pages = [
         np.asarray(Image.fromarray(one).resize((32, 24), Image.Resampling.BICUBIC))
@@ -603,6 +725,31 @@ def test_a_near_duplicate_joins_the_split_of_what_it_resembles(tmp_path, make_fr
     assert result.manifest.frames[:-1] == before
 
 
+def test_a_near_duplicate_is_found_where_frames_alone_show_less_of_the_picture(tmp_path):
+    """Half of it is dark in both: their field of view is known from the others of their folder."""
+    random = np.random.default_rng(5)
+    (tmp_path / "ward").mkdir()
+
+    def texture():
+        coarse = Image.fromarray(random.integers(60, 255, (6, 8, 3)).astype(np.uint8))
+        return np.asarray(coarse.resize((160, 120), Image.Resampling.BICUBIC))
+
+    dark = texture() * np.clip(np.linspace(-0.77, 1.43, 160), 0, 1)[:, np.newaxis]
+    for number in range(10):
+        frame = texture() if number < 8 else dark + random.normal(0, 2, dark.shape)
+        pixels = np.clip(frame, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "ward" / f"{number}.png")
+    with Session(open_frames(tmp_path / "ward")) as session:
+        session.accept(range(9))
+        options = WriteOptions(shares=Shares(0, 0, 1))
+        write_dataset(incoming_frames(session), tmp_path / "set", options)
+        session.accept([9])
+        options = WriteOptions(shares=Shares(1, 0, 0))
+        result = write_dataset(incoming_frames(session), tmp_path / "set", options, append=True)
+    assert result.added == ("ward/9",)
+    assert {record.split for record in result.manifest.frames} == {"test"}
+
+
 def test_what_would_leak_between_splits_is_left_out(tmp_path, make_frame):
     """A new clip resembles one frame of the training split and one of the test split."""
     for name, seed, shares in (("a", 1, Shares(1, 0, 0)), ("b", 3, Shares(0, 0, 1))):
@@ -645,6 +792,25 @@ def test_a_session_is_opened_with_its_frames_where_both_have_been_moved(session,
     (tmp_path / "moved" / "case 7").rename(tmp_path / "gone")
     with pytest.raises(InputError, match=r"neither at .* nor beside it"):
         open_session(tmp_path / "moved" / session.folder.name)
+
+
+def test_a_session_that_was_copied_with_its_frames_reads_the_copies(session, tmp_path):
+    session.close()
+    (tmp_path / "copy").mkdir()
+    for path in (session.folder, session.sequence.path):
+        shutil.copytree(path, tmp_path / "copy" / path.name)
+    copy = tmp_path / "copy" / session.folder.name
+    with open_session(copy) as copied:
+        assert copied.sequence.path == tmp_path / "copy" / "case 7"
+    # What has its name but none of its frames does not count.
+    folder = tmp_path / "alone" / session.folder.name
+    shutil.copytree(session.folder, folder)
+    (tmp_path / "alone" / "case 7").mkdir()
+    with open_session(folder) as alone:
+        assert alone.sequence.path == session.sequence.path
+    shutil.copy(tmp_path / "case 7" / "0.png", tmp_path / "alone" / "case 7" / "other.png")
+    with open_session(folder) as alone:
+        assert alone.sequence.path == session.sequence.path
 
 
 def test_a_session_of_somebody_else_that_may_not_be_read_is_named(session):

@@ -136,7 +136,10 @@ def test_label_studio_s_uploads_find_their_frames_and_skipped_tasks_say_nothing(
         "value": value,
     }
     tasks = [
-        task("/data/upload/12/0a1b2c3d-a.png", [{"result": []}, {"result": [polygon]}]),
+        task(
+            "/data/upload/12/0a1b2c3d-a.png",
+            [{"result": [polygon]}, {"result": [], "was_cancelled": True}],
+        ),
         task("b.png", [{"result": [polygon], "was_cancelled": True}]),
         task("/data/local-files/?d=stills/case%203/c.png", [{"result": []}]),
     ]
@@ -146,6 +149,49 @@ def test_label_studio_s_uploads_find_their_frames_and_skipped_tasks_say_nothing(
     expected = np.zeros_like(BLOB)
     expected[2:10, 3:15] = 1
     np.testing.assert_array_equal(session.chunks.mask(0), expected)
+
+
+def test_of_several_annotations_in_label_studio_the_ground_truth_is_taken(session, tmp_path):
+    value = {"points": [[10, 10], [50, 10], [50, 50], [10, 50]], "polygonlabels": ["polyp"]}
+    size = {"original_width": 30, "original_height": 20}
+    polygon = {"type": "polygonlabels", **size, "value": value}
+    file = tmp_path / "tasks.json"
+
+    def write(*marks):
+        results = ([polygon], [], [])
+        annotations = [
+            {"result": result, "ground_truth": mark}
+            for result, mark in zip(results, marks, strict=False)
+        ]
+        file.write_text(json.dumps([{"data": {"image": "a.png"}, "annotations": annotations}]))
+
+    for marks, found in (((False, False), "none of them"), ((True, False, True), "2 of them")):
+        write(*marks)
+        with pytest.raises(InputError, match=rf"tasks\.json has . annotations of a\.png, {found}"):
+            take(session, "labelstudio", file)
+    write(True, False, False)
+    assert take(session, "labelstudio", file).empty == 0
+    assert session.chunks.mask(0).any()
+
+
+@pytest.mark.parametrize("opened", ["images", ".", "images/train"])
+def test_yolo_finds_frames_whichever_folder_of_it_was_opened(tmp_path, opened):
+    folder = tmp_path / "yolo"
+    for split, name in (("train", "a"), ("train", "b"), ("val", "c")):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20), "red").save(folder / "images" / split / f"{name}.png")
+        label = folder / "labels" / split / f"{name}.txt"
+        label.write_text("0 0.2 0.2 0.5 0.2 0.5 0.6\n")
+    (folder / "data.yaml").write_text("names: [polyp]\n")
+    with Session(open_frames(folder / opened), tmp_path / "a.microaunet") as session:
+        if opened == "images/train":
+            with pytest.raises(InputError, match=r"1 frames that are not in .*: c;"):
+                take(session, "yolo", folder)
+            assert take(session, "yolo", folder / "labels" / "train").frames == 2
+        else:
+            assert take(session, "yolo", folder).frames == 3
+        assert all(mask.any() for mask in masks_of(session).values())
 
 
 def test_coco_s_uncompressed_runs_and_a_category_ignore_are_read(session, tmp_path):

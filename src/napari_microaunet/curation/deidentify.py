@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 # That share an outline: enough that what is dark in one frame is lit in another.
 _FRAMES_FOR_AN_OUTLINE = 16
+# Of those that show an outline, this share may light up most of the border: then the layout has
+# changed. Fewer, or one alone, are pages that a recorder shows between pictures.
+_SHARE_OF_A_LAYOUT = 0.25
+_FEWEST_OF_A_LAYOUT = 2
 
 
 class Box(NamedTuple):
@@ -65,8 +69,8 @@ class Deidentifier:
         """Blank a frame.
 
         Frames of a video or stack share one outline. Every other frame has its own or, where it is
-        too dark to show one, that of the frames of its size in its folder. So it is where most of
-        its own lies outside of that: what is lit in a dark frame may be a panel beside the picture.
+        too dark to show one, that of the frames of its size in its folder. So it is where the two
+        have little in common: what is lit in a dark frame may be a panel beside the picture.
 
         Parameters
         ----------
@@ -123,7 +127,9 @@ class Deidentifier:
                 if own is None:
                     raise
                 return own
-        if own is not None and (shared is None or 2 * (own & shared).sum() >= own.sum()):
+        if own is not None and (
+            shared is None or 2 * (own & shared).sum() >= min(own.sum(), shared.sum())
+        ):
             return own
         return np.zeros(image.shape[:2], bool) if shared is None else shared
 
@@ -156,8 +162,26 @@ class Deidentifier:
                     f"The outline of the picture in {key[0]} is not known, as none of the frames "
                     "tried can be read; repair it, or leave it out."
                 )
-            self._pictures[key] = find_picture(shown)
+            self._pictures[key] = find_picture(_without_pages(shown))
         return self._pictures[key]
+
+
+def _without_pages(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """Leave out those few that light up most of what is border in the others.
+
+    A patient's form and a page without a signal do. Text in the border would stay for their sake.
+    """
+    outlines = [find_picture([image]) for image in images]
+    found = [outline for outline in outlines if outline is not None]
+    if not found:
+        return list(images)
+    enough = min(len(found), max(_FEWEST_OF_A_LAYOUT, _SHARE_OF_A_LAYOUT * len(found)))
+    border = np.sum(found, axis=0) < enough
+    return [
+        image
+        for image, outline in zip(images, outlines, strict=True)
+        if outline is None or 2 * (outline & border).sum() <= border.sum()
+    ]
 
 
 def parse_box(text: str) -> Box:

@@ -18,8 +18,8 @@ from napari_microaunet.frames.images import IMAGE_SUFFIXES, read_rgb
 from napari_microaunet.frames.sequence import UnreadableError, unicode_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
+    from pathlib import Path, PurePath
 
     from numpy.typing import NDArray
 
@@ -117,11 +117,20 @@ def tabled_sequences(sequence: FrameSequence) -> list[str | None]:
     Raises
     ------
     InputError
-        If a table cannot be read.
+        If a table cannot be read, or names none of the images that are there.
     """
     tables: dict[Path, dict[str, str]] = {}
     root = root_of(sequence.path)
-    return [_tabled_sequence(frame, root, tables) for frame in sequence.frames]
+    found = [_tabled_sequence(frame, root, tables) for frame in sequence.frames]
+    for folder in (folder for folder, table in tables.items() if table):
+        inside = {
+            _inside(frame.source.relative_to(folder))
+            for frame in sequence.frames
+            if frame.source.is_relative_to(folder)
+        }
+        if inside.isdisjoint(tables[folder]):
+            _check_table(folder, tables[folder])
+    return found
 
 
 def is_named_as_negatives(folder: str) -> bool:
@@ -354,13 +363,21 @@ def _tabled_sequence(frame: Frame, root: Path, tables: dict[Path, dict[str, str]
             break
         if folder not in tables:
             tables[folder] = _read_table(folder / SEQUENCES_TABLE)
-        inside = frame.source.relative_to(folder).with_suffix("")
-        if inside.parts[0].lower() in LAYOUTS:
-            inside = inside.relative_to(inside.parts[0])
-        sequence = tables[folder].get(unicode_name(inside.as_posix()))
+        sequence = tables[folder].get(_inside(frame.source.relative_to(folder)))
         if sequence is not None:
             return unicode_name((folder.relative_to(root) / f"sequence {sequence}").as_posix())
     return None
+
+
+def _check_table(folder: Path, table: Mapping[str, str]) -> None:
+    """Refuse a table that keeps no frames together: it names no image there, opened or not."""
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if {_inside(file.relative_to(folder)) for file in files}.isdisjoint(table):
+        raise InputError(
+            f"{folder / SEQUENCES_TABLE} names no image that is there (the first row names "
+            f"{next(iter(table))}); name images by their paths from the table's folder on, "
+            "capital letters included, such as case 3/12.png."
+        )
 
 
 def _read_table(path: Path) -> dict[str, str]:
@@ -369,16 +386,27 @@ def _read_table(path: Path) -> dict[str, str]:
         return {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(row["frame"], row["sequence"]) for row in csv.DictReader(file)]
+            rows = [
+                ((row["frame"] or "").strip(), (row["sequence"] or "").strip())
+                for row in csv.DictReader(file, skipinitialspace=True)
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table ({error}); correct it.") from error
     except KeyError as error:
         raise InputError(
             f"{path} has no column {error}; the columns frame and sequence are needed."
         ) from error
-    return {_without_extension(frame): sequence for frame, sequence in rows if frame and sequence}
+    return {
+        _inside(PurePosixPath(frame.replace("\\", "/"))): sequence
+        for frame, sequence in rows
+        if frame and sequence
+    }
 
 
-def _without_extension(frame: str) -> str:
-    path = PurePosixPath(frame.replace("\\", "/"))
-    return (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix()
+def _inside(path: PurePath) -> str:
+    """Name an image as a table does: without its ending, and without the folder of a layout."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        path = path.with_suffix("")
+    if len(path.parts) > 1 and path.parts[0].lower() in LAYOUTS:
+        path = path.relative_to(path.parts[0])
+    return unicode_name(path.as_posix())

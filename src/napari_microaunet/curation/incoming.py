@@ -141,18 +141,26 @@ def open_session(folder: Path, frames: Path | None = None) -> Session:
         ) from error
     if identity is None:
         raise InputError(f"{folder} holds no frames yet; open it in napari first.")
+    # First beside it: of a session that was copied together with its frames, the former ones may
+    # still be where they were.
     beside = folder.absolute().parent / identity.path.name
-    places = (identity.path, beside) if frames is None else (frames,)
-    place = next((place for place in places if place.exists()), None)
-    if place is None:
+    places = (beside, identity.path) if frames is None else (frames,)
+    found = [place for place in dict.fromkeys(places) if place.exists()]
+    if not found:
         raise InputError(
-            f"The frames of {folder} are neither at {places[0]} nor beside it; "
+            f"The frames of {folder} are neither at {places[-1]} nor beside it; "
             "put them back, or beside the session."
         )
-    sequence = open_frames(place)
-    if identity.names.isdisjoint(frame.name for frame in sequence.frames):
-        raise InputError(f"{place} holds none of the frames of {folder}; give the right folder.")
-    return Session(sequence, folder)
+    for place in found:
+        try:
+            sequence = open_frames(place)
+        except InputError:
+            if place == found[-1]:
+                raise
+            continue
+        if not identity.names.isdisjoint(frame.name for frame in sequence.frames):
+            return Session(sequence, folder)
+    raise InputError(f"{found[-1]} holds none of the frames of {folder}; give the right folder.")
 
 
 def incoming_frames(

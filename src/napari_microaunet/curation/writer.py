@@ -25,7 +25,14 @@ from napari_microaunet.curation.manifest import (
     RelativePath,
     read_manifest,
 )
+from napari_microaunet.curation.originals import (
+    file_content,
+    hash_original,
+    hash_pixels,
+    original_of,
+)
 from napari_microaunet.curation.placing import Shares, place_frames
+from napari_microaunet.curation.source_names import told_apart
 from napari_microaunet.curation.staging import (
     link_file,
     made,
@@ -126,7 +133,8 @@ def write_dataset(
 
     A frame is the same as one of the dataset if name and original are, or if it is read from there:
     it is updated, and keeps its group and split. A label that the dataset has is replaced by
-    another one only. One of an equal name that is another picture gets a name with a number.
+    another one only. One of an equal name that is another picture gets a name with a number, and so
+    does a source that has other pictures than another one of its name.
 
     The dataset keeps the patterns that have found groups. Frames that come without one are grouped
     by them as `grouped` does.
@@ -179,7 +187,8 @@ def write_dataset(
         patterns = tuple(
             dict.fromkeys((*patterns, *(one for frame in frames for one in frame.patterns)))
         )
-        named = _named(grouped(frames, patterns), folder, before, left_out, cancelled)
+        named_apart = told_apart(grouped(frames, patterns), before, cancelled)
+        named = _named(named_apart, folder, before, left_out, cancelled)
         new_groups = {one.frame.group for one in named if one.before is None}
         check_groups(folder, before, new_groups, patterns)
         if options.deidentifier is None:
@@ -233,6 +242,8 @@ def _named(
             raise CancelledError
         _check_name(frame)
         if frame.file is not None and (own := by_file.get(frame.file.resolve())) is not None:
+            if (earlier := chosen.get(own.name.casefold())) is not None:
+                _check_agree(earlier.frame, frame)
             chosen[own.name.casefold()] = _Named(frame, own.name, own)
             continue
         if (problem := frame.sequence.problems.get(frame.index)) is not None:
@@ -243,14 +254,20 @@ def _named(
             key = name.casefold()
             record, earlier = known.get(key), chosen.get(key)
             if earlier is not None:
-                if _original(earlier.frame) != _original(frame):
+                # What was read from the dataset itself may be blanked there.
+                known_as = None if earlier.before is None else original_of(earlier.before)
+                if (known_as or hash_original(earlier.frame)) != hash_original(frame):
                     continue
                 _check_agree(earlier.frame, frame)
-                if set(earlier.frame.blanked) < set(frame.blanked):
-                    first = earlier.frame
-                    frame = replace(frame, group=first.group, split=first.split)
-                    chosen[key] = replace(earlier, frame=frame)
-            elif record is None or _original_of(record) == _original(frame):
+                kept = earlier.frame
+                if kept.split is None and frame.split is not None:
+                    kept = replace(kept, group=frame.group, split=frame.split)
+                if set(kept.blanked) < set(frame.blanked):
+                    kept = replace(frame, group=kept.group, split=kept.split)
+                chosen[key] = replace(earlier, frame=kept)
+            elif record is None or original_of(record) == hash_original(frame):
+                if frame.group == frame.name:  # of its own, and not of the other picture's
+                    frame = replace(frame, group=name)
                 chosen[key] = _Named(frame, name if record is None else record.name, record)
             else:
                 continue
@@ -286,33 +303,6 @@ def _check_name(frame: IncomingFrame) -> None:
         raise InputError(
             f"{frame.sequence.path} has a frame that cannot be written ({first_problem(error)}); "
             "correct its name and source."
-        ) from error
-
-
-def _original_of(record: FrameRecord) -> str | None:
-    """Return the hash of what a frame was taken from; version 1 knew that of its file alone."""
-    return record.original_sha256 or record.image_sha256
-
-
-def _original(frame: IncomingFrame) -> str:
-    """Hash what a frame was taken from."""
-    if frame.original_sha256 is not None:
-        return frame.original_sha256
-    if frame.file is not None:
-        return hashlib.sha256(_content(frame.file)).hexdigest()
-    return _hash_pixels(frame.sequence.read(frame.index))
-
-
-def _hash_pixels(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> str:
-    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); put it back, or exclude the frame."
         ) from error
 
 
@@ -363,6 +353,10 @@ def _stage_one(stage: Path, folder: Path, named: _Named, options: WriteOptions) 
         write_mask_file(target, mask)
         mask_hash = hashlib.sha256(target.read_bytes()).hexdigest()
     image_name, image_hash, original, blanked = _stage_image(stage, folder, named, options)
+    annotation = frame.annotation
+    is_read = annotation is None or (annotation.origin == "file" and annotation.state != "accepted")
+    if is_read and before is not None and before.annotation and mask_hash == before.mask_sha256:
+        annotation = before.annotation  # nobody has done anything to the mask since
     record = FrameRecord(
         name=named.name,
         image=image_name,
@@ -378,14 +372,14 @@ def _stage_one(stage: Path, folder: Path, named: _Named, options: WriteOptions) 
         width=size.width,
         polyp_pixels=polyp,
         ignored_pixels=ignored,
-        annotation=frame.annotation,
+        annotation=annotation,
         blanked=blanked,
     )
     if before is not None and _undated(record) == _undated(before):
         return before
-    if frame.annotation is None:
+    if annotation is None or annotation is not frame.annotation:
         return record
-    dated = frame.annotation.model_copy(update={"written": datetime.now(UTC)})
+    dated = annotation.model_copy(update={"written": datetime.now(UTC)})
     return record.model_copy(update={"annotation": dated})
 
 
@@ -405,7 +399,7 @@ def _stage_image(
         return there
     if options.deidentifier is None and file is not None and stands_upright(file):
         name = f"images/{named.name}{file.suffix.lower()}"
-        target, content = made(stage / name), _content(file)
+        target, content = made(stage / name), file_content(file)
         if options.link:
             link_file(file, target)
         else:
@@ -414,8 +408,10 @@ def _stage_image(
         return name, digest, frame.original_sha256 or digest, frame.blanked
     name = f"images/{named.name}.png"
     image, blanked = frame.sequence.read(frame.index), frame.blanked
-    original = _original(frame) if file is not None else frame.original_sha256
-    original = original or _hash_pixels(image)
+    original = frame.original_sha256 or ("" if file is None else hash_original(frame))
+    if there:
+        original = there[2]  # what was read may be the blanked picture of the dataset
+    original = original or hash_pixels(image)
     if options.deidentifier is not None:
         image, taken_out = options.deidentifier.blank(frame.sequence, frame.index, image)
         blanked = tuple(dict.fromkeys((*blanked, *taken_out)))
@@ -455,7 +451,9 @@ def _placed(
         (record.name, (folder if index < len(before) else stage) / record.image, None)
         for index, record in enumerate(records)
     ]
-    sequence = ImageFiles(folder, folder.name, files)
+    # Staged or not, frames of one scope share their field of view, or none would resemble another.
+    folders = [(folder / record.image).parent for record in records]
+    sequence = ImageFiles(folder, folder.name, files, folders=folders)
     thumbnails = thumbnails_of(sequence, cancelled)
     placement = place_frames(
         records,

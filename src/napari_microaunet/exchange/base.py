@@ -77,6 +77,8 @@ class ImportedMask:
         (height, width): 0 background, 1..n polyps, 255 ignore; or raises `InputError`.
     is_file_name : bool
         Whether the name is that of the frame's image file, with its ending.
+    other_names : tuple of str
+        What the frame is called where a folder further out was opened; tried in this order.
     """
 
     name: str | int
@@ -84,6 +86,7 @@ class ImportedMask:
     size: tuple[int, int] | None
     read: Callable[[tuple[int, int]], Mask]
     is_file_name: bool = False
+    other_names: tuple[str, ...] = ()
 
 
 class Format(ABC):

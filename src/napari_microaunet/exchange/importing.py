@@ -94,7 +94,8 @@ def read_labels(
         elif label.is_file_name:
             index = by_file.get(label.name, index_of.get(without_suffix(label.name)))
         else:
-            index = index_of.get(label.name)
+            called = (label.name, *label.other_names)
+            index = next((index_of[name] for name in called if name in index_of), None)
         if index is None:
             unknown.append(str(label.name))
             continue

@@ -79,6 +79,7 @@ class _Result(BaseModel):
 class _Annotation(BaseModel):
     result: list[_Result]
     was_cancelled: bool = False
+    ground_truth: bool = False
 
 
 class _Data(BaseModel):
@@ -143,7 +144,8 @@ class LabelStudio(Format):
             given = [one for one in task.annotations if not one.was_cancelled]
             # A task that nobody has finished says nothing of polyps.
             if given:
-                yield _imported(_name(task.data.image, file), given[-1].result, file)
+                name = _name(task.data.image, file)
+                yield _imported(name, _chosen(given, name, file).result, file)
 
 
 def _path(frame: LabelledFrame) -> str:
@@ -172,6 +174,18 @@ def _name(image: str, file: Path) -> str:
         # The first folder is that of the storage.
         return name.partition("/")[2] or name
     return check_file_name(unquote(_UPLOADED.sub("", image)), file)
+
+
+def _chosen(given: Sequence[_Annotation], name: str, file: Path) -> _Annotation:
+    """Choose the annotation of a task: its only one, or the only one marked as ground truth."""
+    marked = [one for one in given if one.ground_truth] if len(given) > 1 else given
+    if len(marked) == 1:
+        return marked[0]
+    raise InputError(
+        f"{file} has {len(given)} annotations of {name}, {len(marked) or 'none'} of them marked as "
+        "ground truth; mark the one that counts with the star of Label Studio, or delete the "
+        "others, and export again."
+    )
 
 
 def _imported(name: str, results: Sequence[_Result], file: Path) -> ImportedMask:

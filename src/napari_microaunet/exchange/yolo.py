@@ -127,7 +127,9 @@ class Yolo(Format):
             def read(size: tuple[int, int], file: Path = file) -> Mask:
                 return _read(file, size, ignored)
 
-            yield ImportedMask(name, file, None, read)
+            # As they are called where images, or the folder around it, was opened.
+            others = () if name == place else (place, f"images/{place}")
+            yield ImportedMask(name, file, None, read, other_names=others)
 
 
 def _place(frame: LabelledFrame) -> str:

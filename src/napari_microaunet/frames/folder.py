@@ -45,6 +45,8 @@ class ImageFiles(FrameSequence):
         Name of the frame, its image and its mask.
     unused_masks : sequence of Path
         Masks that were found beside the frames and belong to none of them.
+    folders : sequence of Path, optional
+        As for `FrameSequence`.
 
     Attributes
     ----------
@@ -65,6 +67,7 @@ class ImageFiles(FrameSequence):
         name: str,
         files: Sequence[tuple[str, Path, Path | None]],
         unused_masks: Sequence[Path] = (),
+        folders: Sequence[Path] | None = None,
     ) -> None:
         with ThreadPoolExecutor(_HEADER_THREADS) as pool:
             sizes = list(pool.map(_size_or_problem, (image for _, image, _ in files)))
@@ -79,7 +82,7 @@ class ImageFiles(FrameSequence):
             Frame(frame_name, image, *(readable if isinstance(size, str) else size))
             for (frame_name, image, _), size in zip(files, sizes, strict=True)
         ]
-        super().__init__(path, name, frames, problems)
+        super().__init__(path, name, frames, problems, folders)
         self.mask_files = [mask for _, _, mask in files]
         self.unused_masks = list(unused_masks)
 

@@ -71,6 +71,8 @@ class FrameSequence(ABC):
         At least one.
     problems : mapping of int to str, optional
         Frames already known to be unreadable, and why.
+    folders : sequence of Path, optional
+        The folder that each frame counts as one of, where that is not the one of its file.
 
     Attributes
     ----------
@@ -89,6 +91,7 @@ class FrameSequence(ABC):
         name: str,
         frames: Sequence[Frame],
         problems: Mapping[int, str] | None = None,
+        folders: Sequence[Path] | None = None,
     ) -> None:
         if not frames:
             raise ValueError("a sequence needs at least one frame")
@@ -98,9 +101,15 @@ class FrameSequence(ABC):
         self.problems: dict[int, str] = dict(problems or {})
         height = max(frame.height for frame in frames)
         self.canvas_shape = height, max(frame.width for frame in frames)
+        if folders is None:
+            folders = [frame.source.parent for frame in self.frames]
+        self._geometry = [
+            (folder, frame.height, frame.width)
+            for folder, frame in zip(folders, self.frames, strict=True)
+        ]
         self._groups = defaultdict(list)
-        for index, frame in enumerate(self.frames):
-            self._groups[_geometry(frame)].append(index)
+        for index, group in enumerate(self._geometry):
+            self._groups[group].append(index)
         self._looking = Lock()
         self._fields_of_view: dict[tuple[Path, int, int], FieldOfView] = {}
 
@@ -188,19 +197,19 @@ class FrameSequence(ABC):
         FieldOfView
             The box, in pixels of the frame; the whole frame where no readable one shows it.
         """
-        frame = self.frames[index]
-        group = _geometry(frame)
+        group = self._geometry[index]
         with self._looking:
             if group not in self._fields_of_view:
-                self._fields_of_view[group] = self._find_field_of_view(frame)
+                self._fields_of_view[group] = self._find_field_of_view(index)
             return self._fields_of_view[group]
 
-    def _find_field_of_view(self, frame: Frame) -> FieldOfView:
-        members = [i for i in self._groups[_geometry(frame)] if i not in self.problems]
+    def _find_field_of_view(self, index: int) -> FieldOfView:
+        frame = self.frames[index]
+        members = [i for i in self._groups[self._geometry[index]] if i not in self.problems]
         images = []
-        for index in self._samples(members):
+        for member in self._samples(members):
             with suppress(UnreadableError):
-                images.append(self._glance(index))
+                images.append(self._glance(member))
         if not images:
             return FieldOfView(0, 0, frame.height, frame.width)
         images = _at_one_size(images)
@@ -253,10 +262,6 @@ def spread(members: Sequence[int], most: int) -> list[int]:
     """Choose at most so many members, evenly from the first to the last."""
     count = min(len(members), most)
     return [members[i] for i in np.linspace(0, len(members) - 1, count).astype(int)]
-
-
-def _geometry(frame: Frame) -> tuple[Path, int, int]:
-    return frame.source.parent, frame.height, frame.width
 
 
 def _at_one_size(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
