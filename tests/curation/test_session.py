@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,38 @@ def test_painted_mask_is_on_disk_as_a_zarr_array(session):
     assert on_disk[1].sum() == 2 * 24
     assert on_disk[0].max() == 0
     assert len(list((session.folder / "masks-50x40.zarr").glob("c.*"))) == 1
+
+
+def test_looking_signs_nothing(frames):
+    with Session(open_frames(frames), annotator="Ada") as session:
+        session.put_map(0, map_of(5), confidence=0.9, threshold=0.45)
+        session.put_mask(0, mask_of(session, 0), MaskOrigin.MODEL)
+        session.put_mask(0, mask_of(session, 0, top=5), MaskOrigin.HAND)
+        session.accept([0])
+        session.put_mask(1, mask_of(session, 1), MaskOrigin.HAND)
+        before = session.statuses[:2]
+    Image.effect_noise((10, 40), 99).convert("RGB").save(frames / "1.png")
+    expert = replace(map_of(6), model="expert")
+    with Session(open_frames(frames), annotator="Ben") as session:
+        session.add_time(1, 2.0)
+        session.put_map(1, map_of(7), role="compared")
+        session.set_disagreement(1, 0.3)
+        for index in (0, 1):  # a run of a model, after which these masks were kept
+            session.put_map(index, expert, confidence=0.6, threshold=0.3, is_taken=False)
+        for status, earlier in zip(session.statuses, before, strict=False):
+            assert (status.annotator, status.changed) == ("Ada", earlier.changed)
+            assert (status.model, status.threshold) == (earlier.model, earlier.threshold)
+        # Of a mask that began with no model, it says where another look is due.
+        assert [status.confidence for status in session.statuses[:2]] == [0.9, 0.6]
+        assert session.edit_costs()[0].annotator == "Ada"
+        assert session.has_map(0, model="expert")
+        assert not session.has_map(0, model="student")
+        remarks = session.remarks
+    with Session(open_frames(frames), annotator="Ben") as session:
+        assert session.remarks == remarks
+        assert "Other files have taken the place" in remarks[0]
+        session.accept([1])
+        assert session.status(1).annotator == "Ben"
 
 
 def test_everything_is_there_when_opened_again(open_session):

@@ -415,7 +415,6 @@ def test_a_tool_of_naparis_or_another_frame_ends_the_scissors(begun):
     assert used.layer.mode == "paint"
     assert not temporary(used)
     press(used, *SCISSORS)
-    mouse.click(30, 30)
     press(used, Qt.Key.Key_Right)
     assert not used.edit.scissors.is_on
     assert not temporary(used)

@@ -412,6 +412,7 @@ def test_frames_dropped_on_the_window_bring_their_masks(use, folder, exact_masks
     used.wait_for_job()
     labels = [layer for layer in used.viewer.layers if isinstance(layer, Labels)]
     assert labels == [used.layer]
+    assert used.viewer.layers.selection.active is used.layer
     assert used.masks.origin(0) is MaskOrigin.FILE
     used.layer.paint((0, 10, 10), 9)
     assert used.masks.origin(0) is MaskOrigin.HAND

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from app_model.types import KeyBinding
 from napari.settings import get_settings
+from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QDialogButtonBox
 
 from napari_microaunet.errors import InputError
+from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.keys import ACTIONS, load_keys, save_keys, user_keys_file
 from napari_microaunet.widgets.keys_dialog import KeysDialog, menu_keys
 from napari_microaunet.widgets.overlay import OverlayStyle
@@ -80,6 +83,29 @@ def test_keys_act_with_the_image_selected_and_leave_naparis_alone(use, folder):
     used.viewer.layers.selection.active = used.layer
     press(used, (Qt.Key.Key_2,))
     assert used.layer.mode == "paint"
+
+
+def test_keys_that_cannot_act_say_why(use, folder, qtbot):
+    used, go_on = use(), threading.Event()
+    used.open(folder)
+    keys = (
+        (Qt.Key.Key_G,),
+        (Qt.Key.Key_G, Qt.KeyboardModifier.ShiftModifier),
+        (Qt.Key.Key_X, Qt.KeyboardModifier.AltModifier),
+    )
+    used.bench.run(Job("Something long", lambda _: [go_on.wait(20)]))
+    for key in keys:
+        told = len(notification_manager.records)
+        press(used, key)
+        assert "Something long is still running" in notification_manager.records[told].message
+    go_on.set()
+    used.wait_for_job()
+    second = use()
+    second.open(folder)
+    for key in (*keys[:2], (Qt.Key.Key_M, Qt.KeyboardModifier.ShiftModifier)):
+        told = len(notification_manager.records)
+        press(second, key)
+        assert notification_manager.records[told].message == second.work.session.notice
 
 
 def test_tooltips_name_the_keys(use):

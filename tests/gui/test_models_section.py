@@ -203,6 +203,18 @@ def test_what_does_not_fit_is_said_and_changes_nothing(use, shared, answers, tmp
     assert {path: path.read_bytes() for path in user_models().iterdir()} == before
 
 
+def test_what_is_done_to_its_end_cannot_be_cancelled(use, shared, answers):
+    used = use()
+    answers.file, answers.name = shared, "ward 3"
+    section = used.dock.sections["Models"]
+    section.import_button.click()
+    assert not used.dock.progress.cancel_button.isEnabled()
+    used.bench.cancel()  # as the key does
+    used.wait_for_job()
+    assert section.model.name == "ward 3"
+    assert section.told.text() == "ward 3 is in the lists of models now."
+
+
 def test_two_models_are_compared_on_a_dataset(use, shared, answers, tmp_path, errors):
     used = use()
     section = add(used, answers, shared, "ward 3")

@@ -154,9 +154,16 @@ def test_a_new_run_asks_about_corrected_frames(use, folder, reply, kept):
     used.prelabel_all()
     stroke(used)
     corrected = used.mask(0)
+    used.choose_model("teacher")
     asked = used.answer(reply)
     used.prelabel_all()
     assert asked
+    # The model that the mask began with, whatever another one has said since.
+    threshold = {"bright": 0.5, "teacher": used.prelabel.model.value.card.threshold}
+    for index in (0, 1):
+        status = used.work.session.status(index)
+        model = "bright" if kept and not index else "teacher"
+        assert (status.model, status.threshold) == (model, threshold[model])
     assert "1 of 5" in asked[0]
     assert (used.mask(0) == corrected).all() == kept
     used.layer.undo()

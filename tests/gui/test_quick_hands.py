@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from napari.utils.notifications import notification_manager
 from pointing import Mouse, press
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -62,6 +63,36 @@ def test_a_stroke_stays_on_its_frame(begun, errors, button):
     assert [used.masks.chunks.digest(index) for index in range(1, 5)] == before
 
 
+@pytest.mark.parametrize("by", ["polygon", "scissors"])
+def test_a_line_that_is_not_closed_keeps_its_frame(begun, by):
+    used, mouse, (row, column) = begun
+    before = [used.masks.chunks.digest(index) for index in range(5)]
+    keys, what = (
+        ((Qt.Key.Key_3,), "Escape takes back a polygon")
+        if by == "polygon"
+        else ((Qt.Key.Key_Z, SHIFT), "close the line first (Enter)")
+    )
+    for key in (Qt.Key.Key_Escape, Qt.Key.Key_Return):
+        press(used, *keys)
+        for down, across in ((-90, -90), (-90, 90), (90, 90), (90, -90)):
+            mouse.click(row + down, column + across)
+        for other in (Qt.Key.Key_Q, Qt.Key.Key_PageDown, Qt.Key.Key_Period):
+            told = len(notification_manager.records)
+            press(used, other)
+            assert what in notification_manager.records[told].message
+        used.viewer.dims.set_current_step(0, 3)
+        QApplication.processEvents()
+        assert used.bench.shown == 0
+        assert used.work.session.status(0).state is ReviewState.EDITED
+        assert used.masks.chunks.digest(0) == before[0]
+        press(used, key)
+    used.qtbot.waitUntil(lambda: used.masks.chunks.digest(0) != before[0], timeout=20_000)
+    press(used, Qt.Key.Key_Q)
+    assert used.bench.shown == 1
+    assert used.work.session.status(0).state is ReviewState.ACCEPTED
+    assert [used.masks.chunks.digest(index) for index in range(1, 5)] == before[1:]
+
+
 def test_accept_takes_the_mask_that_is_being_snapped(begun):
     used, mouse, place = begun
     before = used.masks.chunks.digest(0)
@@ -103,7 +134,9 @@ def test_a_mask_that_comes_when_its_frame_has_been_left_is_written_there(begun):
     assert "frame 0, which you have left" in used.viewer.status
 
 
-def test_a_replaced_mask_comes_back_however_soon_one_draws(prelabelled):
+@pytest.fixture
+def replaced(prelabelled):
+    """The dock on frames of which the fourth has lost a mask by hand to a model, and that mask."""
     used = prelabelled
     drawn = np.zeros_like(used.masks.chunks.mask(3))
     drawn[20:40, 20:60] = 5
@@ -111,6 +144,26 @@ def test_a_replaced_mask_comes_back_however_soon_one_draws(prelabelled):
     used.answer("Replace them")
     used.prelabel_all()
     assert used.masks.origin(3) is MaskOrigin.MODEL
+    return used, drawn
+
+
+@pytest.mark.parametrize("by", ["a slider", "no polyp"])
+def test_a_replaced_mask_comes_back_however_soon_it_is_written_over(replaced, by):
+    used, drawn = replaced
+    if by == "a slider":
+        used.prelabel.threshold.value = 0.62
+    used.viewer.dims.set_current_step(0, 3)  # before it has followed, or been looked at
+    if by == "no polyp":
+        press(used, Qt.Key.Key_N)  # goes on, to a frame that has not been looked at either
+    for _ in range(2):
+        assert (used.masks.chunks.mask(3) != drawn).any()
+        used.layer.undo()
+    np.testing.assert_array_equal(used.masks.chunks.mask(3), drawn)
+    assert used.masks.origin(3) is MaskOrigin.HAND
+
+
+def test_a_replaced_mask_comes_back_however_soon_one_draws(replaced):
+    used, drawn = replaced
     used.viewer.dims.set_current_step(0, 3)
     replaced = used.masks.chunks.mask(3)
     edited = replaced.copy()

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QMenu
@@ -162,6 +163,40 @@ def test_notes_are_written_in_a_line_and_undone(prelabelled):
     assert text(used, 0, REMARKS) == "ask Dr. Grimm"
     used.press(Qt.Key.Key_U)
     assert text(used, 0, REMARKS) == ""
+
+
+def test_a_note_that_was_not_ended_is_kept(prelabelled, tmp_path):
+    used, session = prelabelled, prelabelled.work.session
+    note = Qt.Key.Key_Y, Qt.KeyboardModifier.ShiftModifier
+    used.press(*note)
+    used.review.answer.setText("flat, at 3 o'clock")
+    used.press(*note)
+    assert used.review.answer.text() == "flat, at 3 o'clock"  # as if Enter had been pressed
+    used.go_to(1)
+    used.press(*note)
+    used.review.answer.setText("sessile")
+    used.press(Qt.Key.Key_X, Qt.KeyboardModifier.ShiftModifier)
+    choose_reason(used, Qt.Key.Key_6)
+    assert used.review.answer.text() == ""
+    used.review.answer.setText("not yet decided")
+    used.go_to(2)
+    used.press(*note)
+    used.review.answer.setText("ask Dr. Grimm")
+    tifffile.imwrite(tmp_path / "stack.tif", np.full((3, 90, 120, 3), 90, np.uint8))
+    used.open(tmp_path / "stack.tif")
+    assert used.review.answer.isHidden()
+    used.press(*note)
+    used.review.answer.setText("too dark")
+    other = used.work.session
+    used.leave()
+    assert [status.note for status in session.statuses[:4]] == [
+        "flat, at 3 o'clock",
+        "sessile",
+        "ask Dr. Grimm",
+        "",
+    ]
+    assert [status.note for status in other.statuses] == ["too dark", "", ""]
+    assert EXCLUDED not in [status.state for status in session.statuses]
 
 
 def test_a_question_is_in_sight_and_names_its_frames(use, folder, qtbot):

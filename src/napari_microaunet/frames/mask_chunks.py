@@ -224,6 +224,14 @@ class _Names(MutableMapping[str, Buffer]):
         self._is_stack = is_stack
         self._others: dict[str, Buffer] = {}
 
+    def __deepcopy__(self, _memo: object) -> _Names:
+        """Copy the chunks into memory: a copy of the array is nobody's masks."""
+        chunks = ChunksInMemory()
+        chunks.update(self._chunks)
+        copy = _Names(chunks, self._is_stack)
+        copy._others = dict(self._others)
+        return copy
+
     def __getitem__(self, name: str) -> Buffer:
         index = _index_of(name)
         return self._others[name] if index is None else self._chunks[index]

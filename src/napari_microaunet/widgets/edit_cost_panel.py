@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _HEADINGS = ("Model", "Annotator", "Frames", "s", "Strokes", "Pixels")
 _HEADING_HINTS = (
-    "The model that pre-labelled last",
+    "The model whose pre-label was taken last",
     "Who accepted the frames",
     "Frames that were accepted",
     "Seconds at work on a frame, without pauses: the median",
@@ -137,7 +137,9 @@ class EditCostPanel(QWidget):
         session, name = self._bench.session, self.annotator.text().strip()
         if session is None or session.read_only or not name or name == session.annotator:
             return
-        session.annotator = name
+        for work in self._bench.works:
+            if work.session is not None:
+                work.session.annotator = name
         try:
             set_annotator_name(name)
         except InputError as error:

@@ -20,9 +20,16 @@ class Tool(Protocol):
 
 
 class EditsUnderway:
-    """Tools that are computing a mask; true while there are any. Lives in the GUI thread."""
+    """Tools that are computing a mask; true while there are any. Lives in the GUI thread.
+
+    Attributes
+    ----------
+    unfinished : str or None
+        What the user has begun with a tool and is to end first, in a sentence.
+    """
 
     def __init__(self) -> None:
+        self.unfinished: str | None = None
         self._tools: set[Tool] = set()
 
     def __bool__(self) -> bool:

@@ -127,7 +127,7 @@ class ExportSection(QWidget):
     def export(self) -> None:
         """Ask for a folder and write into it."""
         work, chosen = self._bench.work, self.format.value
-        if work is None or work.session is None or self._bench.job is not None:
+        if work is None or work.session is None or self._bench.is_busy():
             return
         suggested = work.sequence.path.absolute().parent / f"{work.sequence.name}-{chosen.key}"
         target, _ = QFileDialog.getSaveFileName(
@@ -173,7 +173,7 @@ class ExportSection(QWidget):
     def import_labels(self) -> None:
         """Ask for labels in the chosen format and read them."""
         work = self._bench.work
-        if work is None or not self._bench.may_change or self._bench.job is not None:
+        if work is None or self._bench.is_busy() or self._bench.is_read_only():
             return
         start = str(work.sequence.path.absolute().parent)
         path = QFileDialog.getExistingDirectory(self, f"Import {self.format.value.title}", start)

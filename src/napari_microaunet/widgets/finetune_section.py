@@ -282,7 +282,8 @@ class FinetuneSection(QWidget):
                 show_info(f"{name} is in the lists of models now.")
 
         # The file is checked, which takes PyTorch; its import alone takes seconds.
-        self._bench.run(Job(f"Checking {name}", lambda _cancelled: [job.promote(name)]), end)
+        work = Job(f"Checking {name}", lambda _cancelled: [job.promote(name)], can_stop=False)
+        self._bench.run(work, end)
 
     def keep_as_draft(self) -> None:
         """Keep the model with its run: out of the lists of models, or taken back from them."""

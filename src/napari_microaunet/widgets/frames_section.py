@@ -147,7 +147,7 @@ class FramesSection(QWidget):
     def open_masks(self) -> None:
         """Ask for a folder of masks and read them."""
         work = self._bench.work
-        if work is None or not self._bench.may_change:
+        if work is None or self._bench.is_read_only():
             return
         folder = QFileDialog.getExistingDirectory(
             self, "Open the masks in a folder", str(self._suggested_folder(work.sequence))
@@ -258,7 +258,7 @@ class FramesSection(QWidget):
 
     def _choose(self, row: int) -> None:
         self.layers.clearFocus()
-        self._bench.choose(self.layers.itemData(row))
+        self._bench.choose_again(self.layers.itemData(row))
 
     def _show_problem(self, item: QListWidgetItem) -> None:
         self._bench.go_to(item.data(Qt.ItemDataRole.UserRole))

@@ -52,6 +52,8 @@ class Job(QObject):
         the items one by one. It must ask at least once a second.
     total : int
         How many items there will be.
+    can_stop : bool
+        Whether the user may cancel it: not where the work is done to its end in any case.
 
     Attributes
     ----------
@@ -67,10 +69,11 @@ class Job(QObject):
     _handed_over = Signal(object)
     _left = Signal(object)
 
-    def __init__(self, title: str, work: Work, total: int = 1) -> None:
+    def __init__(self, title: str, work: Work, total: int = 1, *, can_stop: bool = True) -> None:
         super().__init__()
         self.title = title
         self.total = total
+        self.can_stop = can_stop
         self.done = 0
         self._work = work
         self._cancelled = threading.Event()

@@ -130,14 +130,16 @@ class MaskLayer(QObject):
 
     @property
     def is_drawing(self) -> bool:
-        """Whether a stroke of the mouse has begun and is no undo step yet.
+        """Whether a stroke of the mouse or a polygon has begun and is no undo step yet.
 
         napari says so in private alone. The encircling stroke of 0.9 goes on without a button.
         """
         begun = self.layer._block_history and not self._writing
         held = QGuiApplication.mouseButtons() != Qt.MouseButton.NoButton
         encircling = getattr(self.layer._overlays.get("brush_stroke"), "active", False)
-        return begun and (held or encircling)
+        # Those of a polygon stay, on whatever frame, also while another tool is taken up.
+        vertices = getattr(self.layer._overlays.get("polygon"), "points", [])
+        return (begun and (held or encircling)) or bool(vertices)
 
     def origin(self, index: int) -> MaskOrigin:
         """Tell who made the mask of a frame, as it is now."""
@@ -168,7 +170,7 @@ class MaskLayer(QObject):
             Whether a last undo step that was also such a write to this frame
             is replaced: a dragged slider is one step.
         """
-        self._not_yet_steps.pop(index, None)
+        self.make_step(index)
         with self._own_writing():
             if replace_last and self._last_step == (index, self.chunks.digest(index)):
                 self.layer.undo()
@@ -207,7 +209,6 @@ class MaskLayer(QObject):
         """
         if not again:
             self.session.add_stroke(index, what)
-            self.make_step(index)
         self.write(index, mask, MaskOrigin.HAND, replace_last=again)
 
     def can_put(self, index: int) -> bool:
@@ -360,8 +361,16 @@ def shown_frame(viewer: Viewer, layer: Image | Labels) -> int:
     """Find which frame of a layer the viewer shows, from its sliders."""
     if layer.ndim < 3:
         return 0
-    position = layer.world_to_data(viewer.dims.point)
-    return int(np.clip(np.rint(position[0]), 0, layer.data.shape[0] - 1))
+    return int(np.clip(_at_sliders(viewer, layer), 0, layer.data.shape[0] - 1))
+
+
+def shows_nothing(viewer: Viewer, layer: Image | Labels) -> bool:
+    """Tell whether the sliders are beyond the frames of a layer: another one has more of them."""
+    return layer.ndim > 2 and not 0 <= _at_sliders(viewer, layer) < layer.data.shape[0]
+
+
+def _at_sliders(viewer: Viewer, layer: Image | Labels) -> float:
+    return float(np.rint(layer.world_to_data(viewer.dims.point)[0]))
 
 
 def geometry_of(layer: Image | Labels) -> dict[str, Any]:

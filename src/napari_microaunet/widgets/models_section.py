@@ -221,7 +221,7 @@ class ModelsSection(QWidget):
             if complete:
                 ended()
 
-        self._bench.run(Job(title, lambda _cancelled: [run()]), end)
+        self._bench.run(Job(title, lambda _cancelled: [run()], can_stop=False), end)
 
     def _ask_for_file(self) -> None:
         file, _ = QFileDialog.getOpenFileName(

@@ -179,7 +179,7 @@ class PrelabelSection(QWidget):
 
     def _prelabel(self, indices: list[int]) -> None:
         work = self._bench.work
-        if work is None or not self._bench.may_change or self._bench.job is not None:
+        if work is None or self._bench.is_busy() or self._bench.is_read_only():
             return
         if not indices:
             self._bench.message = "All frames have masks already."

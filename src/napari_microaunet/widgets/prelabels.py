@@ -158,11 +158,17 @@ class Prelabels(QObject):
             False if the frame keeps the mask that it has.
         """
         self._received_meanwhile.add(index)
-        threshold = found.settings.threshold
-        self._session.put_map(index, found.kept, confidence=found.confidence, threshold=threshold)
-        self.known.emit(index)
         digest, users = self.masks.chunks.digest(index), self.masks.is_users(index)
-        if users and permitted.get(index) != digest:
+        is_taken = not users or permitted.get(index) == digest
+        self._session.put_map(
+            index,
+            found.kept,
+            confidence=found.confidence,
+            threshold=found.settings.threshold,
+            is_taken=is_taken,
+        )
+        self.known.emit(index)
+        if not is_taken:
             return False
         self._settings.setdefault(found.kept.model, found.settings)
         self._pending[index] = digest
@@ -298,7 +304,9 @@ class Prelabels(QObject):
         """Note that a mask is to follow if settings have moved for it: the model's, untouched."""
         status = self._session.status(index)
         untouched = status.origin is MaskOrigin.MODEL and status.state is ReviewState.PRELABELLED
-        if status.model in self._moved and untouched and index in self:
+        # The mask may have been kept when another model ran: that one's map is not for it.
+        has_its_map = self._session.has_map(index, model=status.model)
+        if status.model in self._moved and untouched and has_its_map:
             self._pending[index] = status.digest
 
     def _mark_all(self) -> None:

@@ -57,7 +57,7 @@ class ProgressRow(QWidget):
         if job is None:
             self._timer.stop()
             return
-        self.cancel_button.setEnabled(True)
+        self.cancel_button.setEnabled(job.can_stop)
         self.title.setText(job.title)
         self._update()
         self._timer.start()

@@ -62,7 +62,9 @@ class StateInPicture:
     def hide(self) -> None:
         """Show nothing."""
         if self._ours:
-            self._overlay.visible = self._ours = False
+            # Not made invisible: shown again, OpenGL by software crashes as a new layer is drawn.
+            self._overlay.text = ""
+            self._ours = False
 
 
 class Comparison:

@@ -82,6 +82,8 @@ class ReviewSection(QWidget):
         self._asked = QLabel()
         self.answer = QLineEdit()
         self._answered: Callable[[str], None] | None = None
+        # What was there before anything was typed, where that counts without Enter.
+        self._unless: str | None = None
         self._add_hints()
 
         layout = QVBoxLayout(self)
@@ -119,6 +121,7 @@ class ReviewSection(QWidget):
         bench.work_changed.connect(self._on_work)
         bench.shown_changed.connect(self._show_state)
         bench.status_changed.connect(self._on_status)
+        bench.closing.connect(self._leave_question)
         bench.closing.connect(self._in_picture.hide)
         self.panel.refreshed.connect(self._on_refreshed)
         self._asked.hide()
@@ -187,11 +190,12 @@ class ReviewSection(QWidget):
 
     def note(self) -> None:
         """Ask for a note on the selected frames, or the one on show."""
+        self._leave_question()
         targets, session = self._targets(), self._session
         if targets and session is not None:
             known = {session.status(index).note for index in targets}
             text = known.pop() if len(known) == 1 else ""
-            self._ask(f"Note, {_named(targets)}", text, partial(self._note, targets))
+            self._ask(f"Note, {_named(targets)}", text, partial(self._note, session, targets), True)
 
     def undo(self) -> None:
         """Take back the last decision."""
@@ -225,8 +229,11 @@ class ReviewSection(QWidget):
         if one_done and not self.panel.go_to_next():
             self._say(f"{message} All frames of the queue are done.")
 
-    def _note(self, targets: Sequence[int], text: str) -> None:
-        self._say(self._decisions.note(targets, text))
+    def _note(self, session: Session, targets: Sequence[int], text: str) -> None:
+        if session is self._session:
+            self._say(self._decisions.note(targets, text))
+        elif not session.read_only:
+            session.note(targets, text)
 
     def _exclude(self, targets: Sequence[int], reason: str) -> None:
         if reason:
@@ -264,8 +271,13 @@ class ReviewSection(QWidget):
 
     # Questions that are answered in a line
 
-    def _ask(self, what: str, text: str, answered: Callable[[str], None]) -> None:
+    def _ask(
+        self, what: str, text: str, answered: Callable[[str], None], as_typed: bool = False
+    ) -> None:
+        """Ask something; `as_typed`: what has been typed counts without Enter as well."""
+        self._leave_question()
         self._answered = answered
+        self._unless = text if as_typed else None
         self._asked.setText(what)
         self.answer.setText(text)
         self._asked.show()
@@ -279,6 +291,15 @@ class ReviewSection(QWidget):
         self._end_question()
         if answered is not None:
             answered(text)
+
+    def _leave_question(self) -> None:
+        """End a question because something else has come; a note that was typed is kept."""
+        if self._answered is None:
+            return
+        if self._unless is None or self._unless == self.answer.text().strip():
+            self._end_question()
+        else:
+            self._take_answer()
 
     def _end_question(self) -> None:
         self._answered = None
@@ -303,8 +324,7 @@ class ReviewSection(QWidget):
         return None if work is None or work.masks is None else work.session
 
     def _on_work(self) -> None:
-        if self._answered is not None:
-            self._end_question()
+        self._leave_question()
         obstacle = self.obstacle
         for button in (self.accept_button, *self._decision_buttons):
             button.setEnabled(obstacle is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,15 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Signal
 
 from napari_microaunet.curation.session import Session, session_folder_for
+from napari_microaunet.errors import InputError
+from napari_microaunet.frames.arrays import ArraySequence
+from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari.layers import Image
+    from napari import Viewer
+    from napari.layers import Image, Layer
 
     from napari_microaunet.frames import FrameSequence
     from napari_microaunet.widgets.mask_layer import MaskLayer
@@ -25,6 +30,11 @@ _unsaved: dict[Path, Work] = {}
 
 class Work(QObject):
     """What there is of one sequence in one viewer.
+
+    Parameters
+    ----------
+    image : Image
+        The layer that shows the frames.
 
     Attributes
     ----------
@@ -44,19 +54,25 @@ class Work(QObject):
         Numbers of frames whose `FrameStatus` has changed.
     problem_changed : Signal()
         `session.problem` has come or gone.
+
+    Raises
+    ------
+    InputError
+        If the layer has more axes than frames, rows and columns.
     """
 
     status_changed = Signal(object)
     problem_changed = Signal()
 
-    def __init__(self, image: Image, sequence: FrameSequence) -> None:
+    def __init__(self, image: Image) -> None:
         super().__init__()
         self.image = image
-        self.sequence = sequence
+        self.sequence = _frames_of(image)
         self.masks: MaskLayer | None = None
         self.prelabels: Prelabels | None = None
         self.mask_folder: Path | None = None
         self.reads_beside = False
+        self._hidden: list[Layer] = []
         self._session: Session | None = None
         # The window may ask for a session that is being opened in a thread.
         self._opening = Lock()
@@ -88,6 +104,30 @@ class Work(QObject):
             elif _unsaved.get(self._session.folder) is self:
                 del _unsaved[self._session.folder]
             return self._session
+
+    def shares_session(self, sequence: FrameSequence) -> bool:
+        """Tell whether frames that have been opened have the same session as these."""
+        if self.sequence.path.absolute() != sequence.path.absolute():
+            return False
+        return session_folder_for(self.sequence) == session_folder_for(sequence)
+
+    def layers(self, viewer: Viewer) -> list[Layer]:
+        """List the layers that show the frames or masks of them, whoever made them."""
+        return layers_of_sequence(viewer, self.sequence)
+
+    def hide(self, viewer: Viewer) -> None:
+        """Take all of it out of sight, until `show`."""
+        seen = [layer for layer in self.layers(viewer) if layer.visible]
+        self._hidden += seen
+        for layer in seen:
+            layer.visible = False
+
+    def show(self, viewer: Viewer) -> None:
+        """Put the frames in sight, and whatever `hide` has taken out of it and is still there."""
+        for layer in self.layers(viewer):
+            if not layer.visible and (layer is self.image or layer in self._hidden):
+                layer.visible = True
+        self._hidden.clear()
 
     def _unsaved_session(self) -> Session | None:
         """Take over a session of these frames that was left before all of it was saved."""
@@ -138,3 +178,26 @@ class Work(QObject):
             del _unsaved[session.folder]
             self._session = None
         session.close()
+
+
+def layers_of_sequence(viewer: Viewer, sequence: FrameSequence) -> list[Layer]:
+    """List the layers of a viewer that show a sequence or masks of it."""
+    return [one for one in viewer.layers if one.metadata.get(FRAME_SEQUENCE) is sequence]
+
+
+def _frames_of(image: Image) -> FrameSequence:
+    """Take the frames of an image layer: those it was opened from, or its pixels."""
+    if FRAME_SEQUENCE not in image.metadata:
+        if image.ndim > 3:
+            raise InputError(
+                f"The layer {image.name} has {image.ndim} axes: choose one with frames, rows and "
+                "columns, or a single picture."
+            )
+        axes = "T" * (image.ndim - 2) + "YX" + ("S" if image.rgb else "")
+        # Masks are saved under the names of the frames, so these must do as names of files.
+        name = re.sub(r"[^\w .()-]", "_", image.name)
+        pixels = image.data[0] if image.multiscale else image.data
+        # Kept with the layer: a dock that is closed and opened again finds the masks by it.
+        image.metadata[FRAME_SEQUENCE] = ArraySequence(pixels, name, axes)
+    sequence: FrameSequence = image.metadata[FRAME_SEQUENCE]
+    return sequence

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QTimer, Signal
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import FrameSequence, open_frames
-from napari_microaunet.frames.arrays import ArraySequence
 from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.widgets.edits_underway import EditsUnderway
 from napari_microaunet.widgets.fit import FitToFrame
-from napari_microaunet.widgets.jobs import Job, SingleCall
+from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.looking_on import LookingOn
 from napari_microaunet.widgets.mask_files import masks_beside, masks_from_layer
-from napari_microaunet.widgets.mask_layer import MaskLayer, shown_frame
+from napari_microaunet.widgets.mask_layer import MaskLayer, shown_frame, shows_nothing
 from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE, layers_of
+from napari_microaunet.widgets.one_job import OneJob
 from napari_microaunet.widgets.prelabels import Prelabels, settings_from
 from napari_microaunet.widgets.session_view import SessionView
-from napari_microaunet.widgets.work import Work
+from napari_microaunet.widgets.work import Work, layers_of_sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,15 +35,17 @@ if TYPE_CHECKING:
 
     from napari_microaunet.curation.session import Session
     from napari_microaunet.frames.sequence import Frame
-    from napari_microaunet.widgets.jobs import Cancelled, Told
 
-_Result = TypeVar("_Result")
 # How soon to look again whether another job has ended.
 _RETRY_MS = 200
+_UNFINISHED = (
+    "Something is being drawn: end it first, a polygon by Enter. Escape takes back a polygon, or "
+    "a stroke by the right button."
+)
 
 
-class Workbench(QObject):
-    """One annotator at work in one viewer. Lives in the GUI thread.
+class Workbench(OneJob):
+    """One annotator at work in one viewer, and the one job that runs. Lives in the GUI thread.
 
     Attributes
     ----------
@@ -52,10 +53,8 @@ class Workbench(QObject):
         The viewer it belongs to.
     work : Work or None
         The sequence being worked on.
-    job : Job or None
-        What is running; there is one at a time.
-    message : str
-        What the last job came to.
+    works : list of Work
+        All that are open.
     settings : MaskSettings
         How probability maps become masks, in the sequence being worked on.
     selected : callable
@@ -70,8 +69,6 @@ class Workbench(QObject):
         Another frame is on show.
     frame_changed : Signal(int)
         What is known of this frame, its mask included, may have changed.
-    job_changed : Signal()
-        A job has begun or ended.
     status_changed : Signal(object)
         The `FrameStatus` of frames being worked on, by their numbers, has changed.
     problem_changed : Signal()
@@ -88,7 +85,6 @@ class Workbench(QObject):
     layers_changed = Signal()
     shown_changed = Signal(int)
     frame_changed = Signal(int)
-    job_changed = Signal()
     status_changed = Signal(object)
     problem_changed = Signal()
     settings_changed = Signal()
@@ -99,13 +95,10 @@ class Workbench(QObject):
         super().__init__()
         self.viewer = viewer
         self.work: Work | None = None
-        self.job: Job | None = None
-        self._job_work: Work | None = None
-        self.message = ""
         self.settings = MaskSettings()
         self.selected: Callable[[], Sequence[int]] = list
         self.edits_underway = EditsUnderway()
-        self._works: list[Work] = []
+        self.works: list[Work] = []
         self._fit = FitToFrame(viewer)
         self._view = SessionView(self)
         self._looking_on = LookingOn(self)
@@ -192,7 +185,7 @@ class Workbench(QObject):
         self.closing.emit()
         if self.job is not None:
             self.job.cancel()
-        for work in list(self._works):
+        for work in list(self.works):
             work.drop_masks()
             self._forget(work)
         self.work = None
@@ -236,6 +229,10 @@ class Workbench(QObject):
 
     def _show(self, opened: tuple[FrameSequence, LayerData]) -> None:
         sequence, (data, options, _) = opened
+        known = self._open_already(sequence)
+        if known is not None:
+            self.choose(known.image)
+            return
         options["axis_labels"] = ("frame", "row", "column")
         self.choose(self.viewer.add_image(data, **options))
         readable = (i for i in range(len(sequence)) if i not in sequence.problems)
@@ -276,16 +273,16 @@ class Workbench(QObject):
         if self.work is not None and self.work.image is image:
             self._resume(self.work)
             return
-        self._cancel_job_of(self.work)
-        known = next((work for work in self._works if work.image is image), None)
+        self.cancel_job_of(self.work)
+        known = next((work for work in self.works if work.image is image), None)
         self.work = known
         if self.work is None and image is not None:
             try:
-                self.work = Work(image, frames_of(image))
+                self.work = Work(image)
             except InputError as error:
                 show_error(str(error))
             else:
-                self._works.append(self.work)
+                self.works.append(self.work)
                 self.work.status_changed.connect(self._on_status)
                 self.work.problem_changed.connect(self._on_problem)
         self._last_shown = self.shown
@@ -293,12 +290,47 @@ class Workbench(QObject):
             self._take_settings(self.work.prelabels.masks.session)
             self.work.prelabels.show(self.shown)
         self.work_changed.emit()
+        if self.work is not None:
+            self._bring_into_sight(self.work)
         if known is not None:
             self._resume(known)
 
+    def choose_again(self, image: Image) -> None:
+        """Work on a layer that the user has picked, with its masks if they were taken away."""
+        known = any(work.image is image for work in self.works)
+        self.choose(image)
+        work = self.work
+        if known and work is not None and work.masks is None and not self.mask_layers(work):
+            self._open_session(work)
+
+    def _bring_into_sight(self, work: Work) -> None:
+        """Show one sequence and no other: keys act on what is seen."""
+        for other in self.works:
+            if other is not work:
+                other.hide(self.viewer)
+        work.show(self.viewer)
+        # Masks that came with the frames lie above them.
+        layer = work.layers(self.viewer)[-1] if work.masks is None else work.masks.layer
+        self.viewer.layers.selection.active = layer
+        self._stay_within()
+
+    def _stay_within(self) -> bool:
+        """Go back to the nearest frame where the sliders are beyond the last; tell whether so."""
+        beyond = self.work is not None and shows_nothing(self.viewer, self.work.image)
+        if beyond:
+            self.go_to(self.shown)
+        return beyond
+
+    def _open_already(self, sequence: FrameSequence) -> Work | None:
+        """Find the same frames among those that are open, and say so: they have one session."""
+        known = next((work for work in self.works if work.shares_session(sequence)), None)
+        if known is not None:
+            show_info(f"{sequence.name} is open in this window already.")
+        return known
+
     def _forget(self, work: Work) -> None:
         """Work no more on a sequence; what the disk has refused of it may still be saved."""
-        self._works.remove(work)
+        self.works.remove(work)
         work.status_changed.disconnect(self._on_status)
         work.problem_changed.disconnect(self._on_problem)
 
@@ -356,8 +388,7 @@ class Workbench(QObject):
 
     def mask_layers(self, work: Work) -> list[Labels]:
         """List the layers that show masks of a sequence, whoever made them."""
-        labels = [layer for layer in self.viewer.layers if isinstance(layer, Labels)]
-        return [one for one in labels if one.metadata.get(FRAME_SEQUENCE) is work.sequence]
+        return [layer for layer in work.layers(self.viewer) if isinstance(layer, Labels)]
 
     def _give_masks(self, work: Work) -> None:
         """Give the sequence being worked on the masks that came with it, or its session's."""
@@ -409,87 +440,24 @@ class Workbench(QObject):
             self.session.set_setting("masks", asdict(settings))
         self.frame_changed.emit(self.shown)
 
-    # Jobs
+    # What keeps keys from acting
 
-    def run(
-        self, job: Job, ended: Callable[[bool], None] | None = None, work: Work | None = None
-    ) -> None:
-        """Start a job, unless another one is running.
-
-        Parameters
-        ----------
-        job : Job
-            What to do.
-        ended : callable, optional
-            Told at the end whether all of it was done; may set `message` and
-            start the next job.
-        work : Work, optional
-            What the job is for: it is cancelled when the user turns to another.
-        """
-        if self.is_busy():
-            return
-
-        def end(complete: bool) -> None:
-            self.job = self._job_work = None
-            if not complete:
-                self.message = f"{job.title}: stopped after {job.done} of {job.total}."
-            if ended is not None:
-                ended(complete)
-            self.job_changed.emit()
-
-        self.job, self._job_work = job, work
-        self.message = ""
-        job.ended.connect(end)
-        job.start()
-        self.job_changed.emit()
-
-    def run_with_progress(
-        self,
-        title: str,
-        run: Callable[[Told, Cancelled], _Result],
-        ended: Callable[[_Result | None], None],
-        work: Work | None = None,
-    ) -> None:
-        """Start a job that is a single call, unless another job is running.
-
-        Parameters
-        ----------
-        title : str
-            What is being done, for the user.
-        run : callable
-            As for `SingleCall`.
-        ended : callable
-            Told at the end what `run` returned; None where that was cancelled or failed.
-        work : Work, optional
-            As for `run`.
-        """
-        job = SingleCall(title, run)
-        self.run(job, lambda complete: ended(job.result if complete else None), work)
-
-    def is_busy(self) -> bool:
-        """Tell whether a job is running; if so, the user is told to wait for it."""
-        if self.job is not None:
-            show_info(f"{self.job.title} is still running: wait for it or cancel it first.")
-        return self.job is not None
+    def is_read_only(self) -> bool:
+        """Tell whether the session may only be looked at; if so, the user is told why."""
+        notice = None if self.session is None else self.session.notice
+        if notice is not None:
+            show_info(notice)
+        return notice is not None
 
     def is_drawing(self) -> bool:
-        """Tell whether a stroke has begun; if so, the user is told to end it."""
+        """Tell whether a stroke or a line has begun; if so, the user is told to end it."""
         masks = None if self.work is None else self.work.masks
-        drawing = masks is not None and masks.is_drawing
-        if drawing:
-            show_info(
-                "A stroke is being drawn: end it first. Escape takes back one by the right button."
-            )
-        return drawing
-
-    def cancel(self) -> None:
-        """Cancel what is running."""
-        if self.job is not None:
-            self.job.cancel()
-
-    def _cancel_job_of(self, work: Work | None) -> None:
-        if work is not None and self._job_work is work:
-            self.cancel()
+        unfinished = self.edits_underway.unfinished
+        if masks is not None and masks.is_drawing:
+            unfinished = _UNFINISHED
+        if unfinished is not None:
+            show_info(unfinished)
+        return unfinished is not None
 
     # What the user does to layers and sliders
 
@@ -504,8 +472,16 @@ class Workbench(QObject):
 
     def _adopt(self, image: Image) -> None:
         """Work on an image layer that has come from outside, and on masks that came with it."""
-        known = image in (work.image for work in self._works)
+        sequence = image.metadata.get(FRAME_SEQUENCE)
+        # A copy of the layer, made in napari, shows the same sequence.
+        known = any(work.image is image or work.sequence is sequence for work in self.works)
         if self._closed or known or image not in self.viewer.layers:
+            return
+        same = None if sequence is None else self._open_already(sequence)
+        if same is not None:
+            for layer in layers_of_sequence(self.viewer, sequence):
+                self.viewer.layers.remove(layer)
+            self.choose_again(same.image)
             return
         self.choose(image)
         if self.work is not None:
@@ -516,7 +492,8 @@ class Workbench(QObject):
         where = f" of {work.sequence.name}."
         if work is self.work:
             self.go_to(index)
-            where = ", which is on show now."
+            # Not in the middle of a stroke.
+            where = ", which is on show now." if self.shown == index else "."
         self.frame_changed.emit(index)
         show_info(f"Undo or redo has changed frame {index}{where}")
 
@@ -524,7 +501,7 @@ class Workbench(QObject):
         """Take over what somebody has put in the place of the masks."""
         if work.masks is not None:
             layer = work.masks.layer
-            self._cancel_job_of(work)
+            self.cancel_job_of(work)
             work.drop_masks()
             self.work_changed.emit()
             if work is self.work and layer.data.shape[-2:] == work.sequence.canvas_shape:
@@ -542,16 +519,16 @@ class Workbench(QObject):
 
     def _on_removed(self, event: Event) -> None:
         ours = False
-        for work in list(self._works):
+        for work in list(self.works):
             gone = event.value is work.image
             if gone or (work.masks is not None and event.value is work.masks.layer):
-                self._cancel_job_of(work)
+                self.cancel_job_of(work)
                 work.drop_masks()
                 ours = True
             if gone:
                 self._forget(work)
-        if self.work is not None and self.work not in self._works:
-            self.choose(next(iter(self._works)).image if self._works else None)
+        if self.work is not None and self.work not in self.works:
+            self.choose(next(iter(self.works)).image if self.works else None)
         # Of other layers nobody need know: who draws one would draw it again.
         if ours:
             self.work_changed.emit()
@@ -561,6 +538,8 @@ class Workbench(QObject):
         self.layers_changed.emit()
 
     def _on_step(self) -> None:
+        if self._stay_within():
+            return
         shown = self.shown
         if self.work is None or shown == self._last_shown:
             return
@@ -577,27 +556,3 @@ class Workbench(QObject):
         if self.work.prelabels is not None:
             self.work.prelabels.show(shown)
         self.shown_changed.emit(shown)
-
-
-def frames_of(image: Image) -> FrameSequence:
-    """Take the frames of an image layer: those it was opened from, or its pixels.
-
-    Raises
-    ------
-    InputError
-        If it has more axes than frames, rows and columns.
-    """
-    if FRAME_SEQUENCE not in image.metadata:
-        if image.ndim > 3:
-            raise InputError(
-                f"The layer {image.name} has {image.ndim} axes: choose one with frames, rows and "
-                "columns, or a single picture."
-            )
-        axes = "T" * (image.ndim - 2) + "YX" + ("S" if image.rgb else "")
-        # Masks are saved under the names of the frames, so these must do as names of files.
-        name = re.sub(r"[^\w .()-]", "_", image.name)
-        pixels = image.data[0] if image.multiscale else image.data
-        # Kept with the layer: a dock that is closed and opened again finds the masks by it.
-        image.metadata[FRAME_SEQUENCE] = ArraySequence(pixels, name, axes)
-    sequence: FrameSequence = image.metadata[FRAME_SEQUENCE]
-    return sequence

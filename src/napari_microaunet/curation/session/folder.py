@@ -25,6 +25,7 @@ from napari_microaunet.curation.session.replaced_files import (
     replacements,
     seen_files,
 )
+from napari_microaunet.curation.session.rows import status_of
 from napari_microaunet.curation.session.states import MaskOrigin
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.mask_chunks import (
@@ -271,8 +272,11 @@ class SessionFolder:
         for one in contents.intended_maps:
             if chunk_digest(_as_chunk(self._map_chunk(one))) == one.digest:
                 found.append(one)
-                if one.role == "model":
-                    rows[one.slot].model = one.model
+                row = rows[one.slot]
+                # The user's masks keep the model that they began with.
+                keeps = row.model is not None and status_of(row, one.slot).is_users
+                if one.role == "model" and not keeps:
+                    row.model = one.model
         return found
 
     def _map_chunk(self, row: MapRow) -> bytes | None:

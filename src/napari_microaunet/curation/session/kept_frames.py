@@ -328,6 +328,7 @@ class KeptFrames:
         role: MapRole = "model",
         confidence: float | None = None,
         threshold: float | None = None,
+        is_taken: bool = True,
     ) -> None:
         """Keep what a model says of a frame.
 
@@ -343,6 +344,9 @@ class KeptFrames:
             How far a pre-label from it can be trusted, in [0, 1].
         threshold : float, optional
             What a pre-label from it counts as polyp, in [0, 1].
+        is_taken : bool
+            Whether the mask is made from it. A mask that stays keeps the model that it began with;
+            where it began with none, the confidence is that of the map all the same.
         """
         height, width = kept.values.shape
         # A map without any probability has no chunk, as an empty mask has none.
@@ -366,9 +370,11 @@ class KeptFrames:
             self._folder.map_files(entry).put(row.slot, None if chunk is None else chunk.to_bytes())
             self._maps[index, role] = entry
             self._saver.map(index, entry)
-            if role == "model":
-                row.model, row.confidence, row.threshold = kept.model, confidence, threshold
-            self._touch(index, files=True)
+            if role == "model" and is_taken:
+                row.model, row.threshold = kept.model, threshold
+            if role == "model" and (is_taken or row.model is None):
+                row.confidence = confidence
+            self._touch(index, files=True, is_signed=False)
         self._announcements.announce([index])
 
     def map(self, index: int, role: MapRole = "model") -> KeptMap | None:
@@ -393,9 +399,10 @@ class KeptFrames:
         field = FieldOfView(row.field_top, row.field_left, row.field_bottom, row.field_right)
         return KeptMap(values, field, row.model, row.card_sha256)
 
-    def has_map(self, index: int, role: MapRole = "model") -> bool:
-        """Tell whether there is a map, without reading it."""
-        return (index, role) in self._maps
+    def has_map(self, index: int, role: MapRole = "model", model: str | None = None) -> bool:
+        """Tell whether there is a map, of any model or of one, without reading it."""
+        row = self._maps.get((index, role))
+        return row is not None and model in (None, row.model)
 
     def set_confidence(self, index: int, confidence: float | None, threshold: float) -> None:
         """Say how far the pre-label of a frame can be trusted, at another threshold."""
@@ -413,7 +420,7 @@ class KeptFrames:
                 return
             for name, value in numbers.items():
                 setattr(row, name, value)
-            self._touch(index)
+            self._touch(index, is_signed=False)
         self._announcements.announce([index])
 
     def _read(self, files: ChunkFiles, slot: int) -> bytes | None:
@@ -516,10 +523,17 @@ class KeptFrames:
         if self.notice is not None:
             raise InputError(self.notice)
 
-    def _touch(self, index: int, what: str | None = None, *, files: bool = False) -> None:
-        """Take note that a row has changed, and what happened, to save it soon."""
+    def _touch(
+        self, index: int, what: str | None = None, *, files: bool = False, is_signed: bool = True
+    ) -> None:
+        """Take note that a row has changed, and what happened, to save it soon.
+
+        Masks, strokes and decisions are signed; a look or a model's map makes nobody answer for
+        the work of others.
+        """
         row = self._rows[index]
-        row.changed_at, row.annotator = time.time(), self.annotator
+        if is_signed:
+            row.changed_at, row.annotator = time.time(), self.annotator
         self._statuses[index] = None
         if what is not None:
             self._log(row.slot, what)

@@ -198,7 +198,7 @@ class Session(KeptFrames):
         with self._lock:
             row.seconds += seconds
             row.seconds_editing += seconds if editing else 0
-            self._touch(index)
+            self._touch(index, is_signed=False)
         self._announcements.announce([index])
 
     def add_stroke(self, index: int, what: str = "stroke") -> None:

@@ -106,9 +106,9 @@ class FrameStatus:
         Pixels that differ from the mask that the work by hand began with, the
         model's, a file's or an empty one; None until counted.
     model : str or None
-        The model that pre-labelled it.
+        The model whose pre-label was taken for its mask last.
     annotator : str or None
-        Who changed any of this last.
+        Who changed its mask or decided on it last.
     changed : datetime or None
         When, in UTC.
     centre : (float, float) or None
@@ -116,7 +116,7 @@ class FrameStatus:
     disagreement : float or None
         How far the two models differ, as `Session.set_disagreement` was told.
     threshold : float or None
-        Probability from which on a pixel was polyp in the pre-label, in [0, 1].
+        Probability from which on a pixel was polyp in that pre-label, in [0, 1].
     digest : bytes
         Of the mask that all this is said of, as `MaskChunks.digest` gives it.
     """

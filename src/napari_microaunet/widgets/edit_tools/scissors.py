@@ -35,6 +35,7 @@ _LINE_WIDTH = 2.0
 # The line is drawn with fewer vertices, which are off by no more than this, in pixels.
 _DRAWN_TO = 0.5
 _LEAST_CLICKS = 3
+_UNFINISHED = "Scissors: close the line first (Enter), or leave it (Escape)."
 
 
 class _Wanted(NamedTuple):
@@ -195,6 +196,8 @@ class ScissorsMode(ClickMode):
 
     def _draw(self) -> None:
         """Show the line as far as it is known; straight where it is not."""
+        # Until it is closed, the mask is not yet what the user means it to be.
+        self.edits.bench.edits_underway.unfinished = _UNFINISHED if self._clicks else None
         if not self._clicks:
             self.hide_layer()
             return
