@@ -46,9 +46,9 @@ def gather(recipe: Recipe, cache: Path) -> material.Material:
     [
         (None, 4, {"polyp": 0.7, "negative": 0.3}),
         (TAUGHT, 0, {"polyp": 0.7, "negative": 0.3}),
-        (TAUGHT, 4, {"polyp": 0.35, "negative": 0.15, "unlabelled": 0.5}),
+        (TAUGHT, 4, {"polyp": 0.49, "negative": 0.21, "unlabelled": 0.3}),
         (FILLED, 0, {"polyp": 0.7, "negative": 0.3}),
-        (FILLED, 4, {"polyp": 0.2, "negative": 0.3, "unlabelled": 0.5}),
+        (FILLED, 4, {"polyp": 0.4, "negative": 0.3, "unlabelled": 0.3}),
     ],
 )
 def test_frames_without_a_mask_leave_the_mix_of_those_with_one_as_it_is(
@@ -69,7 +69,7 @@ def test_frames_without_a_mask_leave_the_mix_of_those_with_one_as_it_is(
         material, "soft_labels", lambda _, __, frames, *___, **____: frames.labels * 0 + 255
     )
     data = write_frames(tmp_path / "frames", unlabelled=unlabelled)
-    batch = {"size": 8, "negatives": 0.3, "unlabelled": 0.5}
+    batch = {"size": 8, "negatives": 0.3, "unlabelled": 0.3}
     gather(small_recipe(data, teacher=teacher, batch=batch, imitation={}), tmp_path)
     assert {kind: count / 200 for kind, count in drawn.items()} == pytest.approx(expected, abs=0.01)
 
