@@ -60,12 +60,18 @@ def test_keys_act_on_the_frames_that_are_seen(two, qtbot):
     choose(used, below)
     assert seen(used) == [below.image]
 
-    # The slider is as long as the longest: beyond the end of the others it goes back.
+    # Each is shown where it was left, and as large as it fits though others are larger.
     used.viewer.dims.set_current_step(0, 4)
     assert used.bench.shown == 4
     choose(used, above)
-    assert used.viewer.dims.current_step[0] == used.bench.shown == 2
-    used.viewer.dims.set_current_step(0, 0)
+    assert used.viewer.dims.current_step[0] == used.bench.shown == 0
+    height, width = above.sequence.canvas_shape
+    canvas = np.array(used.viewer.window._qt_viewer.canvas.size)
+    assert used.viewer.camera.zoom == pytest.approx(0.95 * min(canvas / (height, width)), rel=0.02)
+    choose(used, below)
+    assert used.bench.shown == 4
+    # The slider is as long as the longest: beyond the end of the others it goes back.
+    choose(used, above)
     used.viewer.dims.set_current_step(0, 4)
     assert used.viewer.dims.current_step[0] == used.bench.shown == 2
     used.press(Qt.Key.Key_N)

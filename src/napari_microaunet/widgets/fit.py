@@ -38,11 +38,11 @@ class FitToFrame:
         if size == self._size or self._fitted != self._view() or self._viewer.dims.ndisplay != 2:
             return
         self._size = size
-        height, width = work.sequence.canvas_shape
         self._viewer.reset_view()
-        camera = self._viewer.camera
-        # The whole canvas fits now, so a frame that takes this share of it does as well.
-        camera.zoom *= min(height / frame.height, width / frame.width)
+        camera, extent = self._viewer.camera, self._viewer.layers.extent
+        # All layers fit now, hidden ones, too, so a frame that takes this share of it does as well.
+        whole = (extent.world[1] - extent.world[0] + extent.step)[-2:]
+        camera.zoom *= min(whole / (work.image.scale[-2:] * size))
         middle = ((frame.height - 1) / 2, (frame.width - 1) / 2)
         camera.center = (0, *work.image.data_to_world((0,) * (work.image.ndim - 2) + middle)[-2:])
         self._fitted = self._view()

@@ -313,6 +313,8 @@ class Workbench(OneJob):
         layer = work.layers(self.viewer)[-1] if work.masks is None else work.masks.layer
         self.viewer.layers.selection.active = layer
         self._stay_within()
+        if work.masks is not None:
+            self._look_at(work)
 
     def _stay_within(self) -> bool:
         """Go back to the nearest frame where the sliders are beyond the last; tell whether so."""
@@ -381,10 +383,14 @@ class Workbench(OneJob):
         """
         work, _ = self.start_masks(layer)
         # Not before: with the first layers, napari's own docks grow and the canvas shrinks.
-        self._fit.start(work, self.shown)
-        self._view.restore()
+        self._look_at(work)
         self._show_wanted()
         self._wanted = None
+
+    def _look_at(self, work: Work) -> None:
+        """Show a sequence as it was left."""
+        self._fit.start(work, self.shown)
+        self._view.restore()
 
     def mask_layers(self, work: Work) -> list[Labels]:
         """List the layers that show masks of a sequence, whoever made them."""
