@@ -218,7 +218,7 @@ class Workbench(OneJob):
         def end(complete: bool) -> None:
             if not complete:
                 self._wanted = None
-            elif self.work is not None:
+            elif self.work is not None and self.work.masks is None:
                 self.work.reads_beside = masks
                 # napari takes its time for each new layer: one at a time.
                 QTimer.singleShot(0, partial(self._open_session, self.work))
@@ -285,6 +285,10 @@ class Workbench(OneJob):
                 self.works.append(self.work)
                 self.work.status_changed.connect(self._on_status)
                 self.work.problem_changed.connect(self._on_problem)
+        if self.session is not None:
+            # Before anybody is told: it is the frame that was left, whatever the other one shows.
+            self._last_shown = self.session.shown
+            self.go_to(self._last_shown)
         self._last_shown = self.shown
         if self.work is not None and self.work.prelabels is not None:
             self._take_settings(self.work.prelabels.masks.session)
