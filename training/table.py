@@ -80,9 +80,8 @@ class Table:
     variants : dict of str to Variant
         The rows; one of them is "plain".
     as_bundled : bool
-        Whether a run is scored as it would be bundled as the student: the weights of its best
-        validation, on the mirror image, too, at settings that find nearly all that any find.
-        Otherwise its only validation is the last, and Dice alone chooses what is quiet.
+        Whether a run is scored as it would be bundled as the student: on the mirror image, too, at
+        settings that find nearly all that any find. Otherwise Dice alone chooses what is quiet.
     """
 
     name: str
@@ -298,9 +297,9 @@ def kept_teacher(table: Table, name: str) -> Path | None:
 
 
 def finished(folder: Path) -> bool:
-    """Tell whether a run has its last validation, and the weights that it chose."""
+    """Tell whether a run has its last validation, and the weights that it kept."""
     metrics = folder / "metrics.jsonl"
-    if not (folder / "best.safetensors").is_file():
+    if not (folder / "kept.safetensors").is_file():
         return False
     last = json.loads(metrics.read_bytes().splitlines()[-1])
     return bool(last["event"] == "validation" and last["progress"] >= 1)
@@ -376,9 +375,9 @@ def score_run(folder: Path, parts: Sequence[ValidationSet], as_bundled: bool) ->
     frames with polyps is scored at what is best for the other half with few negatives flagged.
     `Table` says what `as_bundled` is.
     """
-    model = find_model(str(folder / "best.safetensors"))
+    model = find_model(str(folder / "kept.safetensors"))
     mirror_images = MIRROR_IMAGES["student"] if as_bundled else None
-    found_within = FOUND_WITHIN["student"] if as_bundled else 1.0
+    found_within = FOUND_WITHIN if as_bundled else 1.0
     predictor = Predictor(model, backend="torch", device="cpu", mirror_images=mirror_images)
     divided = [halves(part) for part in parts]
     scores: defaultdict[str, list[FrameScore]] = defaultdict(list)
@@ -507,7 +506,7 @@ def as_markdown(rows: Sequence[Row], recipe: Recipe, table: Table) -> str:
         judges += f" and on all frames of {table.unseen}"
     scored = "The last weights are scored"
     if table.as_bundled:
-        scored = "The weights of each run's best validation are scored, with the mirror image,"
+        scored += ", with the mirror image,"
     head = [
         "taught by",
         "seeds",

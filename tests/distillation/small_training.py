@@ -17,7 +17,7 @@ batch = { size = 8, chunk = 4 }
 size = { side = 64, first = 48, first_share = 0.5 }
 teacher.model = "teacher"
 imitation = { share = 0.5, features = 0.1, boundary = 0.2 }
-validation = { times = 3, frames = 8 }
+validation = { keep = "best", times = 3, frames = 8 }
 """
 
 

@@ -115,7 +115,7 @@ def test_the_new_model_knows_where_it_comes_from(done, folder: Path) -> None:
     assert str(folder) in json.dumps(run)
     assert str(folder) not in json.dumps(card.recipe)
     short = {"data": "frames", "start": "student.safetensors"}
-    assert card.recipe == run | short | {"teacher": run["teacher"] | {"model": "best.safetensors"}}
+    assert card.recipe == run | short | {"teacher": run["teacher"] | {"model": "kept.safetensors"}}
 
 
 def test_the_recipe_can_be_changed_for_the_student_alone(done) -> None:

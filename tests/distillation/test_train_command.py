@@ -55,7 +55,7 @@ def test_a_loss_that_is_no_number_leaves_the_best_weights_and_names_them(
     with recipe.open("a") as file:  # at first no step at all, then one of 7e29
         file.write("optimiser = { learning_rate = 1e30, clip = 1e30, warm_up = 0.5, last = 0 }\n")
     said, events = goes_wrong(microaunet, recipe)
-    best = recipe.parent / "run" / "best.safetensors"
+    best = recipe.parent / "run" / "kept.safetensors"
     assert "stopped being a number at step 3" in said
     assert "half the learning rate" in said
     assert f"The best weights are in {best}." in said

@@ -96,7 +96,7 @@ def assert_same(one: Path, other: Path) -> None:
         for folder in (one, other)
     ]
     assert timeless[0] == timeless[1]
-    for name in ("state.safetensors", "best.safetensors"):
+    for name in ("state.safetensors", "kept.safetensors"):
         first, second = (load_file(folder / name) for folder in (one, other))
         assert first.keys() == second.keys()
         assert all(np.array_equal(first[key], second[key]) for key in first)
@@ -127,7 +127,7 @@ def test_the_cosine_moves_weight_from_features_to_probabilities(whole: Path) -> 
 
 
 def test_best_weights_are_a_model(whole: Path) -> None:
-    network, card = load_checkpoint(whole / "best.safetensors")
+    network, card = load_checkpoint(whole / "kept.safetensors")
     assert card.input_size == (64, 64)
     assert network.widths == card.widths
 
@@ -139,9 +139,9 @@ def test_the_command_writes_the_model_of_a_run(data: Path, whole: Path, tmp_path
     result = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--events"])
     assert result.exit_code == 0, result.output
     card = read_card(tmp_path / "run" / "model.safetensors")
-    assert card.sha256 == read_card(whole / "best.safetensors").sha256
+    assert card.sha256 == read_card(whole / "kept.safetensors").sha256
     assert card.description.startswith("6 steps")
-    assert "by which the weights were chosen" in card.description
+    assert "which judged the training" in card.description
     assert "frames mean Dice" in card.metrics
 
 
@@ -172,18 +172,18 @@ def test_it_stops_in_the_middle_of_things_and_ends_with_the_same_numbers(
 
 
 def test_a_finished_run_is_not_trained_further(data: Path, whole: Path) -> None:
-    before = (whole / "best.safetensors").read_bytes()
+    before = (whole / "kept.safetensors").read_bytes()
     assert run(small_recipe(data), whole).steps == 6
-    assert (whole / "best.safetensors").read_bytes() == before
+    assert (whole / "kept.safetensors").read_bytes() == before
 
 
 def test_best_weights_that_got_lost_are_replaced(data: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
-    (tmp_path / "run" / "best.safetensors").unlink()
+    (tmp_path / "run" / "kept.safetensors").unlink()
     outcome = run(small_recipe(data), tmp_path / "run")
     assert outcome.steps == 6
     assert outcome.best is not None
-    load_checkpoint(tmp_path / "run" / "best.safetensors")
+    load_checkpoint(tmp_path / "run" / "kept.safetensors")
 
 
 def test_a_run_that_dies_between_metrics_and_state_repeats_neither(
@@ -457,11 +457,11 @@ def test_frames_are_standardised_for_the_weights_that_were_taught_so(
     run(plain, tmp_path / "plain")
     run(told, tmp_path / "told")
     assert losses(tmp_path / "plain") != losses(tmp_path / "told")
-    start = str(tmp_path / "told" / "best.safetensors")
+    start = str(tmp_path / "told" / "kept.safetensors")
     run(small_recipe(data, start=start, **brief), tmp_path / "further")
     run(small_recipe(data, start=start, standardise=False, **brief), tmp_path / "otherwise")
     standardised = {
-        folder: read_card(tmp_path / folder / "best.safetensors").standardise
+        folder: read_card(tmp_path / folder / "kept.safetensors").standardise
         for folder in ("plain", "told", "further", "otherwise")
     }
     assert standardised == {"plain": False, "told": True, "further": True, "otherwise": False}
@@ -525,7 +525,7 @@ def test_a_kept_encoder_stays_as_it_is_also_when_it_goes_on(
     start, _ = load_checkpoint(find_model(name).path)
     assert not run(recipe, tmp_path / "run", after(3, tmp_path / "run")).finished
     assert run(recipe, tmp_path / "run").finished
-    new, _ = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    new, _ = load_checkpoint(tmp_path / "run" / "kept.safetensors")
     before, after_it = start.state_dict(), new.state_dict()
     encoder = {name for name in before if name.startswith("encoder")}
     assert encoder

@@ -82,10 +82,8 @@ class Trained:
         self.weights.append(floats(network))
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Train once; `validate` has the scores that are to decide."""
-    place = tmp_path_factory.mktemp("steps")
+def train_and_look(place: Path, keep: str) -> Trained:
+    """Train; `validate` has the scores that are to decide."""
     seen = Trained(place / "run")
     take_step, scores = trainer._Training._take_step, iter(SCORES)
 
@@ -110,6 +108,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         optimiser=OPTIMISER,
         teacher=None,
         imitation={"share": 1.0},
+        validation={"times": 3, "frames": 8, "keep": keep},
     )
     measuring = register_optimizer_step_pre_hook(measure)
     with pytest.MonkeyPatch.context() as patch:
@@ -118,6 +117,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         seen.outcome = run(recipe, seen.folder)
     measuring.remove()
     return seen
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train_and_look(tmp_path_factory.mktemp("steps"), "best")
 
 
 def averages(weights: list[Weights]) -> list[Weights]:
@@ -170,12 +174,21 @@ def test_the_average_of_the_best_validation_is_kept(trained: Trained) -> None:
     assert trained.outcome.best.score == 0.9
     told = [line for line in metrics(trained.folder) if line["event"] == "validation"]
     assert [(line["step"], line["best"]) for line in told] == [(2, True), (4, True), (6, False)]
-    kept = floats(load_checkpoint(trained.folder / "best.safetensors")[0])
+    kept = floats(load_checkpoint(trained.folder / "kept.safetensors")[0])
     averaged = averages(trained.weights)
     assert_close(kept, averaged[3])
     for other in (trained.weights[3], averaged[1], averaged[5]):
         with pytest.raises(AssertionError):
             assert_close(kept, other)
+
+
+def test_the_average_at_the_end_of_the_budget_is_kept_where_asked(tmp_path: Path) -> None:
+    trained = train_and_look(tmp_path, "last")
+    assert trained.outcome is not None
+    assert trained.outcome.best is not None
+    assert trained.outcome.best.score == 0.9
+    kept = floats(load_checkpoint(trained.folder / "kept.safetensors")[0])
+    assert_close(kept, averages(trained.weights)[5])
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def _recipes(
         taught_by = Teacher(model=str(teacher.path.absolute()), soft_labels="once")
         return {"student": _recipe(data, start, taught_by, budget, seed)}
     first, second = _share(budget, _TEACHER_SHARE), _share(budget, 1 - _TEACHER_SHARE)
-    adapted = (out / "teacher" / "best.safetensors").absolute()
+    adapted = (out / "teacher" / "kept.safetensors").absolute()
     taught_by = Teacher(model=str(adapted), soft_labels="once")
     return {
         "teacher": _recipe(data, teacher, None, first, seed),

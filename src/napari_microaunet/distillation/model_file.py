@@ -111,7 +111,7 @@ def write_model(
     scorer: Scorer,
     settings: MaskSettings | None = None,
 ) -> Evaluation:
-    """Write the best weights of a finished run with a complete card.
+    """Write the kept weights of a finished run with a complete card.
 
     Parameters
     ----------
@@ -141,8 +141,8 @@ def write_model(
     """
     from napari_microaunet.distillation.replay import replayed_dataset  # PyTorch, with it
 
-    network, card = load_checkpoint(run.best_file)
-    model = find_model(str(run.best_file))
+    network, card = load_checkpoint(run.kept_file)
+    model = find_model(str(run.kept_file))
     if settings is None:
         validation = dataset.indices("validation", labelled=True)
         curve = scorer.score(model, dataset, validation, MaskSettings(), CANDIDATES).curve
@@ -154,9 +154,7 @@ def write_model(
     if run.recipe.replay.share > 0:
         replayed = replayed_dataset(run.recipe.replay, scorer.cancelled)
         training_data = _with(training_data, replayed)
-    chosen_on = (
-        "" if dataset.frames[held_out[0]].split == "test" else ", by which the weights were chosen"
-    )
+    judged_by = "" if dataset.frames[held_out[0]].split == "test" else ", which judged the training"
     card = card.model_copy(
         update={
             "threshold": settings.threshold,
@@ -165,7 +163,7 @@ def write_model(
             "metrics": card_metrics(dataset.name, scores.summary),
             "recipe": _without_folders(run.recipe.model_dump(mode="json")),
             "description": f"{outcome.steps} steps in {outcome.minutes:.0f} minutes; figures are "
-            f"from {len(scores.frames)} held-out frames of {dataset.name}{chosen_on}.",
+            f"from {len(scores.frames)} held-out frames of {dataset.name}{judged_by}.",
             "created": datetime.now(UTC).date().isoformat(),
         }
     )

@@ -266,10 +266,14 @@ class PreferenceStage(_Section):
 
 
 class ValidationSettings(_Section):
-    """How the best weights are found.
+    """How often a training is judged, and which of its weights it keeps.
 
     Attributes
     ----------
+    keep : str
+        "last": the weights at the end of the budget; in a long training on many frames they are
+        better than what so few validation frames can choose (training/README.md has the figures).
+        "best": those of the best validation, as wherever a training ends before its budget.
     times : int
         Validations in the course of the budget.
     frames : int
@@ -278,6 +282,7 @@ class ValidationSettings(_Section):
         The training ends after so many validations without a better one.
     """
 
+    keep: Literal["last", "best"] = "last"
     times: Annotated[int, Field(ge=1)] = 20
     frames: Annotated[int, Field(ge=1)] = 200
     patience: Annotated[int, Field(ge=1)] = 1000

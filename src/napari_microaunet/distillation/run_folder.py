@@ -7,7 +7,7 @@
     ├── manifest.json          frames, groups and splits, frozen
     ├── metrics.jsonl          one JSON object a line: steps and validations
     ├── state.safetensors      everything that a resumed run needs
-    ├── best.safetensors       the model of the best validation so far, with its card
+    ├── kept.safetensors       the model of the best validation so far, or the last, with its card
     ├── watched.jpg            a few held-out frames side by side (see `WatchedFrames`)
     └── curves.png             losses and validation scores
     soft_labels-HASH.safetensors   beside it: the teacher's labels, shared by runs of one folder
@@ -69,7 +69,7 @@ class RunFolder:
         self.manifest_file = path / "manifest.json"
         self.metrics_file = path / "metrics.jsonl"
         self.state_file = path / "state.safetensors"
-        self.best_file = path / "best.safetensors"
+        self.kept_file = path / "kept.safetensors"
         self.curves_file = path / "curves.png"
         self.watched_file = path / "watched.jpg"
         if path.resolve().is_relative_to(recipe.data.resolve()):

@@ -75,8 +75,7 @@ class Outcome:
     minutes : float
         Time in the training loop, over all resumptions, as `WorkClock` counts it.
     best : Validation or None
-        The best validation, whose weights are in the run folder's ``best.safetensors``; a
-        finished training has one.
+        The best validation; a finished training has one.
     """
 
     finished: bool
@@ -319,7 +318,7 @@ class _Training:
             self.learner, self.optimiser, max_norm=settings.clip, error_if_nonfinite=False
         )
         if norm is None or not norm.isfinite():
-            best = "" if self.best is None else f" The best weights are in {self.run.best_file}."
+            best = f" The best weights are in {self.run.kept_file}." if self.best else ""
             raise TrainingError(
                 f"The loss or its gradient stopped being a number at step {self.step + 1}; try "
                 f"half the learning rate.{best}"
@@ -355,7 +354,7 @@ class _Training:
         return torch.lerp(current.float(), averaged.float(), decay).to(averaged.dtype)
 
     @property
-    def _kept(self) -> Normalised:
+    def _smooth(self) -> Normalised:
         """The network with averaged weights."""
         return cast("Normalised", self.averaged.module)
 
@@ -400,7 +399,7 @@ class _Training:
             return
         # One process judges for all, so that all of them end at the same step.
         mine = (
-            validate(self._kept, self.held_out, self.recipe.size.side, self._at_once)
+            validate(self._smooth, self.held_out, self.recipe.size.side, self._at_once)
             if self.fabric.is_global_zero
             else None
         )
@@ -409,8 +408,6 @@ class _Training:
         self.since_best += 1
         if self.best is None or found.score > self.best.score:
             self.best, self.since_best = found, 0
-            if self.fabric.is_global_zero:
-                self._keep_best()
         line = {
             "event": "validation",
             "step": self.step,
@@ -421,14 +418,17 @@ class _Training:
         }
         self.report(line)
         if self.fabric.is_global_zero:
-            marked = self.watched.marked_by(self._kept)
+            # The best until the end, so that a training that goes wrong leaves good ones.
+            if self.since_best == 0 or (progress >= 1 and self.recipe.validation.keep == "last"):
+                self._keep()
+            marked = self.watched.marked_by(self._smooth)
             self.report({"event": "watched", "step": self.step, "outlines": marked})
             self.run.add_metrics(line)
             draw_curves(self.run.metrics(), self.run.curves_file)
             self._save()
 
-    def _keep_best(self) -> None:
-        network = self._kept.network
+    def _keep(self) -> None:
+        network = self._smooth.network
         card = ModelCard(
             name=self.recipe.title,
             network=self.recipe.network,
@@ -443,7 +443,7 @@ class _Training:
             licence=self.parent.licence,
             description=f"Weights of step {self.step}, not finished.",
         )
-        save_checkpoint(self.run.best_file, network, card)
+        save_checkpoint(self.run.kept_file, network, card)
 
     # --- going on after a kill ------------------------------------------------------------
 
@@ -480,8 +480,8 @@ class _Training:
         self.clock = WorkClock(facts.seconds)
         if self.fabric.world_size == 1:
             self.losses.update(facts.losses)  # of several processes, only the first one's are kept
-        if facts.best is not None and not self.run.best_file.is_file():
-            return  # the present weights are validated again at once, and are the best
+        if facts.best is not None and not self.run.kept_file.is_file():
+            return  # the present weights are validated again at once, and kept
         self.validated = facts.validated
         self.since_best = facts.since_best
         self.best = facts.best
