@@ -48,6 +48,21 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_target_that_cannot_be_replaced_is_named(tmp_path):
+    target = tmp_path / "folder"
+    target.mkdir()
+    with pytest.raises(OSError, match="directory") as caught, replacing(target) as file:
+        file.write(b"content")
+    assert caught.value.filename == str(target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_name_of_another_file_that_fails_is_kept(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "file"):
+        (tmp_path / "another").read_bytes()
+    assert str(caught.value.filename) == str(tmp_path / "another")
+
+
 def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
     target = tmp_path / ("a" * 251 + ".png")
     with replacing(target) as file:

@@ -221,6 +221,13 @@ def test_evaluate_wants_masks_or_the_word_that_there_is_nothing(microaunet, labe
     assert "100.0 %" in stdout
 
 
+def test_results_that_cannot_be_written_are_refused_before_the_work(microaunet, labelled, tmp_path):
+    for command in (("evaluate", "--data", labelled), ("bench", "--quick")):
+        code, stdout, stderr = microaunet(*command, "--json", tmp_path)
+        assert (code, stdout) == (2, "")
+        assert f"{tmp_path} cannot be written" in stderr
+
+
 def test_evaluate_scores_the_held_out_frames_of_a_curated_dataset(microaunet, tmp_path):
     data, file = write_frames(tmp_path / "ward", polyps=20), tmp_path / "scores.json"
     manifest = open_dataset(data).manifest

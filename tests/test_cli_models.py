@@ -83,6 +83,15 @@ def test_a_file_is_imported_seen_renamed_exported_and_deleted(microaunet, shared
     assert shared.is_file()
 
 
+def test_the_list_shows_whole_names_however_narrow_it_is(microaunet, shared, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    microaunet("models", "import", shared, "--name", "ward-7-of-december")
+    code, stdout, _ = microaunet("models")
+    assert code == 0
+    cells = [line.split("│")[1] for line in stdout.splitlines() if line.startswith("│")]
+    assert "ward-7-of-december" in told("".join(cells)).replace(" ", "")
+
+
 def test_an_onnx_graph_says_how_frames_are_prepared(microaunet, tmp_path):
     out = tmp_path / "student.onnx"
     assert microaunet("models", "onnx", "student", "--out", out)[0] == 0

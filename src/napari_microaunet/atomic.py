@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside the target that takes its place when the block is left.
 
-    Where the block raises, or the program is killed, the target stays as it was. A disk that is
-    full raises an OSError that names the target.
+    Where the block raises, or the program is killed, the target stays as it was. An OSError, for
+    instance of a full disk, names the target.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # from a write, which knows no name
+        # From a write, which knows no name, or about the file beside it, of which nobody knows.
+        if error.errno is not None and str(error.filename) in {"None", str(part)}:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:

@@ -35,6 +35,7 @@ from napari_microaunet.cli_options import (
     SmallestArea,
     Threshold,
     identity,
+    make_room,
     mask_settings,
     runner,
     write_json,
@@ -131,6 +132,7 @@ def bench(
 
     from napari_microaunet.prelabel import bench as benchmark
 
+    make_room(json_file)
     with Console(stderr=True).status("") as status:
         report = benchmark.run_bench(benchmark.QUICK if quick else benchmark.Size(), status.update)
     if json_file is not None:

@@ -26,6 +26,7 @@ from napari_microaunet.cli_options import (
     SmallestArea,
     Threshold,
     identity,
+    make_room,
     mask_settings,
     runner,
     write_json,
@@ -90,6 +91,7 @@ def evaluate(
     from napari_microaunet.distillation.thresholds import THRESHOLDS
     from napari_microaunet.networks.library import find_model
 
+    make_room(json_file)
     chosen = [find_model(name) for name in (model, compare) if name is not None]
     titles = [one.name for one in chosen]
     if len(set(titles)) < len(titles):  # files of two runs have one name

@@ -29,12 +29,11 @@ def list_all(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     table = Table(
-        "name",
+        Column("name", overflow="fold", min_width=12),
         "network",
         "input",
         "threshold",
         "least peak",
-        "description",
         Column("file", overflow="fold"),
     )
     for model in list_models():
@@ -45,7 +44,6 @@ def list_all(context: typer.Context) -> None:
             f"{width} x {height}",
             f"{model.card.threshold:.2f}",
             f"{model.card.least_peak:.2f}",
-            escape(model.card.description),
             escape(str(model.path)),
         )
     Console().print(table)

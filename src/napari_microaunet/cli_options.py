@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_microaunet.atomic import replacing
+from napari_microaunet.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,8 +123,16 @@ def identity(model: Model) -> dict[str, str]:
     return {"name": model.name, "file": str(model.path), "sha256": model.card.sha256}
 
 
+def make_room(json_file: Path | None) -> None:
+    """Refuse a file of results that cannot be written, before the work that it is to hold."""
+    if json_file is None:
+        return
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    if json_file.is_dir() or not os.access(json_file.parent, os.W_OK):
+        raise InputError(f"{json_file} cannot be written; choose another file for the results.")
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a file of results."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(json.dumps(content, indent=1).encode())

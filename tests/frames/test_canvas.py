@@ -102,6 +102,19 @@ def test_threads_get_their_own_frame():
         assert list(shown) == indices
 
 
+def test_threads_get_frames_for_which_there_is_hardly_room():
+    frames = MadeFrames(40)
+    reader = ReadAhead(frames, kept_bytes=FRAME_BYTES)
+    frames.may_read[0] = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(reader.read, 0)
+        wait_until(lambda: frames.reads)
+        for index in (20, 10, 30):  # of which only the last one is kept
+            assert reader.read(index)[0, 0, 0] == index
+        frames.may_read[0].set()
+        assert first.result(20)[0, 0, 0] == 0
+
+
 def test_ten_thousand_frames():
     frames = MadeFrames(10_000)
     stack = canvas(frames)

@@ -35,6 +35,17 @@ def test_natural_order_and_sizes(tmp_path, write_image):
     )
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_order_on_the_disk_does_not_matter(tmp_path, write_image, monkeypatch, backwards):
+    for name in ("img1.png", "img01.png", "img001.jpg"):
+        write_image(tmp_path / name)
+    listed = Path.iterdir
+    monkeypatch.setattr(
+        Path, "iterdir", lambda folder: iter(sorted(listed(folder), reverse=backwards))
+    )
+    assert names(open_frames(tmp_path)) == ["img001", "img01", "img1"]
+
+
 def test_folders_in_folders(tmp_path, write_image):
     for name in ("case 10/2.png", "case 3/12.png", "case 3/2.jpg", "7.png"):
         write_image(tmp_path / name)

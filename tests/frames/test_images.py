@@ -65,6 +65,20 @@ def test_orientation(tmp_path, suffix, orientation):
     np.testing.assert_array_equal(sequence.read(0), expected)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
+def test_orientation_of_tiff_files_that_pillow_maps_into_memory(tmp_path, mode):
+    gray = Image.fromarray(smooth()[..., 0])
+    path = tmp_path / "frame.tif"
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    image = Image.fromarray(smooth()[..., 0].astype(np.uint16) * 257) if "I" in mode else gray
+    image.convert(mode).save(path, exif=exif)
+    sequence = open_frames(path)
+    assert (sequence.frames[0].height, sequence.frames[0].width) == (40, 24)
+    expected = np.asarray(gray.transpose(Image.Transpose.ROTATE_270).convert("RGB"))
+    np.testing.assert_array_equal(sequence.read(0), expected)
+
+
 @pytest.mark.parametrize(
     ("mode", "suffix"),
     [

@@ -56,6 +56,16 @@ def test_gray_edges_of_jpeg_are_cut_at_127(tmp_path):
     np.testing.assert_array_equal(read_mask_file(tmp_path / "mask.jpg"), disc())
 
 
+@pytest.mark.parametrize("colour", [(255, 0, 0), (255, 255, 0), (255, 0, 255)])
+@pytest.mark.parametrize("colours", [2, 256])
+def test_a_palette_that_was_chosen_for_the_picture(tmp_path, colour, colours):
+    picture = np.where(disc()[..., np.newaxis], np.uint8(colour), np.uint8(0))
+    image = Image.fromarray(picture).quantize(colours)
+    assert image.getpalette()[:3] == list(colour)  # the polyp has index 0
+    image.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask_file(tmp_path / "mask.png"), disc())
+
+
 def test_gray_edges_in_a_png(tmp_path):
     Image.fromarray(np.where(disc(128), np.uint8(255), np.uint8(0))).resize((64, 64)).save(
         tmp_path / "mask.png"

@@ -11,7 +11,7 @@ import tifffile
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
@@ -99,11 +99,51 @@ def test_a_stack_that_was_written_frame_by_frame(tmp_path, name, compression, va
     assert_frames(open_frames(tmp_path / name), expected)
 
 
-def test_pages_of_another_size_are_no_frames(tmp_path):
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_pages_of_another_size_are_no_frames(tmp_path, caplog, at):
+    pages = list(GRAY[:3])
+    pages.insert(at, GRAY[3, :10])
     with tifffile.TiffWriter(tmp_path / "clip.tif") as file:
-        for frame in (*GRAY[:3], GRAY[3, :10]):
-            file.write(frame, photometric="minisblack")
-    assert_frames(open_frames(tmp_path / "clip.tif"), AS_COLOUR[:1])
+        for page in pages:
+            file.write(page, photometric="minisblack")
+    assert_frames(open_frames(tmp_path / "clip.tif"), AS_COLOUR[:3])
+    assert f"{tmp_path / 'clip.tif'}: 1 pages of another kind are no frames" in caplog.text
+
+
+def test_a_thumbnail_before_the_frame_is_one_frame(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "clip.tif") as file:
+        for page in (GRAY[0, :10], GRAY[1], GRAY[2]):
+            file.write(page, photometric="minisblack")
+    assert_frames(open_frames(tmp_path / "clip.tif"), AS_COLOUR[:1, :10])
+
+
+def test_channels_as_pages_that_only_pillow_reads_are_refused(tmp_path):
+    pages = [Image.fromarray(plane) for frame in PLANES for plane in frame]
+    note = TiffImagePlugin.ImageFileDirectory_v2()
+    note[270] = "ImageJ=1.53t\nimages=21\nchannels=3\nframes=7\nhyperstack=true\nmode=composite\n"
+    for name, compression in (("plain", None), ("packed", "tiff_lzw")):
+        pages[0].save(
+            tmp_path / f"{name}.tif",
+            save_all=True,
+            append_images=pages[1:],
+            compression=compression,
+            tiffinfo=note,
+        )
+    assert_frames(open_frames(tmp_path / "plain.tif"), COLOUR)
+    with pytest.raises(InputError, match=r"packed\.tif cannot be read .*channels"):
+        open_frames(tmp_path / "packed.tif")
+
+
+def test_a_stack_that_another_program_writes_over_gives_a_reason(tmp_path):
+    path = tmp_path / "clip.tif"
+    tifffile.imwrite(path, GRAY)
+    sequence = open_frames(path)
+    first = sequence.read(0)
+    with path.open("r+b") as file:
+        file.truncate(300)
+    with pytest.raises(InputError, match="the stack is damaged there"):
+        sequence.read(6)
+    np.testing.assert_array_equal(first, AS_COLOUR[0])
 
 
 def test_of_a_pyramid_the_largest_level_is_read(tmp_path):

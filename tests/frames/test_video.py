@@ -212,6 +212,22 @@ def test_field_of_view_where_key_frames_are_not_known(video, tmp_path):
     assert open_frames(tmp_path / "damaged.avi").field_of_view(0) == (0, 0, 96, 128)
 
 
+def test_a_damaged_first_frame_leaves_the_others(tmp_path, make_video):
+    path = make_video(tmp_path / "clip.avi", "mjpeg", frames=20)
+    expected = decoded_in_sequence(path)
+    with av.open(str(path)) as container:
+        first = next(container.demux(video=0))
+    content = bytearray(path.read_bytes())
+    content[first.pos + 2 : first.pos + first.size] = bytes(first.size - 2)
+    path.write_bytes(content)
+    sequence = open_frames(path)
+    for index in range(1, 20):
+        assert_same(sequence, index, expected)
+    with pytest.raises(InputError, match="damaged"):
+        sequence.read(0)
+    assert sequence.problems.keys() == {0}
+
+
 def refusal(path):
     with pytest.raises(InputError) as error:
         open_frames(path)

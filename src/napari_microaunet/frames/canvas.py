@@ -121,7 +121,8 @@ class ReadAhead:
                 if number not in self._frames:
                     self._frames[number] = self._pool.submit(self._sequence.read, number)
                 self._frames.move_to_end(number)
-            self._frames.move_to_end(index)
+            if index in self._frames:  # another thread may have needed its room meanwhile
+                self._frames.move_to_end(index)
             self._forget()
 
     def _forget(self) -> None:

@@ -271,7 +271,9 @@ def _in_order(files: Iterable[_File]) -> list[tuple[str, Path, Path | None]]:
     natural = natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
     taken: set[str] = set()
     named = []
-    for file in sorted(files, key=lambda file: natural(file.relative.as_posix())):
+    for file in sorted(
+        files, key=lambda file: (natural(file.relative.as_posix()), file.relative.as_posix())
+    ):
         name = unicode_name(file.stem)
         while name.casefold() in taken:
             name += f"_{file.image.suffix[1:]}"

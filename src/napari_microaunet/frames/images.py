@@ -214,7 +214,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
     try:
         if path.stat().st_size == 0:
             raise UnreadableError("the file is empty")
-        with Image.open(path) as image:
+        # By a file: with a path, Pillow maps gray and RGBA TIFF files into memory by their upright
+        # sides before it turns them.
+        with path.open("rb") as file, Image.open(file) as image:
             check_sides(*image.size)
             yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

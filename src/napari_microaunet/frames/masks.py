@@ -34,7 +34,8 @@ _LABELS_MARK = ("MicroAUNet", "labels: 0 background, 1..n polyps, 255 ignore")
 def read_mask_file(path: Path) -> NDArray[np.uint8]:
     """Read a mask as labels.
 
-    The brightest channel counts; of a palette with colours, the index does. Then
+    The brightest channel counts; of a palette with colours, the index does, unless black has
+    another index than 0: programs that choose a palette for a picture put it anywhere. Then
 
     - a PNG file of `write_mask_file` is taken as it is;
     - a file of a lossless format whose values other than 0 and 255 are all at most 127, are
@@ -74,7 +75,7 @@ def read_mask_values(path: Path) -> tuple[NDArray[np.uint8], bool]:
     Returns
     -------
     values : uint8 array, shape (height, width)
-        The brightest channel; of a palette with colours, the index.
+        The brightest channel, or the index of a palette, as `read_mask_file` says.
     are_labels : bool
         Whether `read_mask_file` takes them as they are, or as the picture of a mask.
 
@@ -128,7 +129,7 @@ def _is_marked(image: Image.Image) -> bool:
 
 
 def _values(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode == "P" and not _is_gray_ramp(image):
+    if image.mode == "P" and _indices_are_labels(image):
         return np.asarray(image)
     if image.mode.startswith("I"):
         values = np.asarray(image)
@@ -137,6 +138,9 @@ def _values(image: Image.Image) -> NDArray[np.uint8]:
     return brightest
 
 
-def _is_gray_ramp(image: Image.Image) -> bool:
+def _indices_are_labels(image: Image.Image) -> bool:
     palette = np.asarray(image.getpalette("RGB")).reshape(-1, 3)
-    return bool((palette == palette[:, :1]).all())
+    if (palette == palette[:, :1]).all():
+        return False
+    used = palette[np.unique(np.asarray(image))]
+    return not palette[0].any() or bool(used.any(axis=1).all())

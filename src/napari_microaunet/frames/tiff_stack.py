@@ -1,7 +1,8 @@
-"""TIFF stacks: ImageJ, OME and plain ones, memory-mapped where the file allows."""
+"""TIFF stacks: ImageJ, OME and plain ones, read frame by frame."""
 
 from __future__ import annotations
 
+import logging
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from napari_microaunet.frames.sequence import FrameSequence
 
+_log = logging.getLogger(__name__)
+
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 
 # With these, tifffile puts pages into one series by what they are, not by what notes in the file
@@ -36,7 +39,7 @@ def open_tiff(path: Path) -> FrameSequence:
     The first series of the file is read, with the axes (T, Y, X), (T, Y, X, 3) or
     (T, 3, Y, X); axes of length 1 do not count, nor do names of axes, but for colours, which
     are called channels or samples if anything. Where every page is a series of its own, as
-    programs write that add frame by frame, pages of one kind are the frames.
+    programs write that add frame by frame, those of the first one's kind are the frames.
 
     Parameters
     ----------
@@ -60,8 +63,10 @@ def open_tiff(path: Path) -> FrameSequence:
             series, flags = file.series[0], {}
             if _is_page_by_page(file.series):
                 with tifffile.TiffFile(path, **_BY_PAGES) as joined:
-                    if len(joined.series) == 1:
-                        series, flags = joined.series[0], _BY_PAGES
+                    series, flags = joined.series[0], _BY_PAGES
+                    left_out = len(joined.pages) - len(series.pages)
+                if left_out:
+                    _log.warning("%s: %d pages of another kind are no frames", path, left_out)
             check_sides(series.keyframe.imagewidth, series.keyframe.imagelength)
             single = len(file.pages) == 1 and series.shape == file.pages.first.shape
             stack = None if single else _stack(path, series, flags)
@@ -77,8 +82,7 @@ def open_tiff(path: Path) -> FrameSequence:
 
 
 def _is_page_by_page(series: Sequence[TiffPageSeries]) -> bool:
-    kinds = {(len(one.pages), one.shape, one.dtype) for one in series}
-    return len(series) > 1 and len(kinds) == 1 and len(series[0].pages) == 1
+    return len(series) > 1 and all(len(one.pages) == 1 for one in series)
 
 
 def _stack(path: Path, series: TiffPageSeries, flags: dict[str, bool]) -> tuple[ArrayLike, str]:
@@ -87,20 +91,21 @@ def _stack(path: Path, series: TiffPageSeries, flags: dict[str, bool]) -> tuple[
 
     plain = tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB
     if series.keyframe.photometric in plain:
-        try:
-            return tifffile.memmap(path, series=0, mode="r", **flags), series.axes
-        except ValueError:  # compressed, or scattered over the file
-            import zarr
+        import zarr
 
-            # The largest level alone of a pyramid, which would be a group of arrays else.
-            store = tifffile.imread(path, series=0, level=0, aszarr=True, **flags)
-            array = zarr.open_array(store, mode="r")
+        # Not mapped into memory: a file that another program shortens would end this one. The
+        # largest level alone of a pyramid, which would be a group of arrays else.
+        store = tifffile.imread(path, series=0, level=0, aszarr=True, **flags)
+        array = zarr.open_array(store, mode="r")
         try:
             array[(0,) * (array.ndim - 2)]
         except ValueError:  # a codec that is left to Pillow below
             pass
         else:
             return array, series.axes
+    sides = zip(series.axes, series.shape, strict=True)
+    if sum(length > 1 for axis, length in sides if axis not in "YXS") > 1:
+        raise UnreadableError("its pages are channels or slices in a compression that hides them")
     pages = _Pages(path)
     return pages, "TYX" if pages.is_deep else "TYXS"
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"})
 
 # The window, its read-ahead and a prediction each read on without losing their place.
+_MOST_TRIED = 5  # first frames and key frames that may be damaged before a video is refused
 _MOST_DECODERS = 3
 # Decoded frames that a decoder keeps, so that stepping back does not decode from the last key
 # frame each time: 20 of full HD.
@@ -85,7 +86,7 @@ class Video(FrameSequence):
         try:
             self._index = _read_index(path)
             first = _Decoder(path, self._index)
-            height, width = first.read(0).shape[:2]
+            height, width = _first_readable(first, self._index).shape[:2]
         except UnreadableError as error:
             raise InputError(
                 f"{path} cannot be used as a video: {error}; "
@@ -123,6 +124,17 @@ class Video(FrameSequence):
         self._decoders.append(decoder)
         decoder.goal = number
         return decoder
+
+
+def _first_readable(decoder: _Decoder, index: _Index) -> NDArray[np.uint8]:
+    """Return a frame that tells the size of all; the first ones may be damaged."""
+    few = sorted({0, *range(min(_MOST_TRIED, index.count)), *index.key_frames[:_MOST_TRIED]})
+    for number in few[:-1]:
+        try:
+            return decoder.read(number)
+        except UnreadableError:
+            continue
+    return decoder.read(few[-1])
 
 
 class _Decoder:
