@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import zarr
 from PIL import Image
 from session_help import map_of, mask_of, write_frames
 
-from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session
+from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session, kept_frames
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.arrays import ArraySequence
@@ -97,6 +98,9 @@ def test_looking_signs_nothing(frames):
         session.add_time(1, 2.0)
         session.put_map(1, map_of(7), role="compared")
         session.set_disagreement(1, 0.3)
+        session.note([0, 1], "odd")
+        session.undo_review()
+        session.note([1], "glare")
         for index in (0, 1):  # a run of a model, after which these masks were kept
             session.put_map(index, expert, confidence=0.6, threshold=0.3, is_taken=False)
         for status, earlier in zip(session.statuses, before, strict=False):
@@ -204,6 +208,28 @@ def test_undo_gives_a_mask_back_to_its_maker(session):
     session.set_origin(0, MaskOrigin.HAND)
     assert states(session)[0] == "edited"
     assert session.status(0).area == 0
+
+
+def test_undo_leads_beyond_what_was_erased_to_where_there_was_no_mask(session):
+    # As the window writes, whose undo exchanges masks and says no more.
+    session.chunks[0] = session.chunks.encode(mask_of(session, 0))
+    session.set_origin(0, MaskOrigin.MODEL)
+    prelabel = session.chunks[0]
+    session.chunks[0] = None
+    session.set_origin(0, MaskOrigin.HAND)
+    assert states(session)[0] == "edited"
+    session.chunks[0] = prelabel
+    assert states(session)[0] == "prelabelled"
+    session.chunks[0] = None
+    assert states(session)[0] == "unseen"
+    # What a model found empty has been erased when the user erases it again.
+    session.put_mask(1, None, MaskOrigin.MODEL)
+    session.chunks.array[1, 0, 0] = 1
+    session.chunks[1] = None
+    session.set_origin(1, MaskOrigin.HAND)
+    session.chunks.array[1, 0, 0] = 1
+    session.chunks[1] = None
+    assert states(session)[1] == "edited"
 
 
 def test_states(session):
@@ -325,6 +351,101 @@ def test_step_with_masks_is_taken_back_and_made_again(open_session):
     assert written == [(0, None, MaskOrigin.HAND), (2, None, MaskOrigin.HAND)]
     session.close()
     assert states(open_session()) == ["prelabelled", "edited", "prelabelled", "unseen"]
+
+
+def test_what_is_taken_back_is_signed_as_it_was(frames):
+    with Session(open_frames(frames), annotator="Ada") as session:
+        for index in range(3):
+            session.put_mask(index, mask_of(session, index), MaskOrigin.HAND)
+        session.accept(range(3))
+        session.flush()
+        of_ada = session.statuses
+    with Session(open_frames(frames), annotator="Ben") as session:
+        with session.step("Accept as negative"):
+            for index in range(3):
+                session.put_mask(index, None, MaskOrigin.HAND)
+            session.accept(range(3))
+        with session.step("Import labels"):
+            session.put_mask(0, mask_of(session, 0, top=3), MaskOrigin.FILE)
+        session.flush()
+        of_ben = session.statuses
+        session.exclude([0], "blurred")
+        # A mask that has been changed since is his who changed it, unless he takes that back.
+        session.chunks.array[1, 5, 5] = 1
+        session.chunks.array[2, 5, 5] = 1
+        session.chunks[2] = session.chunks.encode(mask_of(session, 2))
+        session.flush()
+        for _ in range(3):
+            session.undo_review()
+        assert session.flush()
+        assert [status.annotator for status in session.statuses] == ["Ada", "Ben", "Ada", None]
+        assert [(cost.name, cost.annotator) for cost in session.edit_costs()] == [
+            ("0", "Ada"),
+            ("2", "Ada"),
+        ]
+        assert session.status(0) == of_ada[0]
+        session.redo_review()
+        session.redo_review()
+        assert session.flush()
+        assert session.status(0) == of_ben[0]
+    with Session(open_frames(frames)) as session:
+        assert [status.annotator for status in session.statuses] == ["Ben", "Ben", "Ben", None]
+
+
+def test_work_goes_on_from_its_start_when_an_import_is_taken_back(open_session):
+    session = open_session()
+    session.put_mask(0, mask_of(session, 0), MaskOrigin.MODEL)
+    session.put_mask(0, mask_of(session, 0, top=1), MaskOrigin.HAND)
+    session.put_mask(1, mask_of(session, 1), MaskOrigin.HAND)
+    session.accept([0, 1])
+    session.flush()
+    assert [cost.changed_pixels for cost in session.edit_costs()] == [6, 12]
+    with session.step("Import labels"):
+        for index in (0, 1):
+            session.put_mask(index, np.ones_like(mask_of(session, index)), MaskOrigin.FILE)
+    session.flush()
+    session.undo_review()
+    session.flush()
+    assert [cost.changed_pixels for cost in session.edit_costs()] == [6, 12]
+    session.close()
+    session = open_session()
+    assert [cost.changed_pixels for cost in session.edit_costs()] == [6, 12]
+    np.testing.assert_array_equal(session.start(0), mask_of(session, 0))
+    assert not session.start(1).any()
+
+
+def test_pixels_are_not_counted_from_a_start_that_an_undo_replaces(session, monkeypatch):
+    session.put_mask(0, mask_of(session, 0), MaskOrigin.MODEL)
+    session.put_mask(0, mask_of(session, 0, top=1), MaskOrigin.HAND)
+    with session.step("Import labels"):
+        session.put_mask(0, np.ones_like(mask_of(session, 0)), MaskOrigin.FILE)
+    session.flush()
+    counting, go_on, count = Event(), Event(), kept_frames.count_polyps
+
+    def count_slowly(mask):
+        counting.set()
+        assert go_on.wait(20)
+        return count(mask)
+
+    def write(*mask):
+        monkeypatch.setattr(kept_frames, "count_polyps", count_slowly)
+        session.put_mask(*mask)
+        assert counting.wait(20)
+
+    session.undo_review(write)
+    go_on.set()
+    session.flush()
+    assert session.status(0).changed_pixels == 6
+
+
+def test_step_that_only_says_who_made_a_mask_is_taken_back(session):
+    session.put_mask(0, mask_of(session, 0), MaskOrigin.MODEL)
+    with session.step("Import labels"):
+        session.set_origin(0, MaskOrigin.FILE)
+    assert states(session)[0] == "edited"
+    change = session.undo_review()
+    assert change.masks == (0,)
+    assert states(session)[0] == "prelabelled"
 
 
 def test_change_is_announced(open_session):

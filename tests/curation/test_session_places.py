@@ -250,6 +250,19 @@ def test_time_left_follows_the_pace_of_the_last_frames(tmp_path):
         assert session.time_left() == 0
 
 
+def test_frames_accepted_without_a_look_do_not_tell_the_pace(tmp_path):
+    count = FEWEST_FRAMES + 65
+    frames = write_frames(tmp_path / "many", ((8, 8),) * count)
+    with Session(open_frames(frames)) as session:
+        session.accept(range(60))
+        assert session.time_left() is None
+        for index in range(60, 60 + FEWEST_FRAMES):
+            session.add_time(index, 20)
+            session.accept([index])
+        session.accept(range(60))
+        assert session.time_left() == 5 * 20
+
+
 def test_events_say_what_happened(frames):
     with Session(open_frames(frames)) as session:
         session.put_mask(1, mask_of(session, 1), MaskOrigin.FILE)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
+from PIL import Image
 from pointing import Mouse, press
 from qtpy.QtCore import Qt
 from skimage.draw import disk
@@ -367,3 +368,51 @@ def test_an_undo_is_told_of_where_napari_has_skipped_what_came_before_it(prelabe
     prelabelled.layer.undo()
     np.testing.assert_array_equal(masks.chunks.mask(0), first)
     assert told == [0]
+
+
+@pytest.mark.parametrize("tool", ["paint", "pan_zoom"])
+def test_masks_are_not_moved_away_from_their_frames(use, folder, tool):
+    used = use(show=True)
+    used.open(folder)
+    draw(used, example(native(used).shape))
+    mouse = Mouse(used)
+    used.layer.mode = tool
+    before, height, width = native(used), *native(used).shape
+    mouse.move(height / 2, width / 2)
+    press(used, Qt.Key.Key_7)  # napari's tool for moving a layer, beside the brush
+    assert used.layer.mode == tool
+    last = notification_manager.records[-1].message
+    assert last == "Masks lie on their frames: they cannot be moved away from them."
+    mouse.drag((height / 2, width / 2), (height / 2 + 12, width / 2 + 20))
+    assert used.layer.affine == used.work.image.affine
+    if tool == "pan_zoom":
+        np.testing.assert_array_equal(native(used), before)
+
+
+def test_masks_follow_frames_that_are_moved(use, folder):
+    used = use()
+    used.open(folder)
+    used.work.image.affine = [[1, 0, 0, 0], [0, 1, 0, 5], [0, 0, 1, -7], [0, 0, 0, 1]]
+    used.work.image.scale = (1, 2, 2)
+    assert used.layer.affine == used.work.image.affine
+    assert tuple(used.layer.scale) == (1, 2, 2)
+
+
+def test_keys_mean_what_is_under_the_cursor_after_a_frame_of_another_size(use, tmp_path):
+    for name, side in (("a", 200), ("b", 400)):
+        noise = np.random.default_rng(0).integers(60, 200, (side, side, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{name}.png")
+    used = use(show=True)
+    used.open(tmp_path)
+    mouse = Mouse(used)
+    used.bench._fit.start(used.work, 0)
+    two = np.zeros((400, 400), np.uint8)
+    two[disk((300, 300), 30)], two[disk((150, 150), 30)] = 1, 2
+    used.go_to(1)
+    draw(used, two)
+    used.go_to(0)
+    mouse.move(150, 150)  # where the next frame, shown half as large, has its place (300, 300)
+    used.go_to(1)
+    assert used.edit.edits.cursor() == pytest.approx((300, 300), abs=5)
+    press(used, Qt.Key.Key_Delete)
+    assert set(np.unique(native(used))) == {0, 2}

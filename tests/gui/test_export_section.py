@@ -65,6 +65,7 @@ def test_what_goes_in_can_be_chosen(used, qtbot, tmp_path):
     used.go_to(4)
     used.review.queue.clearSelection()
     used.review.queue.selectRow(used.review.queue.table.row_of(4))
+    qtbot.waitUntil(lambda: "for 1 frame" in used.export.preview.toPlainText(), timeout=30_000)
     used.export.write(tmp_path / "out")
     used.wait_for_job()
     assert "Exported 1 frames" in used.bench.message
@@ -141,6 +142,57 @@ def test_masks_replaced_by_labels_come_back_with_ctrl_z(used, tmp_path):
         again.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
         np.testing.assert_array_equal(again.mask(index), mask)
         assert again.masks.origin(index) is HAND
+
+
+def known(used):
+    """What anybody can see of the frames, once it has been counted."""
+    session = used.work.session
+    session.flush()
+    return [
+        (one.state, one.origin, one.annotator, one.changed, one.changed_pixels)
+        for one in session.statuses
+    ]
+
+
+def test_masks_that_are_there_already_stay_as_they_were_decided_on(used, monkeypatch, tmp_path):
+    session = used.work.session
+    choose(used, "labels", "all")
+    used.export.write(tmp_path / "out")
+    used.wait_for_job()
+    used.go_to(3)
+    before = known(used)
+    asked = []
+    monkeypatch.setattr(QMessageBox, "exec", lambda box: asked.append(box.text()))
+    session.annotator = "Ben"
+    used.export.read(tmp_path / "out")
+    used.wait_for_job()
+    assert asked == []
+    assert used.export.summary.text() == "Imported 2 masks from out. 3 were there already."
+    assert known(used)[:3] == before[:3]
+    assert [session.origin(index) for index in (3, 4)] == [MaskOrigin.FILE] * 2
+    used.press(Qt.Key.Key_U)
+    assert known(used) == before
+
+
+def test_an_import_that_is_taken_back_leaves_no_trace(used, tmp_path):
+    session = used.work.session
+    choose(used, "labels", "all")
+    used.export.write(tmp_path / "out")
+    used.wait_for_job()
+    used.go_to(0)
+    corrected = used.masks.chunks.mask(0).copy()
+    corrected[:9, :9] = 1
+    used.masks.edit(0, corrected, "test")
+    session.accept([0, 3])
+    before = known(used)
+    session.annotator = "Ben"
+    used.answer("Replace")
+    used.export.read(tmp_path / "out")
+    used.wait_for_job()
+    assert session.origin(0) is MaskOrigin.FILE
+    used.go_to(4)
+    used.press(Qt.Key.Key_U)
+    assert known(used) == before
 
 
 def test_labels_of_other_frames_change_nothing_and_say_why(used, tmp_path, errors):

@@ -21,6 +21,7 @@ from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.masks import read_mask_file, write_mask_file
 from napari_microaunet.frames.sample_data import sample_data_folder
 from napari_microaunet.prelabel.masks import mask_from
+from napari_microaunet.widgets import looking_on
 from napari_microaunet.widgets.jobs import Job
 from napari_microaunet.widgets.mask_files import find_masks, masks_from_folder
 from napari_microaunet.widgets.napari_io import FRAME_SEQUENCE
@@ -190,6 +191,25 @@ def test_masks_replaced_by_files_come_back_with_either_undo(four_kinds, exact_ma
         np.testing.assert_array_equal(used.mask(index), masks[index])
         assert used.masks.origin(index) is origins[index]
     assert used.states[3] is ReviewState.ACCEPTED
+
+
+def known(used):
+    """What is known of the frames but for the time that they were looked at."""
+    return [
+        (one.state, one.origin, one.annotator, one.changed, one.digest)
+        for one in used.work.session.statuses
+    ]
+
+
+def test_masks_that_are_there_already_stay_as_they_were_decided_on(four_kinds, tmp_path):
+    used, _ = four_kinds
+    save_to(used, tmp_path / "masks")
+    before, used.work.session.annotator = known(used), "Ben"
+    used.answer("Replace")
+    used.frames.read_masks(tmp_path / "masks")
+    used.wait_for_job()
+    assert known(used)[:4] == before[:4]
+    assert used.bench.message == "Read 1 masks. 4 were there already."
 
 
 def test_a_folder_without_masks_of_these_frames_is_refused(use, folder, errors, tmp_path):
@@ -530,6 +550,17 @@ def test_masks_that_another_plugin_puts_into_the_layer_are_taken_over(use, folde
     assert used.mask(0).any()
 
 
+def test_masks_that_are_put_into_the_layer_unchanged_stay_as_they_were_decided_on(
+    four_kinds, qtbot
+):
+    used, masks = four_kinds
+    before, used.work.session.annotator = known(used), "Ben"
+    used.layer.data = np.stack([*masks[:4], np.zeros_like(masks[4])])
+    qtbot.waitUntil(lambda: used.masks is not None and used.bench.job is None, timeout=60_000)
+    assert known(used)[:4] == before[:4]
+    assert used.masks.origin(4) is MaskOrigin.NONE
+
+
 @pytest.fixture
 def slow_session(monkeypatch):
     """The first session that is opened takes as long as the test wants: begun, then let go on."""
@@ -786,6 +817,39 @@ def test_a_second_window_looks_on(use, folder, errors):
     assert second.mask(0)[3, 4] == 7
     shown = second.layer._slice.image.raw
     assert np.asarray(shown)[3, 4] == 7
+
+
+def test_a_window_that_looked_on_goes_on_with_what_was_closed_elsewhere(
+    use, folder, errors, monkeypatch
+):
+    other = Session(open_frames(folder), annotator="Ada")
+    other.put_mask(0, np.ones(other.chunks.mask(0).shape, np.uint8), MaskOrigin.HAND)
+    told = []
+    monkeypatch.setattr(looking_on, "show_info", told.append)
+    used = use()
+    used.open(folder)
+    assert used.work.session.read_only
+
+    def open_again():
+        before = used.masks
+        used.bench.open(folder)
+        used.qtbot.waitUntil(lambda: used.masks not in (None, before), timeout=60_000)
+        used.wait_for_job()
+
+    open_again()
+    assert used.work.session.read_only
+    assert told == []
+    other.close()
+    used.qtbot.waitUntil(lambda: len(told) == 1, timeout=20_000)
+    assert "closed elsewhere: open its frames again" in told[0]
+    open_again()
+    assert not used.work.session.read_only
+    assert used.frames.saving.text().startswith("Saved in")
+    assert used.layer.editable
+    assert used.mask(0).all()
+    assert len(used.viewer.layers) == 2
+    used.review.actions["accept"]()
+    assert used.states[0] is ReviewState.ACCEPTED
 
 
 @pytest.fixture

@@ -103,6 +103,67 @@ def test_a_negative_frame_is_emptied_and_comes_back_with_either_undo(prelabelled
     assert used.states[0] is not ACCEPTED
 
 
+def test_a_negative_that_was_taken_back_does_not_come_back_by_the_threshold(prelabelled):
+    used = prelabelled
+    mask = used.mask(0)
+    used.press(Qt.Key.Key_N)
+    used.go_to(0)
+    used.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert used.states[0] is PRELABELLED
+    before = used.prelabel.threshold.value
+    used.prelabel.threshold.value = 0.95
+    used.settle()
+    assert not used.mask(0).any()
+    assert used.states[0] is PRELABELLED
+    used.prelabel.threshold.value = before
+    used.settle()
+    np.testing.assert_array_equal(used.mask(0), mask)
+    assert used.states[0] is PRELABELLED
+
+
+def test_a_mask_that_was_given_up_is_not_accepted_by_the_threshold(prelabelled):
+    used = prelabelled
+    before, mask = used.prelabel.threshold.value, used.mask(3)
+    used.work.session.accept([3])
+    used.prelabel.threshold.value += 0.1
+    used.settle()
+    used.answer("Replace them")
+    used.prelabel_all()
+    assert (used.mask(3) != mask).any()
+    assert used.states[3] is PRELABELLED
+    used.prelabel.threshold.value = before
+    used.settle()
+    np.testing.assert_array_equal(used.mask(3), mask)
+    assert used.states[3] is PRELABELLED
+
+
+def test_a_deleted_mask_is_a_decision_until_it_is_taken_back(use, folder):
+    used = use(show=True)
+    used.open(folder)
+    control, alt = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.AltModifier
+    used.press(Qt.Key.Key_G)
+    used.wait_for_job()
+    used.settle()
+    used.press(Qt.Key.Key_A, alt)
+    used.press(Qt.Key.Key_Delete)
+    assert not used.mask(0).any()
+    assert used.states[0] is EDITED
+    for state in (PRELABELLED, UNSEEN):
+        used.press(Qt.Key.Key_Z, control)
+        assert used.states[0] is state
+    assert used.masks.origin(0) is MaskOrigin.NONE
+    used.press(Qt.Key.Key_Q)
+    assert used.states[0] is UNSEEN
+    assert "no mask yet" in used.review.message.text()
+    used.press(Qt.Key.Key_G)
+    used.wait_for_job()
+    used.settle()
+    used.press(Qt.Key.Key_Delete)
+    assert used.states[0] is EDITED
+    used.press(Qt.Key.Key_Q)
+    assert used.states[0] is ACCEPTED
+
+
 def test_a_frame_without_a_mask_is_not_accepted_by_mistake(use, folder):
     used = use()
     used.open(folder)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 from napari.layers import Labels
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
@@ -166,6 +167,26 @@ def test_what_is_to_be_ignored_is_not_compared(prelabelled):
     )
     # There is the outline of the other model's, and nothing that one of them alone marks.
     assert set(np.unique(other.data[0])) <= {0, 3}
+
+
+def test_the_pace_is_that_of_frames_that_were_looked_at(use, tmp_path, qtbot):
+    tifffile.imwrite(tmp_path / "clip.tif", np.full((40, 20, 30, 3), 9, np.uint8))
+    used = use()
+    used.open(tmp_path / "clip.tif")
+    used.review._activity.stop()
+    session = used.work.session
+    session.add_time(0, -session.status(0).seconds)
+
+    def says(text):
+        qtbot.waitUntil(lambda: text in used.review.progress.text(), timeout=20_000)
+
+    session.accept(range(12))
+    says("12 of 40 done · time left after 10 more")
+    for index in range(20, 30):
+        session.add_time(index, 20)
+        session.accept([index])
+    session.accept(range(12))
+    says("22 of 40 done · 20 s a frame · about 6 min 0 s left")
 
 
 def test_differences_are_told_apart():

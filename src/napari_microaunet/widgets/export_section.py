@@ -122,6 +122,7 @@ class ExportSection(QWidget):
         bench.work_changed.connect(self._update)
         bench.job_changed.connect(self._update)
         bench.status_changed.connect(self._on_status)
+        bench.selected_changed.connect(self._on_selected)
         self._update()
 
     def export(self) -> None:
@@ -197,19 +198,24 @@ class ExportSection(QWidget):
             return read_for_session(session, chosen, path, progress=progress, cancelled=cancelled)
 
         def end(found: dict[int, Buffer | None] | None) -> None:
+            if found is None:
+                return
+            others = [index for index in sorted(found) if not session.holds(index, found[index])]
             # Not before all is read: there is nothing to ask about labels that do not fit.
-            permitted = None if found is None else may_replace(self, work.masks, sorted(found))
-            if found is None or permitted is None:
+            permitted = may_replace(self, work.masks, others)
+            if permitted is None:
                 return
             taken = [
                 index
-                for index in found
+                for index in others
                 if not prelabels.masks.is_users(index) or index in permitted
             ]
             with session.step("Import labels"):
                 for index in taken:
                     prelabels.masks.set(index, found[index], MaskOrigin.FILE, undoable=True)
-            self._tell(f"Imported {len(taken)} masks from {path.name}.")
+            same = len(found) - len(others)
+            there = f" {same} were there already." if same else ""
+            self._tell(f"Imported {len(taken)} masks from {path.name}.{there}")
 
         bench.run_with_progress(f"Importing {path.name}", run, end, work)
 
@@ -301,6 +307,10 @@ class ExportSection(QWidget):
 
     def _on_status(self, _indices: object) -> None:
         self._rest.start()
+
+    def _on_selected(self) -> None:
+        if self.selected_only.value:
+            self._rest.start()
 
     def _look(self) -> None:
         """Find out in the background what would be written."""

@@ -105,7 +105,8 @@ def masks_from_layer(bench: Workbench, work: Work, layer: Labels, *, replace: bo
         if not session.read_only:
             with session.step("Replace masks") if replace else nullcontext():
                 for index, (chunk, origin) in found.items():
-                    session.put_mask(index, chunk, origin)
+                    if not session.holds(index, chunk):
+                        session.put_mask(index, chunk, origin)
         if replace:
             bench.start_masks(layer)
         else:
@@ -258,12 +259,12 @@ def _read(
                 problems.append(str(error))
             yield index, mask, None if mask is None else layer.chunks.encode(mask)
 
-    used = kept = 0
+    used = kept = there = 0
     # In the place of masks by the user: all at the end, as one step that U takes back.
     replacements: dict[int, Buffer | None] = {}
 
     def take(item: tuple[int, Mask | None, Buffer | None]) -> None:
-        nonlocal used, kept
+        nonlocal used, kept, there
         index, mask, chunk = item
         if mask is None:
             return
@@ -272,6 +273,8 @@ def _read(
             undoable = layer.origin(index) is not MaskOrigin.NONE
             layer.set(index, chunk, MaskOrigin.FILE, undoable)
             used += 1
+        elif layer.session.holds(index, chunk):
+            there += 1
         elif index in permitted:
             replacements[index] = chunk
         else:
@@ -296,7 +299,8 @@ def _read(
             show_warning(problems[0] + more)
         if complete:
             others = f" {kept} frames kept theirs." if kept else ""
-            bench.message = f"Read {used} masks.{others}"
+            same = f" {there} were there already." if there else ""
+            bench.message = f"Read {used} masks.{others}{same}"
 
     job = Job(f"Reading the masks of {len(indices)} frames", masks, len(indices))
     job.item.connect(take)

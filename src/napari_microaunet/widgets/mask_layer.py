@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils import DirectLabelColormap
+from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtGui import QGuiApplication
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 # Seen well on red mucosa; polyps are numbered from largest to smallest.
 _COLOURS = ("#00e5ff", "#b6ff00", "#ff4dff", "#ffd400", "#7c9cff", "#ff8a00")
 _IGNORE_COLOUR = "#9e9e9e"
+# Ways to move a layer: properties, and events that say that they have changed.
+_MOVES = ("scale", "translate", "rotate", "shear", "affine")
 
 
 class MaskLayer(QObject):
@@ -113,6 +116,12 @@ class MaskLayer(QObject):
         self.layer.events.labels_update.connect(self._on_update)
         self.layer.events.set_data.connect(self._on_set_data)
         self.layer.events.data.connect(self._on_data)
+        self._last_mode = "pan_zoom"
+        # Last, so that the buttons of napari are told of what comes of it in the end.
+        self.layer.events.mode.connect(self._on_mode, position="last")
+        self._image = image
+        for change in _MOVES:
+            getattr(image.events, change).connect(self._on_moved)
 
     def close(self) -> None:
         """Leave the layer alone from now on; what is drawn in it would not be kept."""
@@ -122,6 +131,9 @@ class MaskLayer(QObject):
         self.layer.events.labels_update.disconnect(self._on_update)
         self.layer.events.set_data.disconnect(self._on_set_data)
         self.layer.events.data.disconnect(self._on_data)
+        self.layer.events.mode.disconnect(self._on_mode)
+        for change in _MOVES:
+            getattr(self._image.events, change).disconnect(self._on_moved)
 
     @property
     def shown(self) -> int:
@@ -335,6 +347,17 @@ class MaskLayer(QObject):
         self._in_history = {index: self.chunks.digest(index) for index in before}
         return frozenset(index for index in before if before[index] != self._in_history[index])
 
+    def _on_mode(self) -> None:
+        """Go back to the last tool from napari's for moving a layer, which no undo takes back."""
+        if self.layer.mode == "transform":
+            self.layer.mode = self._last_mode
+            show_info("Masks lie on their frames: they cannot be moved away from them.")
+        self._last_mode = str(self.layer.mode)
+
+    def _on_moved(self, event: Event) -> None:
+        """Follow the frames, which somebody has moved."""
+        setattr(self.layer, event.type, getattr(self._image, event.type))
+
     def _on_data(self) -> None:
         if self.layer.data is not self.chunks.array:
             self.replaced.emit()
@@ -375,10 +398,7 @@ def _at_sliders(viewer: Viewer, layer: Image | Labels) -> float:
 
 def geometry_of(layer: Image | Labels) -> dict[str, Any]:
     """Give the options that put another layer exactly where one is."""
-    return {
-        name: getattr(layer, name)
-        for name in ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-    }
+    return {name: getattr(layer, name) for name in (*_MOVES, "units", "axis_labels")}
 
 
 def mask_colours() -> DirectLabelColormap:

@@ -235,6 +235,7 @@ class Prelabels(QObject):
         elif found.settings == self.wants(index):
             self.leave(index)
             self._session.set_confidence(index, found.confidence, found.settings.threshold)
+            self._session.forget_former_acceptance(index)
             if index == self.masks.shown:
                 mask = self.masks.chunks.decode(index, found.chunk)
                 self.masks.write(index, mask, MaskOrigin.MODEL, replace_last)

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_microaunet.curation.session import ReviewState
-from napari_microaunet.curation.session.edit_costs import FEWEST_FRAMES
+from napari_microaunet.curation.session.edit_costs import FEWEST_FRAMES, looked_at
 from napari_microaunet.widgets.activity import Activity
 from napari_microaunet.widgets.edit_cost_panel import EditCostPanel
 from napari_microaunet.widgets.progress_row import duration
@@ -68,6 +68,7 @@ class ReviewSection(QWidget):
         self.panel = QueuePanel(bench, self.comparison.other_model)
         self.queue = self.panel.table
         bench.selected = lambda: self.queue.selected
+        self.queue.selectionModel().selectionChanged.connect(bench.selected_changed)
         self.queue.entered.connect(self._leave_dock)
         self.queue.customContextMenuRequested.connect(self._show_menu)
 
@@ -361,7 +362,7 @@ class ReviewSection(QWidget):
         self.bar.setMaximum(len(states))
         self.bar.setValue(done)
         self.progress.setText(
-            " · ".join([f"{done} of {len(states)} done", *_pace(session, states, accepted)])
+            " · ".join([f"{done} of {len(states)} done", *_pace(session, states)])
         )
 
     def _say(self, message: str) -> None:
@@ -371,7 +372,7 @@ class ReviewSection(QWidget):
         hint(
             self.progress,
             "Frames that are accepted or excluded. The time left is estimated from the pace of\n"
-            "the frames that you accepted last; pauses do not count.",
+            "the frames that you looked at and accepted last; pauses do not count.",
         )
         hint(
             self.accept_button,
@@ -408,7 +409,7 @@ def _named(targets: Sequence[int]) -> str:
     return f"frame {targets[0]}" if len(targets) == 1 else f"{len(targets)} frames"
 
 
-def _pace(session: Session, states: Sequence[ReviewState], accepted: int) -> list[str]:
+def _pace(session: Session, states: Sequence[ReviewState]) -> list[str]:
     """Say how fast the work goes and how long it will take."""
     left = sum(not state.is_decided for state in states)
     if not left:
@@ -416,5 +417,5 @@ def _pace(session: Session, states: Sequence[ReviewState], accepted: int) -> lis
     seconds = session.time_left()
     if seconds is not None:
         return [f"{seconds / left:.0f} s a frame", f"about {duration(seconds)} left"]
-    more = FEWEST_FRAMES - accepted
+    more = FEWEST_FRAMES - len(looked_at(session.edit_costs()))
     return [f"time left after {more} more"] if more < left else []

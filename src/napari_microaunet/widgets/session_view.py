@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer
 
+from napari_microaunet.widgets.fit import cursor_stays
+
 if TYPE_CHECKING:
     from napari.layers import Labels
 
@@ -49,8 +51,9 @@ class SessionView(QObject):
         # A newer napari may know neither the view nor the tool of an older one.
         with suppress(KeyError, TypeError, ValueError):
             if camera is not None:
-                viewer.camera.zoom = camera["zoom"]
-                viewer.camera.center = camera["centre"]
+                with cursor_stays(viewer):
+                    viewer.camera.zoom = camera["zoom"]
+                    viewer.camera.center = camera["centre"]
             if tool is not None and not work.session.read_only:
                 layer = work.masks.layer
                 layer.brush_size, layer.selected_label = tool["brush"], tool["label"]

@@ -73,6 +73,8 @@ class Workbench(OneJob):
         The `FrameStatus` of frames being worked on, by their numbers, has changed.
     problem_changed : Signal()
         Saving what is being worked on has failed, or works again.
+    selected_changed : Signal()
+        Other frames are `selected`.
     settings_changed : Signal()
         `settings` are those of a session that was opened or turned to.
     models_changed : Signal()
@@ -87,6 +89,7 @@ class Workbench(OneJob):
     frame_changed = Signal(int)
     status_changed = Signal(object)
     problem_changed = Signal()
+    selected_changed = Signal()
     settings_changed = Signal()
     models_changed = Signal()
     closing = Signal()
@@ -328,9 +331,14 @@ class Workbench(OneJob):
         return beyond
 
     def _open_already(self, sequence: FrameSequence) -> Work | None:
-        """Find the same frames among those that are open, and say so: they have one session."""
+        """Find the same frames among those that are open, and say so: they have one session.
+
+        One that may only be looked at is left, to be opened anew: it may be free by now.
+        """
         known = next((work for work in self.works if work.shares_session(sequence)), None)
-        if known is not None:
+        if known is not None and known.masks is not None and known.masks.session.read_only:
+            self.viewer.layers.remove(known.masks.layer)
+        elif known is not None:
             show_info(f"{sequence.name} is open in this window already.")
         return known
 

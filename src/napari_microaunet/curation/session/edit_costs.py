@@ -23,7 +23,7 @@ LONGEST_PAUSE_S = 60.0
 # The estimate follows the pace of the last frames, neither of one frame nor of last week.
 _RECENT_FRAMES = 50
 FEWEST_FRAMES = 10
-"""Frames that have to be accepted before there is an estimate."""
+"""Frames that have to be looked at and accepted before there is an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +118,18 @@ def write_edit_costs(costs: Sequence[EditCost], path: Path) -> None:
         ) from error
 
 
+def looked_at(costs: Sequence[EditCost]) -> list[EditCost]:
+    """Choose the frames that tell the pace: those accepted among many, unseen, took no time."""
+    return [cost for cost in costs if cost.accepted is not None and cost.seconds > 0]
+
+
 def seconds_left(costs: Sequence[EditCost], frames: int) -> float | None:
     """Estimate how long so many more frames will take, in seconds.
 
-    It is the median over the frames that were accepted last, times the number
-    of frames. None while fewer than `FEWEST_FRAMES` have been accepted.
+    It is the median over the frames that were looked at and accepted last, times
+    the number of frames. None while there are fewer than `FEWEST_FRAMES` of them.
     """
-    timed = [cost for cost in costs if cost.accepted is not None]
+    timed = looked_at(costs)
     if len(timed) < FEWEST_FRAMES:
         return None
     last = sorted(timed, key=lambda cost: cost.accepted or 0)[-_RECENT_FRAMES:]

@@ -29,6 +29,7 @@ from napari_microaunet.curation.session.review_steps import (
 from napari_microaunet.curation.session.rows import (
     count_polyps,
     is_unmeasured,
+    signature_of,
     state_of,
     status_of,
 )
@@ -289,8 +290,12 @@ class KeptFrames:
             row = self._rows[index]
             if origin is row.origin:
                 return
+            if self._step is not None:
+                self._step.note_mask(index, self._mask_before(index), signature_of(row))
             known = self._known.setdefault(index, {})
-            known[row.digest] = origin
+            # An undo may lead back beyond what was erased by hand, to where there was no mask yet.
+            if origin is not MaskOrigin.HAND or known.get(row.digest) is not MaskOrigin.NONE:
+                known[row.digest] = origin
             self._keep_start(row, origin, row.digest)
             row.origin = origin
             row.changed_pixels = None
@@ -464,7 +469,7 @@ class KeptFrames:
             if digest == row.digest and origin is row.origin:
                 return
             if self._step is not None:
-                self._step.before.masks.setdefault(index, self._mask_before(index))
+                self._step.note_mask(index, self._mask_before(index), signature_of(row))
             self._keep_start(row, origin, digest)
             if digest != row.digest:
                 self._folder.masks.put(row.slot, None if chunk is None else chunk.to_bytes())
@@ -491,7 +496,8 @@ class KeptFrames:
 
     def _mask_before(self, index: int) -> MaskBefore:
         chunk, row = self._read_mask(index), self._rows[index]
-        return MaskBefore(chunk, row.digest, row.origin)
+        start = self._read(self._folder.starts, row.slot) if row.has_start else None
+        return MaskBefore(chunk, row.digest, row.origin, start)
 
     # How the session was left
 
@@ -528,8 +534,8 @@ class KeptFrames:
     ) -> None:
         """Take note that a row has changed, and what happened, to save it soon.
 
-        Masks, strokes and decisions are signed; a look or a model's map makes nobody answer for
-        the work of others.
+        Masks, strokes and decisions are signed; a look, a note, an undo or a model's map makes
+        nobody answer for the work of others.
         """
         row = self._rows[index]
         if is_signed:
@@ -559,13 +565,13 @@ class KeptFrames:
             digest, origin = row.digest, row.origin
         mask = self.chunks.mask(index)
         by_hand = origin is MaskOrigin.HAND
-        changed = int(np.count_nonzero(mask != self.start(index))) if by_hand else 0
         count = count_polyps(mask)
         with self._lock:
             if (row.digest, row.origin) != (digest, origin):
                 return
             row.area, row.polyps, row.centre_row, row.centre_column = count
-            row.changed_pixels = changed
+            # Not before: an undo of review puts another start under the same mask.
+            row.changed_pixels = int(np.count_nonzero(mask != self.start(index))) if by_hand else 0
             self._statuses[index] = None
         with listening():
             self._announcements.announce([index])

@@ -57,6 +57,14 @@ class SessionLock:
             file.write(json.dumps(owner).encode())
         return True
 
+    def is_free(self) -> bool:
+        """Tell whether it could be had; it is not kept."""
+        try:
+            with self._lock:
+                return True
+        except (OSError, Timeout):
+            return False
+
     def release(self) -> None:
         """Give it back."""
         self._lock.release()

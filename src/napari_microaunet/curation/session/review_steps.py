@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
@@ -27,11 +27,20 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class MaskBefore:
-    """A mask at one moment."""
+    """A mask at one moment, and the compressed one that the work by hand on it began with."""
 
     chunk: Buffer | None
     digest: bytes
     origin: MaskOrigin
+    start: bytes | None
+
+
+class Signature(NamedTuple):
+    """Who answered for the mask with this digest at one moment, and since when."""
+
+    digest: bytes
+    annotator: str | None
+    changed_at: float | None
 
 
 @dataclass
@@ -40,6 +49,8 @@ class Moment:
 
     decisions: dict[int, Decision] = field(default_factory=dict)
     masks: dict[int, MaskBefore] = field(default_factory=dict)
+    # To sign anew what is decided already is nothing to take back.
+    signatures: dict[int, Signature] = field(default_factory=dict, compare=False)
 
 
 @dataclass
@@ -49,6 +60,11 @@ class Step:
     title: str
     before: Moment = field(default_factory=Moment)
     after: Moment = field(default_factory=Moment)
+
+    def note_mask(self, index: int, mask: MaskBefore, signature: Signature) -> None:
+        """Take note of a mask that is about to change, unless the step has changed it already."""
+        self.before.masks.setdefault(index, mask)
+        self.before.signatures.setdefault(index, signature)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from napari_microaunet.curation.session.review_steps import Decision
+from napari_microaunet.curation.session.review_steps import Decision, Signature
 from napari_microaunet.curation.session.states import FrameStatus, MaskOrigin, ReviewState
 from napari_microaunet.frames.masks import IGNORE
 
@@ -74,6 +74,11 @@ def status_of(row: FrameRow, index: int) -> FrameStatus:
 def decision_of(row: FrameRow) -> Decision:
     """Return what was decided and noted about a frame."""
     return Decision(row.accepted, row.accepted_at, row.reason, row.note)
+
+
+def signature_of(row: FrameRow) -> Signature:
+    """Return who changed a frame or decided on it last."""
+    return Signature(row.digest, row.annotator, row.changed_at)
 
 
 def is_unmeasured(row: FrameRow) -> bool:

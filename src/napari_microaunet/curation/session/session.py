@@ -14,11 +14,12 @@ from napari_microaunet.curation.session.review_steps import (
     ReviewChange,
     Step,
 )
-from napari_microaunet.curation.session.rows import decision_of, state_of
+from napari_microaunet.curation.session.rows import decision_of, signature_of, state_of
 from napari_microaunet.curation.session.states import (
     MaskOrigin,
     ReviewState,
 )
+from napari_microaunet.frames.mask_chunks import chunk_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -80,10 +81,15 @@ class Session(KeptFrames):
             row.note = text
             return f"noted: {text}"
 
-        self._decide(indices, "Note", decide)
+        self._decide(indices, "Note", decide, is_signed=False)
 
     def _decide(
-        self, indices: Iterable[int], title: str, decide: Callable[[FrameRow], str]
+        self,
+        indices: Iterable[int],
+        title: str,
+        decide: Callable[[FrameRow], str],
+        *,
+        is_signed: bool = True,
     ) -> None:
         changed = []
         with self.step(title) as step, self._lock:
@@ -91,9 +97,29 @@ class Session(KeptFrames):
             for index in indices:
                 row = self._rows[index]
                 step.before.decisions.setdefault(index, decision_of(row))
-                self._touch(index, decide(row))
+                if is_signed:
+                    step.before.signatures.setdefault(index, signature_of(row))
+                self._touch(index, decide(row), is_signed=is_signed)
                 changed.append(index)
         self._announcements.announce(changed)
+
+    def forget_former_acceptance(self, index: int) -> None:
+        """Forget that a frame was accepted with another mask than the one it has.
+
+        To be called before a mask comes that nobody has asked for: were it equal to the one
+        accepted formerly, it would be accepted by itself.
+        """
+        with self._lock:
+            self._check_writable()
+            row = self._rows[index]
+            if row.accepted not in (None, row.digest):
+                row.accepted = row.accepted_at = None
+                self._touch(index, is_signed=False)
+
+    def holds(self, index: int, chunk: Buffer | None) -> bool:
+        """Tell whether a mask from elsewhere is the user's own: it is to stay as it is."""
+        status = self.status(index)
+        return status.is_users and status.digest == chunk_digest(chunk)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
@@ -119,6 +145,8 @@ class Session(KeptFrames):
                     step.after.decisions[index] = decision_of(self._rows[index])
                 for index in step.before.masks:
                     step.after.masks[index] = self._mask_before(index)
+                for index in step.before.signatures:
+                    step.after.signatures[index] = signature_of(self._rows[index])
             if step.after != step.before:
                 self._steps.add(step)
 
@@ -164,6 +192,7 @@ class Session(KeptFrames):
             for index, mask in then.masks.items():
                 if self._rows[index].digest == now.masks[index].digest:
                     write(index, mask.chunk, mask.origin)
+                    self._start_again(index, mask.start)
                     written.append(index)
                 else:
                     kept.append(index)
@@ -172,10 +201,27 @@ class Session(KeptFrames):
                     row = self._rows[index]
                     row.accepted, row.accepted_at = decision.accepted, decision.accepted_at
                     row.reason, row.note = decision.reason, decision.note
-                    self._touch(index, f"{'undone' if undo else 'redone'}: {step.title}")
-            self._announcements.announce(list(then.decisions))
+                    what = f"{'undone' if undo else 'redone'}: {step.title}"
+                    self._touch(index, what, is_signed=False)
+                for index, signature in then.signatures.items():
+                    row = self._rows[index]
+                    # A mask that has been changed since is that of who changed it.
+                    if row.digest == signature.digest:
+                        _, row.annotator, row.changed_at = signature
+                        self._touch(index, is_signed=False)
+            self._announcements.announce(sorted({*then.decisions, *then.signatures}))
         frames = sorted({*then.decisions, *then.masks})
         return ReviewChange(step.title, tuple(frames), tuple(written), tuple(kept))
+
+    def _start_again(self, index: int, start: bytes | None) -> None:
+        """Have the work by hand on a mask that has come back begin where it began before."""
+        with self._lock:
+            row = self._rows[index]
+            if row.has_start or start is not None:
+                row.has_start = int(start is not None)
+                self._folder.starts.put(row.slot, start)
+            row.changed_pixels = None
+            self._touch(index, files=True, is_signed=False)
 
     # What the work costs
 
