@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
@@ -14,6 +16,7 @@ from skimage.draw import disk
 from napari_microaunet.curation.session import MaskOrigin, ReviewState
 from napari_microaunet.frames.masks import read_mask_file
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
+from napari_microaunet.widgets.edit_tools import scissors
 
 LEFT, RIGHT = Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton
 SHIFT = Qt.KeyboardModifier.ShiftModifier
@@ -192,8 +195,10 @@ def test_a_corrected_mask_that_is_given_up_is_an_undo_step_at_once(prelabelled, 
     assert used.masks.origin(3) is MaskOrigin.HAND
 
 
-def test_a_line_that_is_closed_as_its_frame_is_left_is_filled_there(begun):
+def test_a_line_that_is_closed_as_its_frame_is_left_is_filled_there(begun, monkeypatch):
     used, mouse, (row, column) = begun
+    is_left, fill = threading.Event(), scissors.fill_loop
+    monkeypatch.setattr(scissors, "fill_loop", lambda *given: is_left.wait(20) and fill(*given))
     before = [used.masks.chunks.digest(index) for index in range(5)]
     area = np.count_nonzero(used.masks.chunks.mask(0))
     press(used, Qt.Key.Key_Z, SHIFT)
@@ -202,6 +207,7 @@ def test_a_line_that_is_closed_as_its_frame_is_left_is_filled_there(begun):
         mouse.click(row + down, column + across)
     press(used, Qt.Key.Key_Return)
     used.viewer.dims.set_current_step(0, 2)  # as napari's own slider does
+    is_left.set()
     used.qtbot.waitUntil(lambda: not used.bench.edits_underway, timeout=20_000)
     after = [used.masks.chunks.digest(index) for index in range(5)]
     assert after[1:] == before[1:]
