@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"})
 
-# The window, its read-ahead and a prediction each read on without losing their place.
 _MOST_TRIED = 5  # first frames and key frames that may be damaged before a video is refused
+# The window, its read-ahead and a prediction each read on without losing their place.
 _MOST_DECODERS = 3
 # Decoded frames that a decoder keeps, so that stepping back does not decode from the last key
 # frame each time: 20 of full HD.
