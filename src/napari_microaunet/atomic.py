@@ -41,7 +41,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
     except OSError as error:
         # From a write, which knows no name, or about the file beside it, of which nobody knows.
-        if error.errno is not None and str(error.filename) in {"None", str(part)}:
+        is_ours = error.filename is None or str(error.filename) == str(part)
+        if error.errno is not None and is_ours:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
