@@ -16,6 +16,7 @@ from small_frames import write_frames
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.manifest import write_manifest
 from napari_microaunet.frames import open_frames
+from napari_microaunet.frames.masks import write_mask_file
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import BUNDLED_NAMES, find_model
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
@@ -128,8 +129,11 @@ def test_an_earlier_run_is_replaced_only_when_asked(microaunet, frames, tmp_path
     assert code == 2
     assert "--overwrite" in stderr
     assert mask.read_bytes() == b"corrected by hand"
-    assert microaunet(*command, "--overwrite")[0] == 0
+    assert microaunet(*command, "--overwrite", "--overlay")[0] == 0
     assert read(mask).shape == (90, 120)
+    assert (out / "overlays/a.jpg").exists()
+    assert microaunet(*command, "--overwrite")[0] == 0
+    assert not (out / "overlays/a.jpg").exists()  # with the outlines of an earlier mask
 
 
 def test_the_frames_own_folder_is_never_written_to(microaunet, frames):
@@ -276,6 +280,15 @@ def test_evaluate_scores_what_was_held_out_of_a_folder_that_a_model_was_trained_
     assert microaunet(*command, "--frames-from", names)[0] == 0
     assert scored() == negatives
     assert {frame["positive"] for frame in json.loads(file.read_text())["frames"]} == {False}
+    # A mask was corrected since: most of the frames still are those that it learned from.
+    first = dataset.frames[dataset.indices("training", labelled=True)[0]]
+    mask = data / "masks" / f"{first.name}.png"
+    write_mask_file(mask, np.ones_like(read(mask)))
+    held_out = open_dataset(data).held_out_indices()
+    code, _, stderr = microaunet(*command, "--model", model)
+    assert code == 0
+    assert f"{len(held_out)} frames held out" in stderr
+    assert len(scored()) == len(held_out)
 
 
 def test_evaluate_tells_two_models_of_one_name_apart(microaunet, labelled, tmp_path):

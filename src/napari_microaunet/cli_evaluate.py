@@ -83,7 +83,7 @@ def evaluate(
     frames, or a table sequences.csv with columns frame and sequence in DATA. Of a curated
     dataset the held-out frames are scored, unless --frames-from says otherwise, and its
     manifest says which frames belong together. Of another folder all are, unless a model was
-    trained on it: then those that were held out.
+    trained on it or on one of its name: then those that were held out.
     """
     from dataclasses import asdict, replace
 
@@ -156,6 +156,7 @@ def _judges(
     """Open frames and find out which of them judge, and which belong together."""
     from napari_microaunet.curation.dataset import open_dataset
     from napari_microaunet.curation.manifest import MANIFEST_NAME
+    from napari_microaunet.distillation.side_by_side import have_learned_from
     from napari_microaunet.frames import open_frames
 
     if (data / MANIFEST_NAME).is_file():
@@ -181,10 +182,14 @@ def _judges(
     chosen = range(len(sequence)) if frames_from is None else _listed(sequence, frames_from)
     with Console(stderr=True).status("Looking for frames that resemble each other"):
         dataset = open_dataset(data.absolute())
-    learned_from = dataset.content_hash("training")
-    if frames_from is None and any(learned_from in m.card.training_data.values() for m in models):
+    if frames_from is None and have_learned_from(dataset, *models):
         chosen = dataset.indices("validation") if no_polyps else dataset.held_out_indices()
-        tell([f"A model was trained on {data}: the {len(chosen)} frames held out of that"])
+        tell(
+            [
+                f"A model was trained on {data}, or on a dataset of its name: the {len(chosen)} "
+                "frames held out of it; others by --frames-from"
+            ]
+        )
     return _Judges(dataset.sequence, chosen, dataset.groups, None)
 
 

@@ -68,19 +68,19 @@ def train(
     """
     from napari_microaunet.distillation import trainer
     from napari_microaunet.distillation.model_file import Scorer, write_model
-    from napari_microaunet.distillation.recipe import read_recipe
+    from napari_microaunet.distillation.recipe import changed, read_recipe
     from napari_microaunet.distillation.run_folder import RunFolder
     from napari_microaunet.prelabel.backends import torch_device
 
     chosen = read_recipe(recipe)
     if seed is not None:
-        chosen = chosen.model_copy(update={"seed": seed})
+        chosen = changed(chosen, {"seed": seed})
     device = torch_device(device)
     _use_threads(threads)
     with _training(events) as (report, stopped):
         run = RunFolder(Path("runs") / recipe.stem if out is None else out, chosen)
-        report({"event": "recipe", "recipe": json.loads(chosen.model_dump_json())})
-        dataset = run.dataset()
+        report({"event": "recipe", "recipe": chosen.model_dump(mode="json")})
+        dataset = run.dataset(stopped)
         outcome = trainer.train(
             chosen, dataset, run, device=device, report=report, cancelled=stopped
         )
@@ -343,6 +343,11 @@ def _told(as_events: bool) -> Iterator[Callable[[Event], None]]:
 
 
 def _print_line(event: Event) -> None:
-    """Write one event as a line of JSON, at once."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+    """Write one event as a line of JSON, at once; nobody reading any more is a polite kill."""
+    try:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Else Python complains of what it cannot write when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        signal.raise_signal(signal.SIGTERM)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -27,7 +28,6 @@ from napari_microaunet.networks.library import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_job_is_stopped_found_again_and_goes_on_while_another_waits(
     first = FinetuneJob.new(request(frames, minutes=60), tmp_path)
     second = FinetuneJob.new(request(frames, dataset=tmp_path / "nowhere"), tmp_path)
     first.start()
-    wait(lambda: happened(first, "step"))
+    wait((first.run_folder / "student" / "state.safetensors").exists)  # after the first step
     assert first.state is JobState.RUNNING
     second.start()
     wait(lambda: happened(second, "queued"))
@@ -155,12 +155,52 @@ def test_a_job_keeps_the_models_that_it_needs(
     kept = find_model(FinetuneJob(job.folder).request.start)
     assert kept.card == mine.card
     assert job.request.teacher == job.request.start
-    assert FinetuneJob.new(request(frames, start="student"), tmp_path).request.start == str(
-        find_model("student").path
-    )
+    # Another version of the package may have other weights of that name.
+    bundled = FinetuneJob.new(request(frames, start="student"), tmp_path).request.start
+    assert Path(bundled).is_relative_to(tmp_path)
+    assert find_model(bundled).card == find_model("student").card
     with pytest.raises(InputError, match="no model named 'ward 4'"):
         FinetuneJob.new(request(frames, start="ward 4"), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_models_of_the_same_file_name_stay_apart(frames: Path, tmp_path: Path) -> None:
+    files = [tmp_path / run / "model.safetensors" for run in ("one", "two")]
+    for file in files:
+        file.parent.mkdir()
+        save_model(file, "microaunet", (64, 64))
+    asked = request(frames, start=str(files[0]), teacher=str(files[1]))
+    kept = FinetuneJob.new(asked, tmp_path / "jobs").request
+    assert find_model(kept.start).card == find_model(str(files[0])).card
+    assert kept.teacher is not None
+    assert find_model(kept.teacher).card == find_model(str(files[1])).card
+
+
+def test_a_job_runs_nothing_that_lies_where_the_window_was_started(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "filelock.py").write_text("raise SystemExit('of somebody else')")
+    monkeypatch.chdir(tmp_path)
+    job = FinetuneJob.new(request(frames, dataset=tmp_path / "nowhere"), tmp_path / "jobs")
+    job.start()
+    wait(lambda: job.state not in (JobState.QUEUED, JobState.RUNNING))
+    assert job.state is JobState.FAILED
+    assert "nowhere" in job.sentence
+
+
+def test_a_job_that_ends_between_two_looks_is_not_taken_for_killed(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = FinetuneJob.new(request(frames), tmp_path)
+    (job.folder / "process.json").write_text('{"number": 1}')
+    job.events_file.write_text('{"event": "began"}\n')
+
+    def ends_meanwhile() -> None:
+        with job.events_file.open("a") as file:
+            file.write('{"event": "ended", "how": "stopped", "sentence": "Stopped."}\n')
+
+    monkeypatch.setattr(job, "_process", ends_meanwhile)
+    assert job.state is JobState.STOPPED
 
 
 def test_a_model_that_is_taken_back_is_in_the_library_under_no_name(

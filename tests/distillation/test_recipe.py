@@ -50,6 +50,9 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
         (ENOUGH.replace("budget.steps = 3", ""), "budget"),
         (ENOUGH + 'network = "unet"', "network"),
         (ENOUGH + "batch.negatives = 1.0", "batch.negatives"),
+        (ENOUGH + "optimiser.clip = inf", "optimiser.clip: Input should be a finite number"),
+        (ENOUGH + "imitation.temperature = 1e200", "imitation.temperature"),
+        (ENOUGH + "seed = 18446744073709551616", "seed"),
         (ENOUGH + "batch.unlabelled = 0.6\nreplay.share = 0.4", "no room for labelled frames"),
         (ENOUGH + "size.side = 128", "first is larger than side"),
         (

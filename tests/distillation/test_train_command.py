@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,6 +65,24 @@ def test_a_loss_that_is_no_number_leaves_the_best_weights_and_names_them(
     assert [(one["step"], one["best"]) for one in told] == [(1, True), (2, False)]
     weights = load_checkpoint(best)[0].parameters()
     assert all(part.abs().max() < 100 for part in weights)
+
+
+def test_a_reader_that_goes_away_stops_the_training_politely(recipe: Path) -> None:
+    recipe.write_text(RECIPE.replace("budget.steps = 3", "budget.minutes = 60"))
+    script = "from napari_microaunet.cli import main; main()"
+    run = recipe.parent / "run"
+    command = [sys.executable, "-c", script, "train", recipe, "--out", run, "--events"]
+    with subprocess.Popen(  # noqa: S603 - our own command
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if '"event": "step"' in line:
+                break
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said == "Stopped; the same command goes on.\n"
+    assert (run / "state.safetensors").is_file()
 
 
 def test_a_graphics_card_that_is_full_when_the_model_is_scored(

@@ -292,16 +292,17 @@ def test_until_it_begins_a_training_can_be_asked_for_otherwise(data: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("split", "teacher", "most", "unused"),
+    ("split", "teacher", "changes", "unused"),
     [
-        ("validation", {"model": "teacher"}, 1000, 4),
-        ("training", None, 1000, 4),
-        ("training", {"model": "teacher"}, 1, 3),
-        ("training", {"model": "teacher"}, 1000, 0),
+        ("validation", {"model": "teacher"}, {}, 4),
+        ("training", None, {}, 4),
+        ("training", {"model": "teacher"}, {"batch.most_unlabelled": 1}, 3),
+        ("training", {"model": "teacher"}, {"batch.unlabelled": 0.0}, 4),
+        ("training", {"model": "teacher"}, {}, 0),
     ],
 )
 def test_frames_without_a_mask_that_nobody_looks_at_are_counted(
-    data: Path, tmp_path: Path, split: str, teacher: dict | None, most: int, unused: int
+    data: Path, tmp_path: Path, split: str, teacher: dict | None, changes: dict, unused: int
 ) -> None:
     manifest = open_dataset(data).manifest
     frames = tuple(
@@ -309,7 +310,7 @@ def test_frames_without_a_mask_that_nobody_looks_at_are_counted(
         for frame in manifest.frames
     )
     dataset = open_dataset(data, manifest.model_copy(update={"frames": frames}))
-    recipe = changed(small_recipe(data, teacher=teacher), {"batch.most_unlabelled": most})
+    recipe = changed(small_recipe(data, teacher=teacher), changes)
     events: list[dict] = []
     train(
         recipe,

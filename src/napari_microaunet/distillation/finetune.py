@@ -184,7 +184,7 @@ def finetune(
         )
         for part, run in runs.items():
             tell = _with_part(report, part)
-            tell({"event": "recipe", "recipe": json.loads(recipes[part].model_dump_json())})
+            tell({"event": "recipe", "recipe": recipes[part].model_dump(mode="json")})
             outcome = train(
                 recipes[part], dataset, run, device=device, report=tell, cancelled=cancelled
             )

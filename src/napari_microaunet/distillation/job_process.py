@@ -90,7 +90,9 @@ def _end_in_time(job: FinetuneJob, events: _Events) -> None:
     try:
         while any(job.run_folder.rglob(_PARTS)) and time.monotonic() < last:
             time.sleep(_ASK_EVERY_S)
-        events.end(JobState.STOPPED, "Stopped; it can go on from its last checkpoint.")
+        kept = any(job.run_folder.rglob("state.safetensors"))
+        where = "go on from its last checkpoint" if kept else "be started again"
+        events.end(JobState.STOPPED, f"Stopped; it can {where}.")
     finally:
         os._exit(0)  # also where the disk is full, or the folder gone
 

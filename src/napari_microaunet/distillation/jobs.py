@@ -10,7 +10,7 @@
         ├── events.jsonl       what happened, a JSON object a line
         ├── errors.txt         what the process wrote to stderr
         ├── stop               there while the job is asked to stop
-        ├── models/            the user's own models that it needs, as they were
+        ├── models/            the models that it needs, as they were
         ├── dataset/           frames to learn from that were written for this job
         └── run/               the folder of `finetune`
 
@@ -193,8 +193,8 @@ class FinetuneJob:
     def new(cls, request: FinetuneRequest, jobs: Path | None = None) -> FinetuneJob:
         """Make the folder of a job; `start` starts it.
 
-        Models of the user's own are copied there: the job still has them where they are renamed or
-        deleted before it ends.
+        The models are copied there: the job still has them where they are renamed, deleted or, by
+        another version of the package, replaced before it ends.
 
         Parameters
         ----------
@@ -213,7 +213,7 @@ class FinetuneJob:
         models = [find_model(name) for name in (request.start, request.teacher) if name is not None]
         with _writing(folder):
             folder.mkdir(parents=True)
-            kept = [str(_kept(model, folder / "models")) for model in models]
+            kept = [str(_copied(model, folder / "models")) for model in models]
             teacher = None if request.teacher is None else kept[1]
             request = request.model_copy(update={"start": kept[0], "teacher": teacher})
             with replacing(folder / "request.json") as file:
@@ -244,7 +244,8 @@ class FinetuneJob:
         # In a session of its own: neither Ctrl-C nor a closed terminal reaches it.
         with self.errors_file.open("ab") as errors:
             self._started = subprocess.Popen(  # noqa: S603 - our own module, and a path
-                [sys.executable, "-m", PROCESS_MODULE, str(self.folder)],
+                # Not from the folder that the window was started in: it may hold a `queue.py`.
+                [sys.executable, "-P", "-m", PROCESS_MODULE, str(self.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -267,10 +268,12 @@ class FinetuneJob:
     @property
     def state(self) -> JobState:
         """Where it stands, as its files and its process say."""
+        is_there = self._process() is not None
+        # Read afterwards: what a process says last, it says before it is gone.
         last = self._last_turn()
         if last is not None and last["event"] == "ended":
             return JobState(last["how"])
-        if self._process() is not None:
+        if is_there:
             waits = last is None or last["event"] == "queued"
             return JobState.QUEUED if waits else JobState.RUNNING
         return JobState.KILLED if self._process_file.is_file() else JobState.STOPPED
@@ -441,14 +444,13 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _kept(model: Model, folder: Path) -> Path:
-    """Return the file of a model, of one that the user may change a copy."""
-    if model.bundled:
-        return model.path
-    folder.mkdir(exist_ok=True)
-    with replacing(folder / model.path.name) as file:
+def _copied(model: Model, folder: Path) -> Path:
+    """Copy a model's file, apart from those of other models, which may have its name."""
+    copy = folder / model.card.sha256[:12] / model.path.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(copy) as file:
         file.write(model.path.read_bytes())
-    return folder / model.path.name
+    return copy
 
 
 def list_jobs(jobs: Path | None = None) -> list[FinetuneJob]:

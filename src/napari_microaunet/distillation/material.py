@@ -107,7 +107,7 @@ def gather_material(
         recipe.size.read_at,
         progress=telling(report, "reading"),
         cancelled=cancelled,
-        most_unlabelled=batch.most_unlabelled if recipe.teacher else 0,
+        most_unlabelled=batch.most_unlabelled if recipe.teacher and batch.unlabelled > 0 else 0,
     )
     unlabelled_names = {frame.name for frame in dataset.frames if not frame.labelled}
     unused = len(unlabelled_names.difference(own.names, own.problems))

@@ -32,10 +32,12 @@ Value = bool | int | float | str
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
+Temperature = Annotated[float, Field(gt=0, le=1000)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON, in which a run keeps its recipe, knows no infinite numbers.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BatchSettings(_Section):
@@ -232,7 +234,7 @@ class ImitationStage(_Section):
     boundary: Weight = 0.0
     divergence: Weight = 1.0
     features: Weight = 0.0
-    temperature: Positive = 2.0
+    temperature: Temperature = 2.0
     band: Annotated[int, Field(ge=1, le=64)] = 5
 
 
@@ -261,7 +263,7 @@ class PreferenceStage(_Section):
     contrast: Weight = 0.1
     pixels: Annotated[int, Field(ge=2, le=8192)] = 256
     dimensions: Annotated[int, Field(ge=1, le=256)] = 16
-    temperature: Positive = 0.1
+    temperature: Temperature = 0.1
     false_positive_weight: Annotated[float, Field(ge=1)] = 3.0
 
 
@@ -319,7 +321,7 @@ class Recipe(_Section):
     start: str = ""
     standardise: bool | None = None
     teacher: Teacher | None = None
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     budget: Budget
     batch: BatchSettings = BatchSettings()
     replay: Replay = Replay()

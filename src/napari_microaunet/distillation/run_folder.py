@@ -98,7 +98,8 @@ class RunFolder:
         if differ:
             raise InputError(
                 f"{self.path} holds a training that differs in {' and '.join(differ)}; choose "
-                "another folder, or ask for the same again to go on with it."
+                "another folder, or ask for the same again to go on with it, with the version of "
+                "the package that began it."
             )
 
     @contextmanager

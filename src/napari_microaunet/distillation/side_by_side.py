@@ -111,13 +111,19 @@ def side_by_side(
     )
 
 
+def have_learned_from(dataset: CuratedDataset, *models: Model) -> bool:
+    """Tell whether one of these models has learned from a dataset, as far as its card tells.
+
+    By its name, too: since then, a mask may have been corrected, or frames added.
+    """
+    learned = [of for model in models for of in model.card.training_data.items()]
+    sha256 = dataset.content_hash("training")
+    return any(dataset.name == name or sha256 == known for name, known in learned)
+
+
 def _frames_to_score(first: Model, second: Model, dataset: CuratedDataset) -> tuple[list[int], str]:
     """Choose frames, and say in a word which they are."""
-    cards = first.card, second.card
-    names = {name for card in cards for name in card.training_data}
-    hashes = {sha256 for card in cards for sha256 in card.training_data.values()}
-    learned_from = dataset.name in names or dataset.content_hash("training") in hashes
-    if learned_from or (dataset.path / MANIFEST_NAME).is_file():
+    if have_learned_from(dataset, first, second) or (dataset.path / MANIFEST_NAME).is_file():
         indices, kind = dataset.held_out_indices(), "held-out"
     else:
         indices = [index for index, frame in enumerate(dataset.frames) if frame.labelled]

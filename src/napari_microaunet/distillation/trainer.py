@@ -270,7 +270,8 @@ class _Training:
                 if finished or self.fabric.broadcast(self.cancelled()):
                     break
                 # Never between a step and its validation, which a resumed run would repeat.
-                if time.monotonic() - self.saved > _SAVE_EVERY:
+                # The first step is kept at once: whoever stops hard then has a state to go on from.
+                if self.step == 1 or time.monotonic() - self.saved > _SAVE_EVERY:
                     self._save()
                 self._take_step(progress)
             except CancelledError:

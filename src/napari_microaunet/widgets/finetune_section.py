@@ -18,7 +18,7 @@ from napari_microaunet.curation.session import ReviewState
 from napari_microaunet.curation.writer import WriteOptions, write_dataset
 from napari_microaunet.distillation.advice import advise
 from napari_microaunet.distillation.jobs import FinetuneJob, JobState, list_jobs
-from napari_microaunet.distillation.recipe import finetuning_recipe
+from napari_microaunet.distillation.recipe import changed, finetuning_recipe
 from napari_microaunet.errors import InputError
 from napari_microaunet.widgets.finetune_result import FinetuneResult
 from napari_microaunet.widgets.finetune_run import FinetuneRun, suggested_name
@@ -152,7 +152,8 @@ class FinetuneSection(QWidget):
         def data(told: Told, cancelled: Cancelled) -> Path:
             if session is None:
                 return job.dataset
-            most = finetuning_recipe().batch.most_unlabelled if request.teacher else 0
+            batch = changed(finetuning_recipe(), request.changes).batch
+            most = batch.most_unlabelled if request.teacher and batch.unlabelled > 0 else 0
             options = WriteOptions(name=session.sequence.name)
             frames = frames_to_learn_from(session, most)
             written = write_dataset(
