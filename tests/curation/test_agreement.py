@@ -86,7 +86,7 @@ def test_only_identical_masks_are_decided_beforehand(tmp_path):
     write_decisions(found, tmp_path / "decisions.csv")
     with (tmp_path / "decisions.csv").open(newline="") as file:
         decided = {row["frame"]: row["take"] for row in csv.DictReader(file)}
-    assert decided == {"equal": "1", "ignored by one": "", "one or two": ""}
+    assert decided == {"equal": "identical", "ignored by one": "", "one or two": ""}
 
 
 @given(arrays(np.uint8, (9, 9), elements=st.sampled_from([0, 1, 2])), st.integers(0, 2))
@@ -186,6 +186,39 @@ def test_a_number_is_that_of_a_dataset_also_where_others_lack_the_frame(versions
     np.testing.assert_array_equal(open_dataset(tmp_path / "one").mask(3), box(1, 1, 5, 5))
     with pytest.raises(InputError, match="Dataset 2 does not have the frame case/3; take one of"):
         reconcile(three, decided | {"case/3": "2"})
+
+
+def test_what_two_agree_on_is_undecided_where_a_third_differs(versions, tmp_path):
+    table = tmp_path / "decisions.csv"
+    write_decisions([one for one in compare_annotations(*versions) if one.identical], table)
+    decided = read_decisions(table, 3) | {"case/1": "1", "case/3": "1"}
+    with Session(open_frames(tmp_path / "case"), tmp_path / "Cy.microaunet") as session:
+        session.put_mask(2, box(1, 1, 5, 5), MaskOrigin.HAND)
+        session.accept([2])
+        write_dataset(incoming_frames(session), tmp_path / "Cy")
+    three = [*versions, open_dataset(tmp_path / "Cy")]
+    with pytest.raises(InputError, match="Nothing is decided of the frame case/2"):
+        reconcile(three, decided)
+    write_dataset(reconcile(three, decided | {"case/2": "3"}), tmp_path / "one")
+    np.testing.assert_array_equal(open_dataset(tmp_path / "one").mask(2), box(1, 1, 5, 5))
+
+
+def test_a_frame_that_one_alone_has_labelled_is_taken_from_him(tmp_path, write_frame):
+    for seed in range(2):
+        write_frame(tmp_path / "case" / f"{seed}.png", seed)
+    for number, annotator in enumerate(("Ada", "Ben")):
+        folder = tmp_path / f"{annotator}.microaunet"
+        with Session(open_frames(tmp_path / "case"), folder, annotator=annotator) as session:
+            session.put_mask(number, box(4, 4, 12, 12 + number), MaskOrigin.HAND)
+            session.accept([number])
+            write_dataset(incoming_frames(session, "all"), tmp_path / annotator)
+    versions = [open_dataset(tmp_path / annotator) for annotator in ("Ada", "Ben")]
+    write_dataset(reconcile(versions, {}), tmp_path / "both")
+    both = open_dataset(tmp_path / "both")
+    for number in range(2):
+        np.testing.assert_array_equal(both.mask(number), box(4, 4, 12, 12 + number))
+    assert [frame.annotation.annotator for frame in both.frames] == ["Ada", "Ben"]
+    assert [frame.split for frame in both.frames] == [frame.split for frame in versions[0].frames]
 
 
 def test_two_pictures_of_one_name_are_neither_compared_nor_reconciled(tmp_path, write_frame):

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from napari_microaunet.curation import open_dataset, read_manifest, write_manifest
 from napari_microaunet.curation.deidentify import Box, Deidentifier, parse_box
 from napari_microaunet.curation.incoming import incoming_frames
+from napari_microaunet.curation.session import MaskOrigin, Session
 from napari_microaunet.curation.writer import WriteOptions, write_dataset
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames import open_frames
@@ -87,6 +88,7 @@ from pathlib import Path
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.deidentify import Deidentifier
 from napari_microaunet.curation.incoming import incoming_frames
+from napari_microaunet.curation.session import MaskOrigin, Session
 from napari_microaunet.curation.writer import WriteOptions, write_dataset
 source, folder, method, last = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 act = getattr(Path, method)
@@ -156,6 +158,29 @@ def test_what_was_blanked_stays_blanked_when_a_mask_is_updated(named, tmp_path, 
     assert [path.name for path in (tmp_path / "set" / "images" / "stills").iterdir()] == ["a.png"]
     assert (tmp_path / "set" / record.image).read_bytes() == image
     np.testing.assert_array_equal(open_dataset(tmp_path / "set").mask(0), mask)
+
+
+@pytest.mark.parametrize("of_dataset", [True, False])
+def test_another_box_is_blanked_in_a_dataset_that_was_blanked(named, tmp_path, of_dataset):
+    """Opened itself, it no longer shows the panel that was blanked there as one."""
+    frames = incoming_frames(open_dataset(named))
+    write_dataset(frames, tmp_path / "set", WriteOptions(deidentifier=Deidentifier()))
+    first = read_manifest(tmp_path / "set" / "manifest.json").frames[0]
+    again = frames
+    if of_dataset:
+        with Session(open_frames(tmp_path / "set")) as session:
+            session.put_mask(0, np.eye(240, 400, dtype=np.uint8), MaskOrigin.HAND)
+            session.accept([0])
+            again = incoming_frames(session)
+    hidden = WriteOptions(deidentifier=Deidentifier(Box(100, 150, 120, 170)))
+    write_dataset(again, tmp_path / "set", hidden, append=True)
+    blanked = open_dataset(tmp_path / "set").read(0)
+    assert open_frames(named).read(0)[100:120, 150:170].any()
+    assert not blanked[100:120, 150:170].any()
+    assert not blanked[180:, :80].any()
+    record = read_manifest(tmp_path / "set" / "manifest.json").frames[0]
+    assert {*record.blanked} == {*first.blanked, "boxes"}
+    assert record.original_sha256 == first.original_sha256
 
 
 def test_other_boxes_do_not_bring_back_what_was_blanked(named, tmp_path):

@@ -192,7 +192,13 @@ def test_a_table_may_be_for_other_images_of_its_folder(tmp_path, write_frame):
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b"image,sequence\n1.png,3\n", "column 'frame'"), (b"frame,sequence\n\xff\xfe,3\n", "table")],
+    [
+        (b"image,sequence\n1.png,3\n", "column 'frame'"),
+        (b"frame,sequence\n\xff\xfe,3\n", "table"),
+        # Without the second quote, all lines below would be one sequence.
+        (b'frame,sequence\n0.png,"3\n1.png,4\n', "table"),
+        (b"frame,sequence\n0,3\n0.png,4\n", r"0\.png in 3 as well as in 4"),
+    ],
 )
 def test_a_table_that_cannot_be_used_is_named(tmp_path, write_set, content, problem):
     (write_set(tmp_path, 2) / "sequences.csv").write_bytes(content)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import shutil
 import zipfile
 from datetime import UTC, datetime
@@ -134,7 +136,7 @@ def test_arrays_are_known_by_their_pixels(tmp_path):
 # What was open last, and who is at work
 
 
-def test_recent_sessions(frames, tmp_path):
+def test_recent_sessions(frames, tmp_path, monkeypatch):
     assert recent_sessions() == []
     begin(open_frames(frames))
     others = write_frames(tmp_path / "others")
@@ -152,6 +154,15 @@ def test_recent_sessions(frames, tmp_path):
     with Session(open_frames(frames)):
         pass
     assert [one.name for one in recent_sessions()] == ["frames", "others"]
+    with monkeypatch.context() as patch:
+
+        def exists(path):
+            if path == tmp_path / "frames":
+                raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+            return os.path.lexists(path)
+
+        patch.setattr(Path, "exists", exists)
+        assert [one.name for one in recent_sessions()] == ["others"]
     shutil.rmtree(tmp_path / "frames.microaunet")
     assert [one.name for one in recent_sessions()] == ["others"]
     shutil.rmtree(others)

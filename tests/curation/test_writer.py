@@ -117,6 +117,14 @@ def test_the_manifest_tells_how_labels_came_about(session, frames, tmp_path):
         assert hashlib.sha256(content).hexdigest() == digest
 
 
+def test_a_mask_from_a_file_is_not_put_down_to_a_model(session, tmp_path):
+    session.put_mask(1, np.ones((24, 32), np.uint8), MaskOrigin.FILE)
+    session.accept([1])
+    annotation = write(session, tmp_path / "set").manifest.frames[1].annotation
+    assert (annotation.origin, annotation.prelabel) == ("file", None)
+    assert {cost.name: cost.model for cost in session.edit_costs()}["1"] is None
+
+
 @pytest.mark.parametrize(("include", "taken"), [("edited", "0123"), ("all", "01235")])
 def test_more_than_accepted_frames_on_request(session, tmp_path, include, taken):
     result = write_dataset(incoming_frames(session, include), tmp_path / "set")
@@ -431,6 +439,27 @@ def test_frames_that_cannot_be_read_are_left_out_and_named(session, frames, tmp_
     assert list(result.left_out) == ["case 7/1"]
     assert "damaged" in result.left_out["case 7/1"]
     assert "images/case 7/1.png" not in files(tmp_path / "set")
+
+
+def test_a_frame_of_the_dataset_that_cannot_be_read_keeps_its_mask(tmp_path, write_frame):
+    """Its size is not known, so that the mask in a session would be cut to that of another."""
+    write_frame(tmp_path / "case" / "0.png", 0)
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "case" / "1.png")
+    with Session(open_frames(tmp_path / "case")) as session:
+        session.put_mask(1, np.ones((48, 64), np.uint8), MaskOrigin.HAND)
+        session.accept([0, 1])
+        write(session, tmp_path / "set")
+    whole = open_dataset(tmp_path / "set").mask(1)
+    damaged = tmp_path / "set" / "images" / "case" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:20])
+    with Session(open_frames(tmp_path / "set")) as session:
+        session.put_mask(1, None, MaskOrigin.HAND)
+        session.accept([1])
+        result = write(session, tmp_path / "set")
+    assert list(result.left_out) == ["set/case/1"]
+    assert result.updated == ()
+    assert whole.all()
+    np.testing.assert_array_equal(open_dataset(tmp_path / "set").mask(1), whole)
 
 
 def test_what_is_in_the_way_is_left_alone(session, tmp_path):
@@ -811,6 +840,29 @@ def test_a_session_that_was_copied_with_its_frames_reads_the_copies(session, tmp
     shutil.copy(tmp_path / "case 7" / "0.png", tmp_path / "alone" / "case 7" / "other.png")
     with open_session(folder) as alone:
         assert alone.sequence.path == session.sequence.path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are closed by mode bits here")
+def test_a_copied_session_does_not_need_the_former_owner_s_folder(session, tmp_path):
+    session.close()
+    with TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        copy = Path(place) / session.folder.name
+        shutil.copytree(session.folder, copy)
+        shutil.copytree(session.sequence.path, copy.with_name("case 7"))
+        for path in (copy, *copy.rglob("*")):
+            path.chmod(0o777)
+        tmp_path.chmod(0)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)  # nobody: root may look everywhere
+        try:
+            with open_session(copy) as copied:
+                assert copied.sequence.path == copy.with_name("case 7")
+        finally:
+            if is_root:
+                os.seteuid(0)
+            tmp_path.chmod(0o700)
 
 
 def test_a_session_of_somebody_else_that_may_not_be_read_is_named(session):

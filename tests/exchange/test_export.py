@@ -425,3 +425,21 @@ def test_a_nifti_file_is_limited_not_all_of_them_together(session):
     find_format("nifti").check(frames)
     with pytest.raises(InputError, match="32767"):
         find_format("nifti").check(frames * 2)
+
+
+@pytest.mark.parametrize("key", ["png", "kvasir", "cvc", "yolo", "labels"])
+def test_a_frame_that_is_ignored_throughout_is_no_negative(tmp_path, key):
+    session, _ = make_session(tmp_path, names=("a", "b"))
+    frame = session.sequence.frames[0]
+    with session:
+        session.put_mask(0, np.full((frame.height, frame.width), 255, np.uint8), MaskOrigin.HAND)
+        session.put_mask(1, None, MaskOrigin.HAND)
+        session.accept([0, 1])
+        summary = export(labels_of_session(session), find_format(key), tmp_path / "out")
+    assert summary.negatives == 1
+    files = {path.stem for path in (tmp_path / "out").rglob("*") if path.stem in "ab"}
+    if key == "labels":
+        assert (summary.frames, files) == (2, {"a", "b"})
+    else:
+        assert (summary.frames, files) == (1, {"b"})
+        assert "frames that are ignored throughout are left out (1 frame)." in summary.warnings

@@ -13,7 +13,7 @@ from defusedxml.ElementTree import parse
 from labelled_help import emptied, make_session, masks_of
 from PIL import Image
 
-from napari_microaunet.curation.session import MaskOrigin, Session
+from napari_microaunet.curation.session import MaskOrigin, ReviewState, Session
 from napari_microaunet.errors import InputError
 from napari_microaunet.exchange.export import export
 from napari_microaunet.exchange.formats import FORMATS, find_format
@@ -395,3 +395,132 @@ def test_slanting_outlines_of_yolo_are_filled_as_ultralytics_fills_them(session,
     expected = np.zeros((20, 30), np.uint8)
     cv2.fillPoly(expected, [points.astype(np.int32)], 1)
     np.testing.assert_array_equal(session.chunks.mask(0), expected)
+
+
+def cvat_file(folder, *shapes):
+    image = f'<image id="0" name="a.png" width="30" height="20">{"".join(shapes)}</image>'
+    (folder / "annotations.xml").write_text(f"<annotations>{image}</annotations>")
+    return folder / "annotations.xml"
+
+
+def cvat_polygon(label, left, right, order=0):
+    points = f"{left},4;{right},4;{right},9;{left},9"
+    return f'<polygon label="{label}" z_order="{order}" points="{points}"/>'
+
+
+@pytest.mark.parametrize(
+    ("shapes", "shared"),
+    [
+        ([cvat_polygon("polyp", 5, 12), cvat_polygon("ignore", 8, 20)], IGNORE),
+        ([cvat_polygon("ignore", 8, 20), cvat_polygon("polyp", 5, 12)], 1),
+        ([cvat_polygon("ignore", 8, 20, order=1), cvat_polygon("polyp", 5, 12)], IGNORE),
+    ],
+)
+def test_of_regions_that_overlap_the_upper_one_counts(session, tmp_path, shapes, shared):
+    take(session, "cvat", cvat_file(tmp_path, *shapes))
+    mask = session.chunks.mask(0)
+    assert (mask[4:9, 5:8] == 1).all()
+    assert (mask[4:9, 8:12] == shared).all()
+    assert (mask[4:9, 12:20] == IGNORE).all()
+
+
+def test_glare_marked_on_a_polyp_is_ignored_in_label_studio_and_yolo(session, tmp_path):
+    def result(label, left, right):
+        points = [[x, y] for x, y in ((left, 20), (right, 20), (right, 45), (left, 45))]
+        value = {"points": points, "polygonlabels": [label]}
+        size = {"original_width": 30, "original_height": 20}
+        return {"type": "polygonlabels", **size, "value": value}
+
+    annotations = [{"result": [result("polyp", 10, 50), result("ignore", 30, 50)]}]
+    (tmp_path / "tasks.json").write_text(
+        json.dumps([{"data": {"image": "a.png"}, "annotations": annotations}])
+    )
+    take(session, "labelstudio", tmp_path / "tasks.json")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "data.yaml").write_text("names: [polyp, ignore]\n")
+    outlines = "0 0.1 0.2 0.5 0.2 0.5 0.45 0.1 0.45\n1 0.3 0.2 0.5 0.2 0.5 0.45 0.3 0.45\n"
+    (tmp_path / "labels" / "b.txt").write_text(outlines)
+    take(session, "yolo", tmp_path)
+    for index in range(2):
+        mask = session.chunks.mask(index)
+        assert set(np.unique(mask[5:8, 4:8])) == {1}
+        assert set(np.unique(mask[5:8, 10:14])) == {IGNORE}
+
+
+@pytest.mark.parametrize("given", ["labels", "labels/train", "labels/train/a.txt"])
+def test_a_class_called_ignore_is_known_from_within_an_export_of_yolo(session, tmp_path, given):
+    (tmp_path / "x" / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "x" / "data.yaml").write_text("names: {0: polyp, 1: ignore}\n")
+    (tmp_path / "x" / "labels" / "train" / "a.txt").write_text("1 0.2 0.2 0.5 0.2 0.5 0.6\n")
+    take(session, "yolo", tmp_path / "x" / given)
+    assert set(np.unique(session.chunks.mask(0))) == {0, IGNORE}
+
+
+def test_what_cvat_s_brush_has_drawn_is_a_polyp_in_coco(session, tmp_path):
+    """CVAT writes masks, and only these, as crowds (datumaro, ``coco/exporter.py``)."""
+    image = {"id": 1, "file_name": "a.png", "height": 20, "width": 30}
+    brush = {"size": [20, 30], "counts": [5, 10, 585]}
+    one = {"image_id": 1, "category_id": 1, "iscrowd": 1, "segmentation": brush}
+    categories = [{"id": 1, "name": "polyp"}]
+    content = {"images": [image], "annotations": [one], "categories": categories}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    take(session, "coco", tmp_path / "x.json")
+    assert set(np.unique(session.chunks.mask(0))) == {0, 1}
+
+
+def test_white_is_ignored_throughout_a_stack_that_numbers_polyps(session, tmp_path):
+    stack = np.stack([BLOB + np.roll(BLOB, 9) * 255, BLOB * 255, BLOB * 0])
+    tifffile.imwrite(tmp_path / "x.tif", stack, photometric="minisblack")
+    take(session, "tiff", tmp_path / "x.tif")
+    for mask, expected in zip(masks_of(session).values(), stack, strict=True):
+        np.testing.assert_array_equal(mask, expected)
+
+
+def test_a_storage_of_label_studio_that_is_the_frames_folder_itself(tmp_path):
+    for name in ("1", "case 2/1", "case 2/2"):
+        file = tmp_path / "frames" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20), "red").save(file)
+
+    def tasks(path):
+        data = {"image": f"/data/local-files/?d={path}"}
+        (tmp_path / "tasks.json").write_text(
+            json.dumps([{"data": data, "annotations": [{"result": []}]}])
+        )
+        return tmp_path / "tasks.json"
+
+    with Session(open_frames(tmp_path / "frames")) as session:
+        take(session, "labelstudio", tasks("case%202/2.png"))
+        assert [session.origin(i) is MaskOrigin.FILE for i in range(3)] == [False, False, True]
+        with pytest.raises(InputError, match=r"case 2/1\.png may be .* as well as 1\.png"):
+            take(session, "labelstudio", tasks("case%202/1.png"))
+        take(session, "labelstudio", tasks("frames/case%202/1.png"))
+        assert session.origin(1) is MaskOrigin.FILE
+
+
+def test_labels_of_a_frame_that_cannot_be_read_are_refused(tmp_path):
+    """Its size is not known: what has no size of its own would be drawn at another one."""
+    (tmp_path / "frames").mkdir()
+    for name, size in (("a", (30, 20)), ("b", (60, 40))):
+        Image.new("RGB", size, "red").save(tmp_path / "frames" / f"{name}.png")
+    with Session(open_frames(tmp_path / "frames")) as session:
+        session.put_mask(1, np.ones((40, 60), np.uint8), MaskOrigin.HAND)
+        session.accept([1])
+    (tmp_path / "frames" / "b.png").write_bytes(b"half a file")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "b.txt").write_text("0 0.2 0.2 0.5 0.2 0.5 0.6\n")
+    with Session(open_frames(tmp_path / "frames")) as session:
+        with pytest.raises(InputError, match=r"labels of b, which cannot be read"):
+            take(session, "yolo", tmp_path)
+        with pytest.raises(InputError, match=r"The frame b in .* cannot be read"):
+            labels_of_session(session)
+
+
+def test_an_import_never_accepts_a_frame(session, tmp_path):
+    session.put_mask(0, None, MaskOrigin.HAND)
+    session.accept([0])  # as negative
+    session.put_mask(0, BLOB, MaskOrigin.HAND)
+    path = cvat_file(tmp_path)
+    import_labels(session, find_format("cvat"), path, overwrite=True)
+    assert not session.chunks.mask(0).any()
+    assert session.status(0).state is ReviewState.EDITED

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # A label image has no number above; more regions than that share the last one.
 _LAST_LABEL = 254
 _COMBINED = ("intersection", "union", "majority")
+_IDENTICAL = "identical"
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def write_decisions(agreements: Sequence[FrameAgreement], path: Path) -> None:
     table = csv.writer(text)
     table.writerow(["frame", "dice", "take"])
     for one in agreements:
-        table.writerow([one.name, f"{one.dice:.4f}", "1" if one.identical else ""])
+        table.writerow([one.name, f"{one.dice:.4f}", _IDENTICAL if one.identical else ""])
     with replacing(path) as file:
         file.write(text.getvalue().encode())
 
@@ -224,8 +225,8 @@ def read_decisions(path: Path, datasets: int) -> dict[str, str]:
     Parameters
     ----------
     path : Path
-        A CSV file with the columns frame and take: the number of a dataset, from 1, or
-        intersection, union or majority.
+        A CSV file with the columns frame and take: the number of a dataset, from 1,
+        intersection, union or majority, or identical where all have the same mask.
     datasets : int
         How many there are.
 
@@ -234,7 +235,7 @@ def read_decisions(path: Path, datasets: int) -> dict[str, str]:
     InputError
         If the file is something else or a frame is undecided.
     """
-    allowed = [*(str(number + 1) for number in range(datasets)), *_COMBINED]
+    allowed = [*(str(number + 1) for number in range(datasets)), *_COMBINED, _IDENTICAL]
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [(row["frame"], (row["take"] or "").strip()) for row in csv.DictReader(file)]
@@ -260,7 +261,7 @@ def reconcile(
     datasets : sequence of CuratedDataset
         At least two; splits are those of the first.
     decisions : mapping of str to str
-        From `read_decisions`. Frames that only one dataset has need none.
+        From `read_decisions`. Frames that only one dataset has, or has labelled, need none.
 
     Returns
     -------
@@ -285,7 +286,7 @@ def _decided(
 ) -> IncomingFrame:
     versions = list(by_number.values())
     first = versions[0][1]
-    if take is not None and take not in (*by_number, *_COMBINED):
+    if take is not None and take not in (*by_number, *_COMBINED, _IDENTICAL):
         raise InputError(
             f"Dataset {take} does not have the frame {name}; "
             f"take one of {', '.join((*by_number, *_COMBINED))} in the table of decisions."
@@ -293,12 +294,15 @@ def _decided(
     if len(versions) == 1:
         return first
     _check_same_picture([(dataset, dataset.frames[frame.index]) for dataset, frame in versions])
-    if take is None:
-        digests = {dataset.frames[frame.index].mask_sha256 for dataset, frame in versions}
-        if len(digests) == 1:
+    if take is None or take == _IDENTICAL:
+        labelled = [one for one in versions if one[0].frames[one[1].index].labelled]
+        if len(labelled) == 1:
+            return replace(labelled[0][1], split=first.split, group=first.group)
+        if _are_identical(versions):
             return first
         raise InputError(
-            f"Nothing is decided of the frame {name}; add a line to the table of decisions."
+            f"Nothing is decided of the frame {name}, of which the {len(versions)} datasets have "
+            "different masks; write what to take into its line of the table of decisions."
         )
     if take not in _COMBINED:
         chosen = by_number[take][1]
@@ -314,6 +318,16 @@ def _decided(
         state="accepted", origin="file", merged_from=f"{take} of {', '.join(who)}"[:1000]
     )
     return replace(first, read_mask=read_mask, annotation=annotation)
+
+
+def _are_identical(versions: Sequence[tuple[CuratedDataset, IncomingFrame]]) -> bool:
+    if len({dataset.frames[frame.index].mask_sha256 for dataset, frame in versions}) == 1:
+        return True
+    masks = [dataset.mask(frame.index) for dataset, frame in versions]
+    return all(
+        mask is not None and masks[0] is not None and np.array_equal(mask, masks[0])
+        for mask in masks
+    )
 
 
 def _who(dataset: CuratedDataset, frame: IncomingFrame) -> str:

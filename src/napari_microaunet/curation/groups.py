@@ -388,7 +388,7 @@ def _read_table(path: Path) -> dict[str, str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [
                 ((row["frame"] or "").strip(), (row["sequence"] or "").strip())
-                for row in csv.DictReader(file, skipinitialspace=True)
+                for row in csv.DictReader(file, skipinitialspace=True, strict=True)
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table ({error}); correct it.") from error
@@ -396,11 +396,15 @@ def _read_table(path: Path) -> dict[str, str]:
         raise InputError(
             f"{path} has no column {error}; the columns frame and sequence are needed."
         ) from error
-    return {
-        _inside(PurePosixPath(frame.replace("\\", "/"))): sequence
-        for frame, sequence in rows
-        if frame and sequence
-    }
+    table: dict[str, str] = {}
+    for frame, sequence in rows:
+        if frame and sequence:
+            name = _inside(PurePosixPath(frame.replace("\\", "/")))
+            if table.setdefault(name, sequence) != sequence:
+                raise InputError(
+                    f"{path} has {frame} in {table[name]} as well as in {sequence}; correct it."
+                )
+    return table
 
 
 def _inside(path: PurePath) -> str:

@@ -145,7 +145,7 @@ def open_session(folder: Path, frames: Path | None = None) -> Session:
     # still be where they were.
     beside = folder.absolute().parent / identity.path.name
     places = (beside, identity.path) if frames is None else (frames,)
-    found = [place for place in dict.fromkeys(places) if place.exists()]
+    found = [place for place in dict.fromkeys(places) if _is_there(place)]
     if not found:
         raise InputError(
             f"The frames of {folder} are neither at {places[-1]} nor beside it; "
@@ -161,6 +161,13 @@ def open_session(folder: Path, frames: Path | None = None) -> Session:
         if not identity.names.isdisjoint(frame.name for frame in sequence.frames):
             return Session(sequence, folder)
     raise InputError(f"{found[-1]} holds none of the frames of {folder}; give the right folder.")
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # somebody else's folder, or a drive that does not answer
+        return False
 
 
 def incoming_frames(
@@ -254,7 +261,7 @@ def _of_session(
 
 
 def _prelabel(session: Session, status: FrameStatus) -> Prelabel | None:
-    if status.model is None:
+    if status.model is None or status.origin is MaskOrigin.FILE:  # which began with no model
         return None
     kept = session.map(status.index)
     return Prelabel(

@@ -158,11 +158,11 @@ def place_frames(
     for inside in members.values():
         # The frames of the dataset come first, and of sources the first one.
         met = next((placed[index] for index in inside if placed[index] is not None), None)
+        # Named by the first in the alphabet, so that no number decides on the split.
+        first = min(records[index].group for index in inside)
         for index in (index for index in inside if index >= fixed):
             split = own.get(records[index].group, met)
             if split is None:
-                # Named by the first in the alphabet, so that no number decides on the split.
-                first = min(records[other].group for other in inside)
                 waiting.setdefault(first, []).append(index)
             else:
                 splits[index] = split

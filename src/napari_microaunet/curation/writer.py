@@ -241,13 +241,13 @@ def _named(
         if cancelled is not None and cancelled():
             raise CancelledError
         _check_name(frame)
+        if (problem := frame.sequence.problems.get(frame.index)) is not None:
+            left_out[frame.name] = problem
+            continue
         if frame.file is not None and (own := by_file.get(frame.file.resolve())) is not None:
             if (earlier := chosen.get(own.name.casefold())) is not None:
                 _check_agree(earlier.frame, frame)
             chosen[own.name.casefold()] = _Named(frame, own.name, own)
-            continue
-        if (problem := frame.sequence.problems.get(frame.index)) is not None:
-            left_out[frame.name] = problem
             continue
         for number in itertools.count(1):
             name = frame.name if number == 1 else f"{frame.name}-{number}"
@@ -415,9 +415,8 @@ def _stage_image(
     if options.deidentifier is not None:
         image, taken_out = options.deidentifier.blank(frame.sequence, frame.index, image)
         blanked = tuple(dict.fromkeys((*blanked, *taken_out)))
-        if there and not was_blanked <= set(blanked):
-            return there
-        if there and "boxes" in was_blanked:
+        if there and was_blanked:
+            blanked = tuple(dict.fromkeys((*there[3], *blanked)))
             image = np.minimum(image, open_frames(folder / there[0]).read(0))
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format="PNG", compress_level=_COMPRESSION)

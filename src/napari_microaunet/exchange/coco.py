@@ -218,12 +218,17 @@ def _read(file: Path) -> Iterator[ImportedMask]:
             size: tuple[int, int],
             name: str = name,
             annotations: Sequence[_Annotation] = tuple(by_image[image.id]),
+            by_frame: bool = by_frame,
         ) -> Mask:
-            regions: dict[bool, list[NDArray[np.bool_]]] = {True: [], False: []}
-            for one in annotations:
-                region = _region(one.segmentation, size, file, name)
-                regions[one.iscrowd or one.category_id in ignored].append(region)
-            return join(regions[False], regions[True], size, file, name)
+            # Of other tools, CVAT calls all that was drawn with a brush a crowd.
+            regions = [
+                (
+                    one.category_id in ignored or (one.iscrowd and by_frame),
+                    _region(one.segmentation, size, file, name),
+                )
+                for one in annotations
+            ]
+            return join(regions, size, file, name)
 
         size = image.height, image.width
         yield ImportedMask(name, file, size, read, is_file_name=not by_frame)

@@ -160,25 +160,30 @@ def _image(image: Element, file: Path) -> ImportedMask:
     size = _number(image, "height", file, name), _number(image, "width", file, name)
     if not all(0 < side <= LARGEST_SIDE for side in size):
         raise InputError(f"{file}: {name} claims {size[1]} x {size[0]} px; correct it.")
-    shapes = list(image)
+    shapes = sorted(image, key=lambda shape: _order(shape, file, name))
 
     def read(size: tuple[int, int]) -> Mask:
-        regions: dict[bool, list[NDArray[np.bool_]]] = {True: [], False: []}
+        regions: list[tuple[bool, NDArray[np.bool_]]] = []
         for shape in shapes:
             is_ignored = (shape.get("label") or "").casefold() == IGNORED
             if shape.tag == "polygon":
                 pairs = (pair.split(",") for pair in (shape.get("points") or "").split(";"))
                 points = as_points((value for pair in pairs for value in pair), file, name)
-                regions[is_ignored].append(fill([points], size, file, name))
+                regions.append((is_ignored, fill([points], size, file, name)))
             elif shape.tag == "mask":
-                regions[is_ignored].append(_mask(shape, size, file, name))
+                regions.append((is_ignored, _mask(shape, size, file, name)))
             elif shape.tag not in ("tag", "attribute"):
                 raise InputError(
                     f"{file}: {name} has a {shape.tag[:40]}; only polygons and masks can be read."
                 )
-        return join(regions[False], regions[True], size, file, name)
+        return join(regions, size, file, name)
 
     return ImportedMask(name, file, size, read, is_file_name=True)
+
+
+def _order(shape: Element, file: Path, name: str) -> int:
+    """Tell what lies above what."""
+    return _number(shape, "z_order", file, name) if "z_order" in shape.attrib else 0
 
 
 def _mask(shape: Element, size: tuple[int, int], file: Path, name: str) -> NDArray[np.bool_]:

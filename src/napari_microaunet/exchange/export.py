@@ -40,6 +40,7 @@ MARK = "microaunet-export.json"
 """Summary in every export, with a list of its files; nothing else is ever replaced."""
 
 _JOURNAL, _LOCK = ".journal.jsonl", ".lock"
+_JOURNAL_VERSION = 2
 # Frames on the way per core: enough that none waits, few enough that memory stays flat.
 _AHEAD = 3
 
@@ -322,7 +323,7 @@ class _Journal:
 
 def _fingerprint(labels: LabelSet, format_: Format) -> str:
     """Tell exports apart: by format, frames, splits and masks."""
-    digest = hashlib.sha256(format_.key.encode())
+    digest = hashlib.sha256(f"{_JOURNAL_VERSION} {format_.key}".encode())
     for frame in labels.frames:
         stated = (frame.name, frame.height, frame.width, frame.split, str(frame.file), frame.digest)
         digest.update(repr(stated).encode())
@@ -339,9 +340,14 @@ def _write_frames(
 ) -> None:
     def write(frame: LabelledFrame) -> Record:
         mask = frame.read_mask()
+        if (mask == IGNORE).all() and Loss.IGNORE in format_.loses:
+            # As background throughout it would be one without a polyp, which nobody has said.
+            return {"left_out": True, "record": {}}
         parts = list(parts_of(mask))
         return {
+            "left_out": False,
             "polyps": sum(part.label != IGNORE for part in parts),
+            "negative": not mask.all() and all(part.label == IGNORE for part in parts),
             "lost": [loss.name for loss in format_.loses if loss.is_in(parts)],
             "record": format_.write(partial, frame, mask),
         }
@@ -367,16 +373,19 @@ def _write_frames(
 
 def _summarise(target: Path, format_: Format, journal: _Journal) -> Summary:
     lost: Counter[str] = Counter()
-    frames = polyps = negatives = 0
+    frames = polyps = negatives = left_out = 0
     for line in journal.lines():
+        if line["left_out"]:
+            left_out += 1
+            continue
         frames += 1
         polyps += line["polyps"]
-        negatives += not line["polyps"]
+        negatives += line["negative"]
         lost.update(line["lost"])
-    warnings = [
-        f"{Loss[name].value} ({count} frame{'s' if count > 1 else ''})."
-        for name, count in lost.items()
-    ]
+    counted = {Loss[name].value: count for name, count in lost.items()}
+    if left_out:
+        counted["frames that are ignored throughout are left out"] = left_out
+    warnings = [f"{what} ({n} frame{'s' if n > 1 else ''})." for what, n in counted.items()]
     return Summary(str(target), format_.key, frames, negatives, polyps, tuple(warnings))
 
 

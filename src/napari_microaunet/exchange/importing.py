@@ -13,7 +13,7 @@ from napari_microaunet.exchange.places import file_names, flat_name, without_suf
 from napari_microaunet.frames.mask_chunks import chunk_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from zarr.core.buffer import Buffer
@@ -92,7 +92,7 @@ def read_labels(
                 )
             index: int | None = label.name
         elif label.is_file_name:
-            index = by_file.get(label.name, index_of.get(without_suffix(label.name)))
+            index = _of_file(label, by_file, index_of)
         else:
             called = (label.name, *label.other_names)
             index = next((index_of[name] for name in called if name in index_of), None)
@@ -117,6 +117,23 @@ def read_labels(
     if not found:
         raise InputError(f"{path} has no labels; give another file.")
     return found
+
+
+def _of_file(
+    label: ImportedMask, by_file: Mapping[str, int], index_of: Mapping[str, int]
+) -> int | None:
+    """Find the frame that a label names by its file; None if there is none."""
+    meant = set()
+    for name in (str(label.name), *label.other_names):
+        index = by_file.get(name, index_of.get(without_suffix(name)))
+        if index is not None:
+            meant.add(index)
+    if len(meant) > 1:
+        raise InputError(
+            f"{label.file}: {label.other_names[0]} may be the frame in that folder as well as "
+            f"{label.name}; open the frames from the folder around it, so that their names differ."
+        )
+    return meant.pop() if meant else None
 
 
 def read_for_session(
@@ -161,6 +178,11 @@ def read_for_session(
         nonlocal done
         if cancelled is not None and cancelled():
             raise CancelledError
+        if (problem := session.sequence.problems.get(index)) is not None:
+            raise InputError(
+                f"{label.file} has labels of {label.name}, which cannot be read ({problem}); "
+                "put its file back, or take its labels out."
+            )
         size = frames[index].height, frames[index].width
         if label.size not in (None, size):
             raise InputError(_wrong_size(label, label.size, size))
@@ -233,6 +255,7 @@ def import_labels(
         raise InputError(f"Nothing was imported: {_problem(session)}.")
     with session.step("Import labels"):
         for index in taken:
+            session.forget_former_acceptance(index)
             session.put_mask(index, found[index], MaskOrigin.FILE)
     if not session.flush():
         rows = read_database(session.folder / DATABASE_NAME).frames

@@ -145,7 +145,9 @@ class LabelStudio(Format):
             # A task that nobody has finished says nothing of polyps.
             if given:
                 name = _name(task.data.image, file)
-                yield _imported(name, _chosen(given, name, file).result, file)
+                results = _chosen(given, name, file).result
+                in_storage = task.data.image.startswith(_LOCAL)
+                yield _imported(name, results, file, in_storage=in_storage)
 
 
 def _path(frame: LabelledFrame) -> str:
@@ -169,11 +171,7 @@ def _result(part: Part, mask: Mask) -> Record:
 
 
 def _name(image: str, file: Path) -> str:
-    if image.startswith(_LOCAL):
-        name = check_file_name(unquote(image.removeprefix(_LOCAL)), file)
-        # The first folder is that of the storage.
-        return name.partition("/")[2] or name
-    return check_file_name(unquote(_UPLOADED.sub("", image)), file)
+    return check_file_name(unquote(_UPLOADED.sub("", image.removeprefix(_LOCAL))), file)
 
 
 def _chosen(given: Sequence[_Annotation], name: str, file: Path) -> _Annotation:
@@ -188,20 +186,26 @@ def _chosen(given: Sequence[_Annotation], name: str, file: Path) -> _Annotation:
     )
 
 
-def _imported(name: str, results: Sequence[_Result], file: Path) -> ImportedMask:
+def _imported(
+    name: str, results: Sequence[_Result], file: Path, *, in_storage: bool
+) -> ImportedMask:
     sizes = {(one.original_height, one.original_width) for one in results}
     if len(sizes) > 1 or any(one.image_rotation for one in results):
         raise InputError(f"{file}: {name} was turned or has several sizes; turn it back first.")
 
     def read(size: tuple[int, int]) -> Mask:
-        regions: dict[bool, list[NDArray[np.bool_]]] = {True: [], False: []}
+        regions = []
         for one in results:
             labels = one.value.polygonlabels + one.value.brushlabels
             is_ignored = IGNORED in (label.casefold() for label in labels)
-            regions[is_ignored].append(_region(one, size, file, name))
-        return join(regions[False], regions[True], size, file, name)
+            regions.append((is_ignored, _region(one, size, file, name)))
+        return join(regions, size, file, name)
 
-    return ImportedMask(name, file, next(iter(sizes), None), read, is_file_name=True)
+    # The first folder is that of the storage, or the storage is the folder of the frames itself.
+    shorter = name.partition("/")[2] if in_storage else ""
+    names = (shorter, name) if shorter else (name,)
+    size = next(iter(sizes), None)
+    return ImportedMask(names[0], file, size, read, is_file_name=True, other_names=names[1:])
 
 
 def _region(result: _Result, size: tuple[int, int], file: Path, name: str) -> NDArray[np.bool_]:

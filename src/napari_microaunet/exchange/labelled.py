@@ -21,7 +21,7 @@ from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.mask_chunks import chunk_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -141,6 +141,7 @@ def labels_of_session(
             f"{session.folder} has no frame to export; accept frames in Review first, "
             "or include frames that are not accepted."
         )
+    _check_readable(sequence, [status.index for status in chosen])
     splits: list[Split] = ["training"] * len(sequence)
     if divide:
         groups = find_groups(sequence, cancelled)
@@ -188,15 +189,26 @@ def labels_of_session(
     return LabelSet(sequence.path, tuple(map(labelled, chosen)), tuple(remarks))
 
 
+def _check_readable(sequence: FrameSequence, indices: Iterable[int]) -> None:
+    """Refuse frames that cannot be read: their size is not known, so that masks would be cut."""
+    for index in indices:
+        if (problem := sequence.problems.get(index)) is not None:
+            raise InputError(
+                f"The frame {sequence.frames[index].name} in {sequence.path} cannot be read "
+                f"({problem}); put its file back, or exclude the frame."
+            )
+
+
 def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:
     """Choose what is exported of a curated dataset: every frame that is labelled.
 
     Raises
     ------
     InputError
-        If no frame is.
+        If no frame is, or one cannot be read.
     """
     named = file_names(dataset.sequence)
+    _check_readable(dataset.sequence, [i for i, one in enumerate(dataset.frames) if one.labelled])
 
     def labelled(index: int) -> LabelledFrame:
         frame, record = dataset.sequence.frames[index], dataset.frames[index]

@@ -321,20 +321,16 @@ def run_lengths(region: Region) -> list[int]:
 
 
 def join(
-    polyps: Sequence[Region],
-    ignored: Sequence[Region],
-    size: tuple[int, int],
-    file: Path,
-    where: str,
+    regions: Sequence[tuple[bool, Region]], size: tuple[int, int], file: Path, where: str
 ) -> Mask:
     """Put regions together into a mask.
 
     Parameters
     ----------
-    polyps : sequence of bool array, each of shape (height, width)
-        Numbered 1..n in this order; the later one has what two of them share.
-    ignored : sequence of bool array, likewise
-        They give way to polyps.
+    regions : sequence of (bool, bool array of shape (height, width))
+        Whether it is to be ignored, and where it is, in the order in which they were drawn: the
+        later one has what two of them share, as glare that was marked on a polyp. Polyps are
+        numbered 1..n in this order.
     size : (int, int)
         Height and width.
     file, where
@@ -349,13 +345,13 @@ def join(
     InputError
         If there are more polyps than a mask has numbers for.
     """
-    if len(polyps) >= IGNORE:
+    polyps = sum(not is_ignored for is_ignored, _ in regions)
+    if polyps >= IGNORE:
         raise InputError(
-            f"{file}: {where} has {len(polyps)} polyps, and a mask holds {IGNORE - 1}; merge some."
+            f"{file}: {where} has {polyps} polyps, and a mask holds {IGNORE - 1}; merge some."
         )
-    mask = np.zeros(size, np.uint8)
-    for region in ignored:
-        mask[region] = IGNORE
-    for label, region in enumerate(polyps, start=1):
-        mask[region] = label
+    mask, label = np.zeros(size, np.uint8), 0
+    for is_ignored, region in regions:
+        label += not is_ignored
+        mask[region] = IGNORE if is_ignored else label
     return mask

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 from abc import abstractmethod
 from collections import defaultdict
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
@@ -148,9 +149,10 @@ class ImageJTiff(_Stack):
                 tags = getattr(image, "tag_v2", {})
                 ours = names is not None or tags.get(_SOFTWARE_TAG) == _MARK
 
-                def read(number: int) -> Mask:
-                    return _page(image, number, size, file, ours=ours)
+                def values(number: int) -> NDArray[Any]:
+                    return _page(image, number, size, file)
 
+                read = _reader(values, count, file, ours=ours)
                 if names is None or len(names) == count:
                     # The file stays open: finding a page takes a walk past all before it.
                     yield from _imported(file, names, count, size, read)
@@ -241,13 +243,13 @@ class Nifti(_Stack):
             raise _wrong_count(file, shape[2], names)
         ours = names is not None or volume.header["descrip"].item() == _MARK.encode()
 
-        def read(number: int) -> Mask:
+        def values(number: int) -> NDArray[Any]:
             try:
-                values: NDArray[Any] = np.asarray(volume.dataobj[..., number]).T
+                return np.asarray(volume.dataobj[..., number]).T
             except errors as error:
                 raise InputError(f"{file} is damaged or ends early ({error}).") from error
-            return _labels(values, file, ours=ours)
 
+        read = _reader(values, shape[2], file, ours=ours)
         yield from _imported(file, names, shape[2], (shape[1], shape[0]), read)
 
 
@@ -290,9 +292,26 @@ def _imported(
         yield ImportedMask(name, file, size, read_slice)
 
 
-def _page(
-    image: Image.Image, number: int, size: tuple[int, int], file: Path, *, ours: bool
-) -> Mask:
+def _reader(
+    values: Callable[[int], NDArray[Any]], count: int, file: Path, *, ours: bool
+) -> Callable[[int], Mask]:
+    """Give what reads a slice; in files of others whose values are 0 and 255, those are polyps."""
+
+    @cache
+    def has_numbers() -> bool:
+        slices = (_labels(values(number), file) for number in range(count))
+        return any(not np.isin(one, (0, IGNORE)).all() for one in slices)
+
+    def read(number: int) -> Mask:
+        labels = _labels(values(number), file)
+        if ours or IGNORE not in labels or has_numbers():
+            return labels
+        return (labels > 0).astype(np.uint8)
+
+    return read
+
+
+def _page(image: Image.Image, number: int, size: tuple[int, int], file: Path) -> NDArray[Any]:
     try:
         image.seek(number)
         # Before anything is decoded: each page has a size of its own to lie about.
@@ -301,11 +320,10 @@ def _page(
         raise InputError(f"{file} is damaged or ends early ({error}).") from error
     if values is None:
         raise InputError(f"{file} has pages of several sizes; export a file for each.")
-    return _labels(values, file, ours=ours)
+    return values
 
 
-def _labels(values: NDArray[Any], file: Path, *, ours: bool) -> Mask:
-    """Take values as labels; in files of others, 255 alone is a polyp."""
+def _labels(values: NDArray[Any], file: Path) -> Mask:
     if values.dtype.kind not in "buif":
         raise InputError(f"{file} holds {values.dtype} where labels of 0 to 255 are needed.")
     if values.ndim != 2 or not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
@@ -313,6 +331,4 @@ def _labels(values: NDArray[Any], file: Path, *, ours: bool) -> Mask:
     labels = values.astype(np.uint8)
     if (labels != values).any():
         raise InputError(f"{file} holds values that are no whole numbers.")
-    if not ours and np.isin(labels, (0, IGNORE)).all():
-        return (labels > 0).astype(np.uint8)
     return labels

@@ -145,9 +145,13 @@ def _line(corners: NDArray[np.float64], frame: LabelledFrame) -> str:
 
 
 def _ignored_classes(path: Path) -> set[str]:
-    if not (path / _DATA).exists():
+    """Read which classes are to be ignored, for an export or for something in its labels."""
+    path = path.absolute()
+    above = next((one.parent for one in (path, *path.parents) if one.name == "labels"), path)
+    root = next((one for one in (path, above) if (one / _DATA).exists()), None)
+    if root is None:
         return set()
-    data = file_of(path, _DATA)
+    data = file_of(root, _DATA)
     text = read_text(data, _LARGEST_DATA)
     try:
         # Nodes alone: built, aliases of aliases unfold to more than the memory holds.
@@ -174,7 +178,7 @@ def _ignored_classes(path: Path) -> set[str]:
 
 
 def _read(file: Path, size: tuple[int, int], ignored: set[str]) -> Mask:
-    regions: dict[bool, list[NDArray[np.bool_]]] = {True: [], False: []}
+    regions: list[tuple[bool, NDArray[np.bool_]]] = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split()
         if not words:
@@ -183,11 +187,12 @@ def _read(file: Path, size: tuple[int, int], ignored: set[str]) -> Mask:
         if len(words) < 1 + 2 * _FEWEST_POINTS or not words[0].isdigit():
             raise InputError(f"{file}: {where} is no class with an outline (a box, maybe).")
         points = as_points(words[1:], file, where)
-        regions[words[0] in ignored].append(_fill(points, size, file, where))
-    mask = join(regions[False], regions[True], size, file, file.stem)
+        regions.append((words[0] in ignored, _fill(points, size, file, where)))
+    mask = join(regions, size, file, file.stem)
+    polyps = [region for is_ignored, region in regions if not is_ignored]
     # A polyp in a hole of another, which was filled, is on an earlier line as likely as not.
-    for label, region in sorted(enumerate(regions[False], start=1), key=lambda one: -one[1].sum()):
-        mask[region] = label
+    for label, region in sorted(enumerate(polyps, start=1), key=lambda one: -one[1].sum()):
+        mask[region & (mask != IGNORE)] = label
     return mask
 
 

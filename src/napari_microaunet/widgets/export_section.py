@@ -212,6 +212,7 @@ class ExportSection(QWidget):
             ]
             with session.step("Import labels"):
                 for index in taken:
+                    session.forget_former_acceptance(index)
                     prelabels.masks.set(index, found[index], MaskOrigin.FILE, undoable=True)
             same = len(found) - len(others)
             there = f" {same} were there already." if same else ""

@@ -135,10 +135,10 @@ def recent_sessions() -> list[RecentSession]:
                 int(entry["done"]),
                 datetime.fromtimestamp(entry["when"], UTC),
             )
-        except (TypeError, KeyError, ValueError):
+            if (one.folder / DATABASE_NAME).is_file() and one.path.exists():
+                found.append(one)
+        except (TypeError, KeyError, ValueError, OSError):  # the last one of a drive that is gone
             continue
-        if (one.folder / DATABASE_NAME).is_file() and one.path.exists():
-            found.append(one)
     return found
 
 

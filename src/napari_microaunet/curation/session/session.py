@@ -261,7 +261,7 @@ class Session(KeptFrames):
             return [
                 EditCost(
                     row.name,
-                    row.model,
+                    None if row.origin is MaskOrigin.FILE else row.model,
                     row.annotator,
                     row.seconds,
                     row.seconds_editing,
