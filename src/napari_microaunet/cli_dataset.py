@@ -185,7 +185,7 @@ def reconcile(
         Path,
         typer.Option(
             help="CSV file with the columns frame and take: 1, 2, ... for the mask of a dataset, "
-            "or intersection, union, majority; `compare --decisions` writes it."
+            "identical, or intersection, union, majority; `compare --decisions` writes it."
         ),
     ],
     out: Out,

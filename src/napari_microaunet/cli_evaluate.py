@@ -167,8 +167,7 @@ def _judges(
             # Whose frames show no polyp needs no masks.
             whole = dataset.indices("test") or dataset.indices("validation")
             indices = whole if no_polyps else dataset.held_out_indices()
-            if not indices:
-                raise InputError(f"{data} holds out no frames to score; name them (--frames-from).")
+            _check_some(indices, data)
             split = dataset.frames[indices[0]].split
             tell([f"{data} is a curated dataset: the {len(indices)} frames of its {split} split"])
         reference = None if no_polyps else dataset.mask
@@ -184,6 +183,7 @@ def _judges(
         dataset = open_dataset(data.absolute())
     if frames_from is None and have_learned_from(dataset, *models):
         chosen = dataset.indices("validation") if no_polyps else dataset.held_out_indices()
+        _check_some(chosen, data)
         tell(
             [
                 f"A model was trained on {data}, or on a dataset of its name: the {len(chosen)} "
@@ -191,6 +191,11 @@ def _judges(
             ]
         )
     return _Judges(dataset.sequence, chosen, dataset.groups, None)
+
+
+def _check_some(held_out: Sequence[int], data: Path) -> None:
+    if not held_out:
+        raise InputError(f"{data} holds out no frames to score; name them (--frames-from).")
 
 
 def _listed(sequence: FrameSequence, path: Path) -> list[int]:

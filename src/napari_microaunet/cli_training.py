@@ -350,4 +350,5 @@ def _print_line(event: Event) -> None:
     except BrokenPipeError:
         # Else Python complains of what it cannot write when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        signal.raise_signal(signal.SIGTERM)
+        if callable(signal.getsignal(signal.SIGTERM)):  # unless it is stopping already
+            signal.raise_signal(signal.SIGTERM)

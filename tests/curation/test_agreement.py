@@ -199,6 +199,17 @@ def test_what_two_agree_on_is_undecided_where_a_third_differs(versions, tmp_path
     three = [*versions, open_dataset(tmp_path / "Cy")]
     with pytest.raises(InputError, match="Nothing is decided of the frame case/2"):
         reconcile(three, decided)
+    # Who has no mask does not differ.
+    unlabelled = tmp_path / "Cy" / "manifest.json"
+    manifest = read_manifest(unlabelled)
+    without = {"mask": None, "mask_sha256": None, "negative": False}
+    frames = (manifest.frames[0].model_copy(update=without),)
+    write_manifest(
+        tmp_path / "Cy" / "manifest.json", manifest.model_copy(update={"frames": frames})
+    )
+    agreed = reconcile([*versions, open_dataset(tmp_path / "Cy")], decided)
+    assert agreed[2].annotation.annotator == "Ada"
+    write_manifest(unlabelled, manifest)
     write_dataset(reconcile(three, decided | {"case/2": "3"}), tmp_path / "one")
     np.testing.assert_array_equal(open_dataset(tmp_path / "one").mask(2), box(1, 1, 5, 5))
 

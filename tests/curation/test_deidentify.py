@@ -88,7 +88,6 @@ from pathlib import Path
 from napari_microaunet.curation.dataset import open_dataset
 from napari_microaunet.curation.deidentify import Deidentifier
 from napari_microaunet.curation.incoming import incoming_frames
-from napari_microaunet.curation.session import MaskOrigin, Session
 from napari_microaunet.curation.writer import WriteOptions, write_dataset
 source, folder, method, last = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 act = getattr(Path, method)
@@ -181,6 +180,15 @@ def test_another_box_is_blanked_in_a_dataset_that_was_blanked(named, tmp_path, o
     record = read_manifest(tmp_path / "set" / "manifest.json").frames[0]
     assert {*record.blanked} == {*first.blanked, "boxes"}
     assert record.original_sha256 == first.original_sha256
+
+
+def test_a_picture_of_another_size_in_the_dataset_is_named(named, tmp_path):
+    frames = incoming_frames(open_dataset(named))
+    hidden = WriteOptions(deidentifier=Deidentifier(Box(100, 150, 120, 170)))
+    record = write_dataset(frames, tmp_path / "set", hidden).manifest.frames[0]
+    Image.new("RGB", (20, 20)).save(tmp_path / "set" / record.image)
+    left_out = write_dataset(frames, tmp_path / "set", hidden, append=True).left_out
+    assert "of another size than its original" in left_out["stills/a"]
 
 
 def test_other_boxes_do_not_bring_back_what_was_blanked(named, tmp_path):

@@ -23,7 +23,7 @@ REASONS = {
     "cvat: a file too large": "256 MiB",
     "cvat: no name": "where the name of an image is needed",
     "cvat: sides of 100000": "claims 30 x 100000 px",
-    "cvat: sides of text": "no height in whole pixels",
+    "cvat: sides of text": "no whole number as height",
     "cvat: tracks": "CVAT for images",
     "voc: colours": "no palette",
     "tiff: names of others": "1 slices, but 2 names",

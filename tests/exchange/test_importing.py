@@ -466,6 +466,11 @@ def test_what_cvat_s_brush_has_drawn_is_a_polyp_in_coco(session, tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(content))
     take(session, "coco", tmp_path / "x.json")
     assert set(np.unique(session.chunks.mask(0))) == {0, 1}
+    # Ours of before November 2026 do not name frames, and their crowds are to be ignored.
+    content["info"] = {"description": "polyps"}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    import_labels(session, find_format("coco"), tmp_path / "x.json", overwrite=True)
+    assert set(np.unique(session.chunks.mask(0))) == {0, IGNORE}
 
 
 def test_white_is_ignored_throughout_a_stack_that_numbers_polyps(session, tmp_path):
@@ -498,6 +503,20 @@ def test_a_storage_of_label_studio_that_is_the_frames_folder_itself(tmp_path):
         assert session.origin(1) is MaskOrigin.FILE
 
 
+def test_label_studio_names_frames_of_a_folder_in_one_of_its_name(tmp_path):
+    for name in ("1", "case/1"):
+        file = tmp_path / "case" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20), "red").save(file)
+    with Session(open_frames(tmp_path / "case")) as session:
+        session.put_mask(1, BLOB, MaskOrigin.HAND)
+        session.accept([0, 1])
+        export(labels_of_session(session), find_format("labelstudio"), tmp_path / "out")
+        with emptied(tmp_path, session) as second:
+            take(second, "labelstudio", tmp_path / "out")
+            np.testing.assert_array_equal(second.chunks.mask(1), BLOB)
+
+
 def test_labels_of_a_frame_that_cannot_be_read_are_refused(tmp_path):
     """Its size is not known: what has no size of its own would be drawn at another one."""
     (tmp_path / "frames").mkdir()
@@ -510,9 +529,9 @@ def test_labels_of_a_frame_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "b.txt").write_text("0 0.2 0.2 0.5 0.2 0.5 0.6\n")
     with Session(open_frames(tmp_path / "frames")) as session:
-        with pytest.raises(InputError, match=r"labels of b, which cannot be read"):
+        with pytest.raises(InputError, match=r"labels of .*b\.png, which cannot be read"):
             take(session, "yolo", tmp_path)
-        with pytest.raises(InputError, match=r"The frame b in .* cannot be read"):
+        with pytest.raises(InputError, match=r"The frame .*b\.png cannot be read"):
             labels_of_session(session)
 
 

@@ -296,12 +296,12 @@ def _decided(
     _check_same_picture([(dataset, dataset.frames[frame.index]) for dataset, frame in versions])
     if take is None or take == _IDENTICAL:
         labelled = [one for one in versions if one[0].frames[one[1].index].labelled]
-        if len(labelled) == 1:
-            return replace(labelled[0][1], split=first.split, group=first.group)
-        if _are_identical(versions):
+        if not labelled:
             return first
+        if _are_identical(labelled):
+            return replace(labelled[0][1], split=first.split, group=first.group)
         raise InputError(
-            f"Nothing is decided of the frame {name}, of which the {len(versions)} datasets have "
+            f"Nothing is decided of the frame {name}, of which {len(labelled)} datasets have "
             "different masks; write what to take into its line of the table of decisions."
         )
     if take not in _COMBINED:
@@ -321,13 +321,11 @@ def _decided(
 
 
 def _are_identical(versions: Sequence[tuple[CuratedDataset, IncomingFrame]]) -> bool:
-    if len({dataset.frames[frame.index].mask_sha256 for dataset, frame in versions}) == 1:
+    hashes = {dataset.frames[frame.index].mask_sha256 for dataset, frame in versions}
+    if len(versions) == 1 or (len(hashes) == 1 and None not in hashes):
         return True
-    masks = [dataset.mask(frame.index) for dataset, frame in versions]
-    return all(
-        mask is not None and masks[0] is not None and np.array_equal(mask, masks[0])
-        for mask in masks
-    )
+    masks = [_mask(dataset, frame.index) for dataset, frame in versions]
+    return all(np.array_equal(mask, masks[0]) for mask in masks)
 
 
 def _who(dataset: CuratedDataset, frame: IncomingFrame) -> str:

@@ -402,7 +402,8 @@ def _read_table(path: Path) -> dict[str, str]:
             name = _inside(PurePosixPath(frame.replace("\\", "/")))
             if table.setdefault(name, sequence) != sequence:
                 raise InputError(
-                    f"{path} has {frame} in {table[name]} as well as in {sequence}; correct it."
+                    f"{path} has {frame} in {table[name]} as well as in {sequence}; correct it, "
+                    "or rename one of two files that differ by their ending alone."
                 )
     return table
 

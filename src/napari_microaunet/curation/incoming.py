@@ -145,7 +145,8 @@ def open_session(folder: Path, frames: Path | None = None) -> Session:
     # still be where they were.
     beside = folder.absolute().parent / identity.path.name
     places = (beside, identity.path) if frames is None else (frames,)
-    found = [place for place in dict.fromkeys(places) if _is_there(place)]
+    is_there = _may_be_there if frames is None else Path.exists
+    found = [place for place in dict.fromkeys(places) if is_there(place)]
     if not found:
         raise InputError(
             f"The frames of {folder} are neither at {places[-1]} nor beside it; "
@@ -163,7 +164,7 @@ def open_session(folder: Path, frames: Path | None = None) -> Session:
     raise InputError(f"{found[-1]} holds none of the frames of {folder}; give the right folder.")
 
 
-def _is_there(place: Path) -> bool:
+def _may_be_there(place: Path) -> bool:
     try:
         return place.exists()
     except OSError:  # somebody else's folder, or a drive that does not answer

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from napari_microaunet.curation.deidentify import Deidentifier
     from napari_microaunet.curation.incoming import IncomingFrame
     from napari_microaunet.curation.manifest import Blanked
@@ -415,13 +417,24 @@ def _stage_image(
     if options.deidentifier is not None:
         image, taken_out = options.deidentifier.blank(frame.sequence, frame.index, image)
         blanked = tuple(dict.fromkeys((*blanked, *taken_out)))
-        if there and was_blanked:
+        if there and ("boxes" in was_blanked or not was_blanked <= set(blanked)):
             blanked = tuple(dict.fromkeys((*there[3], *blanked)))
-            image = np.minimum(image, open_frames(folder / there[0]).read(0))
+            image = _darker(image, folder / there[0])
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format="PNG", compress_level=_COMPRESSION)
     write_file(made(stage / name), encoded.getvalue())
     return name, hashlib.sha256(encoded.getvalue()).hexdigest(), original, blanked
+
+
+def _darker(image: NDArray[np.uint8], of_dataset: Path) -> NDArray[np.uint8]:
+    """Blank in an image what is blanked in the dataset's own."""
+    blanked = open_frames(of_dataset).read(0)
+    if blanked.shape != image.shape:
+        raise InputError(
+            f"{of_dataset} is of another size than its original; put back the file that the "
+            "dataset was written with."
+        )
+    return np.minimum(image, blanked)
 
 
 def _undated(record: FrameRecord) -> FrameRecord:

@@ -78,7 +78,8 @@ class ImportedMask:
     is_file_name : bool
         Whether the name is that of the frame's image file, with its ending.
     other_names : tuple of str
-        What the frame is called where a folder further out was opened; tried in this order.
+        What the frame is called where another folder was opened; tried in this order, where it is
+        no file name. Of file names, all have to mean one frame.
     """
 
     name: str | int

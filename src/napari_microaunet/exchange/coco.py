@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.uint8]
 
+# Every version of ours has described its files so.
+_OURS = "polyps"
 _CATEGORIES = [{"id": 1, "name": POLYP, "supercategory": POLYP}]
 _Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
@@ -88,7 +90,12 @@ class _Category(BaseModel):
     name: str
 
 
+class _Info(BaseModel):
+    description: Any = None
+
+
 class _Instances(BaseModel):
+    info: _Info = _Info()
     images: list[_Image]
     annotations: list[_Annotation]
     categories: list[_Category] = []
@@ -150,7 +157,9 @@ class Coco(Format):
             if not any(frame.split == split for frame in frames):
                 continue
             with target_file(folder, _file_of(split)).open("w", encoding="utf-8") as file:
-                file.write('{"info": {"description": "polyps"}, "licenses": [], "categories": ')
+                file.write(
+                    f'{{"info": {{"description": "{_OURS}"}}, "licenses": [], "categories": '
+                )
                 file.writelines(lines_of_list(iter(_CATEGORIES)))
                 file.write(',\n"images": ')
                 file.writelines(lines_of_list(images(split)))
@@ -200,6 +209,7 @@ def _read(file: Path) -> Iterator[ImportedMask]:
         raise InputError(
             f"{file} holds no COCO instances ({first_problem(error)}); correct or export it again."
         ) from error
+    is_ours = found.info.description == _OURS
     ignored = {one.id for one in found.categories if one.name.casefold() == IGNORED}
     by_image = defaultdict(list)
     for annotation in found.annotations:
@@ -218,12 +228,11 @@ def _read(file: Path) -> Iterator[ImportedMask]:
             size: tuple[int, int],
             name: str = name,
             annotations: Sequence[_Annotation] = tuple(by_image[image.id]),
-            by_frame: bool = by_frame,
         ) -> Mask:
             # Of other tools, CVAT calls all that was drawn with a brush a crowd.
             regions = [
                 (
-                    one.category_id in ignored or (one.iscrowd and by_frame),
+                    one.category_id in ignored or (one.iscrowd and is_ours),
                     _region(one.segmentation, size, file, name),
                 )
                 for one in annotations

@@ -208,4 +208,4 @@ def _number(element: Element, key: str, file: Path, name: str) -> int:
     try:
         return int(element.get(key, ""))
     except ValueError as error:
-        raise InputError(f"{file}: {name} has no {key} in whole pixels; correct it.") from error
+        raise InputError(f"{file}: {name} has no whole number as {key}; correct it.") from error

@@ -191,7 +191,17 @@ def export(
     with _reserved(partial):
         journal = _Journal(partial, _fingerprint(labels, format_))
         _write_frames(labels, format_, partial, journal, progress or _ignore, still_wanted)
-        format_.finish(partial, labels.frames, journal.records, still_wanted)
+        kept = [
+            frame
+            for frame, line in zip(labels.frames, journal.lines(), strict=True)
+            if not line["left_out"]
+        ]
+        if not kept:
+            raise InputError(
+                f"All frames of {labels.source} are ignored throughout, which {format_.title} "
+                "cannot say; choose another format."
+            )
+        format_.finish(partial, kept, journal.records, still_wanted)
         summary = _summarise(target, format_, journal)
         write_json(partial / MARK, asdict(summary) | {"files": _files_of(partial)})
         # Much can have been put there since the export began.
@@ -318,7 +328,7 @@ class _Journal:
                 yield json.loads(line)
 
     def records(self) -> Iterator[Record]:
-        return (line["record"] for line in self.lines())
+        return (line["record"] for line in self.lines() if not line["left_out"])
 
 
 def _fingerprint(labels: LabelSet, format_: Format) -> str:
@@ -342,7 +352,7 @@ def _write_frames(
         mask = frame.read_mask()
         if (mask == IGNORE).all() and Loss.IGNORE in format_.loses:
             # As background throughout it would be one without a polyp, which nobody has said.
-            return {"left_out": True, "record": {}}
+            return {"left_out": True}
         parts = list(parts_of(mask))
         return {
             "left_out": False,

@@ -178,10 +178,10 @@ def read_for_session(
         nonlocal done
         if cancelled is not None and cancelled():
             raise CancelledError
-        if (problem := session.sequence.problems.get(index)) is not None:
+        if index in session.sequence.unmeasured:
             raise InputError(
-                f"{label.file} has labels of {label.name}, which cannot be read ({problem}); "
-                "put its file back, or take its labels out."
+                f"{label.file} has labels of {frames[index].source}, which cannot be read: put the "
+                "file back and open the frames again."
             )
         size = frames[index].height, frames[index].width
         if label.size not in (None, size):

@@ -84,6 +84,8 @@ class _Annotation(BaseModel):
 
 class _Data(BaseModel):
     image: str
+    # Ours is the name of the frame; others may have anything under the same key.
+    frame: Any = None
 
 
 class _Task(BaseModel):
@@ -115,7 +117,7 @@ class LabelStudio(Format):
             {"id": f"part{part.label}"} | common | _result(part, mask) for part in parts_of(mask)
         ]
         return {
-            "data": {"image": _LOCAL + quote(_path(frame))},
+            "data": {"image": _LOCAL + quote(_path(frame)), "frame": frame.name},
             "annotations": [{"result": results}],
         }
 
@@ -145,9 +147,7 @@ class LabelStudio(Format):
             # A task that nobody has finished says nothing of polyps.
             if given:
                 name = _name(task.data.image, file)
-                results = _chosen(given, name, file).result
-                in_storage = task.data.image.startswith(_LOCAL)
-                yield _imported(name, results, file, in_storage=in_storage)
+                yield _imported(task.data, _chosen(given, name, file).result, file)
 
 
 def _path(frame: LabelledFrame) -> str:
@@ -186,9 +186,8 @@ def _chosen(given: Sequence[_Annotation], name: str, file: Path) -> _Annotation:
     )
 
 
-def _imported(
-    name: str, results: Sequence[_Result], file: Path, *, in_storage: bool
-) -> ImportedMask:
+def _imported(data: _Data, results: Sequence[_Result], file: Path) -> ImportedMask:
+    name = _name(data.image, file)
     sizes = {(one.original_height, one.original_width) for one in results}
     if len(sizes) > 1 or any(one.image_rotation for one in results):
         raise InputError(f"{file}: {name} was turned or has several sizes; turn it back first.")
@@ -201,10 +200,12 @@ def _imported(
             regions.append((is_ignored, _region(one, size, file, name)))
         return join(regions, size, file, name)
 
-    # The first folder is that of the storage, or the storage is the folder of the frames itself.
-    shorter = name.partition("/")[2] if in_storage else ""
-    names = (shorter, name) if shorter else (name,)
     size = next(iter(sizes), None)
+    if isinstance(data.frame, str):
+        return ImportedMask(check_file_name(data.frame, file), file, size, read)
+    # The first folder is that of the storage, or the storage is the folder of the frames itself.
+    shorter = name.partition("/")[2] if data.image.startswith(_LOCAL) else ""
+    names = (shorter, name) if shorter else (name,)
     return ImportedMask(names[0], file, size, read, is_file_name=True, other_names=names[1:])
 
 

@@ -141,7 +141,7 @@ def labels_of_session(
             f"{session.folder} has no frame to export; accept frames in Review first, "
             "or include frames that are not accepted."
         )
-    _check_readable(sequence, [status.index for status in chosen])
+    _check_measured(sequence, [status.index for status in chosen])
     splits: list[Split] = ["training"] * len(sequence)
     if divide:
         groups = find_groups(sequence, cancelled)
@@ -189,14 +189,15 @@ def labels_of_session(
     return LabelSet(sequence.path, tuple(map(labelled, chosen)), tuple(remarks))
 
 
-def _check_readable(sequence: FrameSequence, indices: Iterable[int]) -> None:
-    """Refuse frames that cannot be read: their size is not known, so that masks would be cut."""
-    for index in indices:
-        if (problem := sequence.problems.get(index)) is not None:
-            raise InputError(
-                f"The frame {sequence.frames[index].name} in {sequence.path} cannot be read "
-                f"({problem}); put its file back, or exclude the frame."
-            )
+def _check_measured(sequence: FrameSequence, indices: Iterable[int]) -> None:
+    """Refuse frames whose size is not known: their masks would be cut to that of another."""
+    for index in sequence.unmeasured.intersection(indices):
+        frame = sequence.frames[index]
+        raise InputError(
+            f"The frame {frame.source} cannot be read ({sequence.problems.get(index, 'until now')})"
+            ", so that the size of its mask is not known; put the file back and open the frames "
+            "again, or leave the frame out."
+        )
 
 
 def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:
@@ -205,10 +206,10 @@ def labels_of_dataset(dataset: CuratedDataset) -> LabelSet:
     Raises
     ------
     InputError
-        If no frame is, or one cannot be read.
+        If no frame is, or the size of one is not known.
     """
     named = file_names(dataset.sequence)
-    _check_readable(dataset.sequence, [i for i, one in enumerate(dataset.frames) if one.labelled])
+    _check_measured(dataset.sequence, [i for i, one in enumerate(dataset.frames) if one.labelled])
 
     def labelled(index: int) -> LabelledFrame:
         frame, record = dataset.sequence.frames[index], dataset.frames[index]

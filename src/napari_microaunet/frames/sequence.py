@@ -83,6 +83,9 @@ class FrameSequence(ABC):
     problems : dict of int to str
         Frames known to be unreadable and why. It grows when a damaged frame is met and
         shrinks when a file turns out to be readable after all (a copy that has finished).
+    unmeasured : frozenset of int
+        Those of which not even the size was known when they were opened: `frames` has that of
+        another for them.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class FrameSequence(ABC):
         self.name = unicode_name(name)
         self.frames = tuple(frames)
         self.problems: dict[int, str] = dict(problems or {})
+        self.unmeasured = frozenset(self.problems)
         height = max(frame.height for frame in frames)
         self.canvas_shape = height, max(frame.width for frame in frames)
         if folders is None:

@@ -212,11 +212,11 @@ class _Targets:
     def write(self, prediction: Prediction, settings: MaskSettings) -> FrameResult:
         """Make and write the files of one frame."""
         name = self._sequence.frames[prediction.index].name
+        if prediction.map is None:
+            return FrameResult(name, None, 0, 0, prediction.problem or "")
         if self._options.overwrite:
             # An earlier run's outlines would be taken for those of this mask.
             self._overlay(name).unlink(missing_ok=True)
-        if prediction.map is None:
-            return FrameResult(name, None, 0, 0, prediction.problem or "")
         mask = mask_from(prediction.map, settings)
         if self._options.overlay:
             try:

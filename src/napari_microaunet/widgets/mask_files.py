@@ -271,6 +271,7 @@ def _read(
         if not layer.is_users(index):
             # What was on disk anyway, Ctrl+Z need not take away.
             undoable = layer.origin(index) is not MaskOrigin.NONE
+            layer.session.forget_former_acceptance(index)
             layer.set(index, chunk, MaskOrigin.FILE, undoable)
             used += 1
         elif layer.session.holds(index, chunk):
@@ -285,6 +286,7 @@ def _read(
         with layer.session.step("Open masks"):
             for index, chunk in replacements.items():
                 if permitted[index] == layer.chunks.digest(index):
+                    layer.session.forget_former_acceptance(index)
                     layer.set(index, chunk, MaskOrigin.FILE, undoable=True)
                     used += 1
                 else:
