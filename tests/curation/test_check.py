@@ -134,6 +134,15 @@ def with_a_speck(dataset):
     dataset.record(lambda _: {})
 
 
+def with_a_speck_at_another_polyp(dataset):
+    mask = dataset.pixels(dataset.mask(3))
+    rows, columns = np.nonzero(mask)
+    # Beside the topmost row of the polyp, with a number of its own.
+    place = (rows.min() - 1, columns[rows.argmin()], rows.min(), columns[rows.argmin()] + 1)
+    dataset.paint(3, place, value=2)
+    dataset.record(lambda _: {})
+
+
 def with_a_polyp_in_the_border(dataset):
     image = dataset.pixels(dataset.image(3))
     image = np.pad(image, ((0, 0), (120, 0), (0, 0)))
@@ -243,6 +252,19 @@ def test_a_mask_without_a_frame_is_named(dataset):
     with_a_mask_of_another_name(dataset)
     (finding,) = dataset.findings()
     assert "masks/3_mask.png" in finding.text
+
+
+def test_specks_are_counted_as_parts_of_polyps_are_everywhere_else(dataset):
+    mask = np.zeros((192, 256), np.uint8)
+    mask[40:70, 60:120] = 1
+    mask[39, 59] = 1  # hangs on by a corner
+    write_mask_file(dataset.mask(3), mask)
+    dataset.record(lambda _: {})
+    assert dataset.findings() == []
+    mask[39, 80] = 2  # left over from another polyp
+    write_mask_file(dataset.mask(3), mask)
+    dataset.record(lambda _: {})
+    assert [finding.check for finding in dataset.findings()] == ["specks"]
 
 
 def test_a_frame_that_is_ignored_throughout_is_neither_empty_nor_negative(dataset):

@@ -165,6 +165,9 @@ def test_a_frozen_picture_is_found(tmp_path, clip):
     found = find_lapses(masks, clips(sequence, looks), looks)
     assert kinds(found) == [(2, "frozen")]
     assert found[0].text == "The same picture as frame 1, with another mask."
+    # One that is excluded, or has no mask, has no other one.
+    found = find_lapses(trace([0.1, 0.1, np.nan, 0.1]), clips(sequence, looks), looks)
+    assert found[-1].text == "The same picture as frame 1."
 
 
 def test_clips_end_at_shot_cuts_and_folders(tmp_path, clip, rendered):

@@ -105,6 +105,15 @@ def test_the_outline_moves_along_the_models_belief():
     assert not move_contour(frame((3, 48, 40, 5)), 3, probability, 250).any()
 
 
+def test_on_a_large_frame_the_start_is_found_as_well():
+    probability = np.kron(hill((45, 60, 40)), np.ones((20, 20), np.uint8))
+    mask = (probability >= 140).astype(np.uint8)
+    assert abs(level_of(mask, 1, probability) - 140) <= 3
+    mask[:, :] = 0
+    mask[1000:1003, 1300:1303] = 1  # of which a few pixels would tell nothing
+    assert level_of(mask, 1, probability) is not None
+
+
 def test_the_start_of_a_pre_label_is_its_threshold():
     probability = hill((45, 60, 40))
     mask = (probability >= 140).astype(np.uint8)

@@ -215,6 +215,19 @@ def test_it_stops_where_the_polyp_is_gone():
         assert not found[1].usable
 
 
+def test_of_two_alike_the_one_that_has_gone_is_not_seen_in_the_other():
+    both = Scene({1: (60, 50, 16), 2: (60, 105, 16)}, (1, 1))
+    left = Scene({1: (60, 50, 16)}, (1, 1))
+
+    def read(index):
+        return (both if index < 2 else left).frame(index)
+
+    found = list(propagate(read, {0: both.mask(0)}, range(1, 5)))
+    assert [(one.index, one.usable) for one in found] == [(1, True), (2, False)]
+    assert found[0].score > 0.8
+    assert found[1].stop is Stop.LOW_SCORE
+
+
 def test_the_least_score_decides():
     scene = Scene({1: (60, 80, 15)}, (1, 1))
     (one,) = followed(scene, [1, 2], least_score=1.0)

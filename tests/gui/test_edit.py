@@ -121,6 +121,58 @@ def test_buttons_take_the_chosen_polyp_their_numbers_and_all_polyps_on_demand(us
     assert "no" in edit.said.text()
 
 
+def test_a_polyp_stays_chosen_under_its_new_number(use, folder):
+    used = use()
+    used.open(folder)
+    draw(used, example(native(used).shape))
+    used.edit.edits.choose(2)
+    used.edit.mask_tools.buttons["renumber"].click()
+    assert used.edit.edits.chosen == 1  # "this one first"
+    used.edit.mask_tools.buttons["delete"].click()
+    assert areas_of(native(used)).keys() == {2}
+    assert (native(used) == 2).sum() == (example(native(used).shape) == 1).sum()
+
+
+def test_what_takes_a_polyp_away_wants_the_cursor_on_it(use, folder):
+    used = use(show=True)
+    used.open(folder)
+    start = example(native(used).shape)
+    draw(used, start)
+    height, width = start.shape
+    mouse = Mouse(used)
+    mouse.move(height * 0.05, width * 0.95)
+    for key in (KEYS["delete"], KEYS["polyp_to_ignore"]):
+        press(used, *key)
+        np.testing.assert_array_equal(native(used), start)
+        assert "no polyp under the cursor" in used.edit.said.text()
+    start[start == 2] = 0
+    draw(used, start)
+    press(used, *KEYS["delete"])  # the only one there is
+    assert not labels_of(native(used))
+    left = native(used)
+    press(used, *KEYS["ignore_to_background"])  # "Ignored regions that touch the polyp"
+    np.testing.assert_array_equal(native(used), left)
+    assert "there is no polyp on this frame" in used.edit.said.text()
+
+
+def test_a_brush_paints_a_polyp_of_the_frame_on_show(use, folder):
+    used = use()
+    used.open(folder)
+    draw(used, example(native(used).shape))
+    used.edit.brushes.new_polyp.click()
+    assert used.layer.selected_label == 3
+    used.go_to(1)
+    assert used.layer.selected_label == 1
+    draw(used, example(native(used).shape))
+    used.edit.edits.choose(2)
+    used.edit.brushes.take_brush()
+    used.go_to(0)
+    assert used.layer.selected_label == 2  # which is there, too
+    used.edit.brushes.take_ignore_brush()
+    used.go_to(2)
+    assert used.layer.selected_label == 255
+
+
 def test_brushes_come_into_the_hand_with_the_right_label(use, folder):
     used = use(show=True)
     used.open(folder)

@@ -595,9 +595,13 @@ def test_findings_and_near_duplicates_come_first(use, tmp_path):
     )
     choose(used, used.review.panel.filter, "with findings")
     assert order(used) == [2, 5]
-    # What is mended is no finding any more.
+    choose(used, used.review.panel.filter, "all")
+    # What is mended is no finding any more, but its place in the queue stays while it is on show.
     used.masks.edit(2, mask, "test")
     used.qtbot.waitUntil(lambda: text(used, 2, REMARKS) == "", timeout=20_000)
-    choose(used, used.review.panel.filter, "all")
+    assert order(used)[:2] == [2, 5]
+    used.go_to(5)
+    used.review.panel._on_refresh()
+    assert order(used)[0] == 5
     choose(used, used.review.panel.order, "Near-duplicates together")
     assert set(order(used)) == set(range(6))

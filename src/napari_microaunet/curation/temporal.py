@@ -261,11 +261,12 @@ def _frozen(
         index = one.index
         # Only of the frame right before it, and in the same clip.
         if one.difference <= FROZEN and before.shows_something and clips[index] == clips[index - 1]:
-            same = np.isclose(trace.areas[index], trace.areas[index - 1], equal_nan=True)
+            # Where one has no mask that counts, there is no other one.
+            differ = abs(trace.areas[index] - trace.areas[index - 1]) > 0
             yield Finding(
                 index,
                 FindingKind.FROZEN,
-                f"The same picture as frame {index - 1}{'' if same else ', with another mask'}.",
+                f"The same picture as frame {index - 1}{', with another mask' if differ else ''}.",
             )
 
 

@@ -46,8 +46,8 @@ def free_labels(mask: Mask) -> list[int]:
 
 def areas_of(mask: Mask) -> dict[int, int]:
     """Count the pixels of every polyp of a mask, by number."""
-    counts = _counts(mask)
-    return {label: int(counts[label]) for label in labels_of(mask)}
+    counts = _counts(mask)[:IGNORE].tolist()
+    return {label: count for label, count in enumerate(counts) if label and count}
 
 
 def label_at(mask: Mask, point: tuple[float, float], reach: float) -> int | None:

@@ -247,17 +247,16 @@ class _Track:
         mask = np.zeros(picture.shape, np.uint8)
         strongest = np.zeros(picture.shape, np.float32)
         ignored = np.zeros(picture.shape, bool)
-        scores = []
+        boxes: dict[int, Box] = {}
         for label in self._seen:
             matches = self._find(label, picture)
             if not matches:
-                scores.append(0.0)
                 continue
             outline = carry(matches, picture)
             inside = outline.box.slices
             odds = fuse(outline, picture.probability, self._settings.level)
             region = region_of(odds, outline)
-            scores.append(_score(self._key.polyps[label], picture, outline.box, region))
+            boxes[label] = outline.box
             # Where polyps meet, the stronger one wins; holes that were filled are weak.
             strength = np.maximum(outline.box.enlarged(odds), np.float32(1e-6))
             won = region & (strength > strongest[inside])
@@ -270,8 +269,14 @@ class _Track:
             if matches:
                 outline = carry(matches, picture)
                 ignored[outline.box.slices] |= outline.box.enlarged(outline.depth) > 0
+        # Of what others have left of it: of two that seem to be in one place, one has gone.
+        scores = [
+            _score(self._key.polyps[label], picture, box, mask[box.slices] == label)
+            for label, box in boxes.items()
+        ]
         mask[ignored] = IGNORE
-        return mask, min(scores)
+        followed = self._seen.keys() <= set(labels_of(mask))
+        return mask, min(scores) if followed else 0.0
 
     def _find(self, label: int, picture: Picture) -> list[Match]:
         """Search a polyp's looks in the last frame and in the keys; the best match first."""

@@ -75,7 +75,7 @@ MASK_TOOLS: dict[str, MaskTool] = {
             "Grow",
             "The outline moves outwards. It stops at other polyps and at ignored regions.",
             masks.grow,
-            (Parameter("pixels", "by", 2, 0.5, 50, 0.5, "px"),),
+            (Parameter("pixels", "by", 2, 1, 50, 0.5, "px"),),
         ),
         MaskTool(
             "shrink",
@@ -83,7 +83,7 @@ MASK_TOOLS: dict[str, MaskTool] = {
             "The outline moves inwards, except along the frame's edge and ignored regions.\n"
             "A polyp that is thinner than twice this is deleted.",
             masks.shrink,
-            (Parameter("pixels", "by", 2, 0.5, 50, 0.5, "px"),),
+            (Parameter("pixels", "by", 2, 1, 50, 0.5, "px"),),
         ),
         MaskTool(
             "smooth",

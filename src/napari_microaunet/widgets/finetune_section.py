@@ -273,7 +273,7 @@ class FinetuneSection(QWidget):
             What it is to be called.
         """
         job = self.run.job
-        if job is None or self._bench.job is not None:
+        if job is None or self._bench.is_busy():
             return
 
         def end(complete: bool) -> None:

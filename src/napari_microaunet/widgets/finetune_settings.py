@@ -68,7 +68,7 @@ class FinetuneSettings(QWidget):
                 label="Learning rate",
                 min=1e-5,
                 max=1e-2,
-                step=1e-4,
+                step=1e-5,
                 value=recipe.optimiser.learning_rate,
             ),
             "batch.size": SpinBox(label="Batch", min=2, max=256, value=recipe.batch.size),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari_microaunet.curation.session import Session
+    from napari_microaunet.curation.temporal import Finding
     from napari_microaunet.networks.library import Model
     from napari_microaunet.prelabel.predictor import Predictor
     from napari_microaunet.widgets.jobs import Job
@@ -77,6 +79,8 @@ class QueuePanel(QWidget):
         self._prelabels: Prelabels | None = None
         self._clues = Clues()
         self._remarks: dict[int, str] = {}
+        # What had been found about the frame on show when it came on show.
+        self._found_then: Sequence[Finding] = ()
         self._looks: Looks | None = None
         self._finding: Job | None = None
         # Whether masks have changed since the last findings.
@@ -153,6 +157,7 @@ class QueuePanel(QWidget):
         prelabels = None if work is None else work.prelabels
         if prelabels is not self._prelabels:
             self._prelabels, self._looks = prelabels, None
+            self._found_then = ()
             self._set_clues(Clues())
             if prelabels is not None:
                 prelabels.known.connect(self._on_new_map)
@@ -167,6 +172,7 @@ class QueuePanel(QWidget):
 
     def _on_shown(self, index: int) -> None:
         session = self._session
+        self._found_then = self._clues.findings.get(index, ())
         if session is not None:
             if self.table.table.row_of(index) < 0:
                 self._list(session)
@@ -219,7 +225,13 @@ class QueuePanel(QWidget):
 
     def _find(self, session: Session, looks: Looks) -> None:
         """Find anew what does not fit, in passing."""
-        if self._finding is None:
+        if not session.read_only and any(
+            one.digest and one.area is None for one in session.statuses
+        ):
+            # What has just been drawn is yet to be measured: it would count as no polyp.
+            self._moved = True
+            self._list_soon()
+        elif self._finding is None:
             self._moved = False
             self._finding = find_clues(session, looks)
             self._finding.item.connect(partial(self._on_clues, looks))
@@ -237,6 +249,8 @@ class QueuePanel(QWidget):
 
     def _set_clues(self, clues: Clues) -> None:
         self._clues = clues
+        # Mended, it keeps its place: where else would the next one be found?
+        self._found_then = clues.findings.get(self._bench.shown, self._found_then)
         self._remarks = {
             index: " ".join(one.text for one in found) for index, found in clues.findings.items()
         }
@@ -257,7 +271,11 @@ class QueuePanel(QWidget):
         left = select(statuses, self._clues, text=self.search.text(), **wanted)
         # The frame on show stays, so that its place in the queue is not lost.
         left[shown] = True
-        order = order_frames(self.order.currentData(), statuses, self._clues)
+        findings = {**self._clues.findings}
+        if self._found_then:
+            findings[shown] = self._found_then
+        clues = replace(self._clues, findings=findings)
+        order = order_frames(self.order.currentData(), statuses, clues)
         self.table.show_frames(session, order[left[order]].tolist(), self._remarks)
         self.table.follow(shown)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_microaunet.curation.looks import Glance, glance_at
-from napari_microaunet.editing.labels import polyps_in
+from napari_microaunet.editing.labels import boxes_of, parts_of, polyps_in
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.folder import ImageFiles
 from napari_microaunet.frames.masks import IGNORE, read_mask_values
@@ -214,7 +214,8 @@ def _measure_mask(values: NDArray[np.uint8], are_labels: bool, field: FieldOfVie
     else:
         polyp = values > 127
         gray = int(np.count_nonzero((values != 0) & (values != 255)))
-    regions, _ = ndimage.label(polyp)
+    labels = values if are_labels else polyp.astype(np.uint8)
+    parts = [parts_of(labels[box] == label)[1] for label, box in boxes_of(labels, None)]
     top, left, bottom, right = field
     inside = polyp[top:bottom, left:right]
     edges = (inside[:1], inside[-1:], inside[:, :1], inside[:, -1:])
@@ -224,7 +225,7 @@ def _measure_mask(values: NDArray[np.uint8], are_labels: bool, field: FieldOfVie
         polyp_pixels=int(np.count_nonzero(polyp)),
         ignored_pixels=int(np.count_nonzero(values == IGNORE)) if are_labels else 0,
         gray_pixels=gray,
-        regions=np.bincount(regions.ravel())[1:],
+        regions=np.concatenate([np.zeros(0, np.int64), *parts]),
         at_edge=any(edge.any() for edge in edges),
         outside_pixels=int(np.count_nonzero(polyp) - np.count_nonzero(inside)),
     )

@@ -12,7 +12,7 @@ from qtpy.QtCore import QTimer
 from scipy import ndimage
 
 from napari_microaunet.editing.boundary import Polygon, polygons_of, write_polygons
-from napari_microaunet.editing.labels import WITH_DIAGONALS, labels_of
+from napari_microaunet.editing.labels import WITH_DIAGONALS, box_of, labels_of
 from napari_microaunet.widgets.edit_tools.locks import VertexLocks
 from napari_microaunet.widgets.edit_tools.mode import Mode
 from napari_microaunet.widgets.jobs import Job
@@ -229,9 +229,12 @@ class BoundaryMode(Mode):
         outlined = self._outlined(start[0], self._polygons())
         moved = outlined != self._outlined_at_start
         # Polygons differ from the mask by up to a pixel: what was not moved stays exactly as it is.
-        moved = ndimage.binary_dilation(moved, WITH_DIAGONALS, _OFF)
-        if self._written or moved.any():
-            mask = np.where(moved, outlined, start[0])
+        box = box_of(moved, _OFF)
+        if self._written or box is not None:
+            mask = start[0].copy()
+            if box is not None:
+                near = ndimage.binary_dilation(moved[box], WITH_DIAGONALS, _OFF)
+                mask[box][near] = outlined[box][near]
             with self._own_writing():
                 masks.edit(self._index, mask, self.title, again=self._written)
             self._written = True

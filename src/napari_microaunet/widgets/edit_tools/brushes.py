@@ -79,6 +79,7 @@ class Brushes(QWidget):
         layout.addWidget(self._size_shown, 1, 3)
         self.size.valueChanged.connect(self._on_size)
         edits.bench.work_changed.connect(self._follow_layer)
+        edits.bench.shown_changed.connect(self._on_frame)
         self._follow_layer()
 
     @property
@@ -122,6 +123,14 @@ class Brushes(QWidget):
         if label is not None:
             layer.selected_label = label
         layer.mode = mode
+
+    def _on_frame(self) -> None:
+        """Let a brush for a polyp of the former frame paint one that this frame has."""
+        layer, areas = self._layer, self._edits.areas
+        if layer is not None and layer.mode == "paint":
+            label = layer.selected_label
+            if label != IGNORE and label not in areas:
+                layer.selected_label = self._edits.chosen or 1
 
     def _on_size(self, size: int) -> None:
         if self._layer is not None and round(self._layer.brush_size) != size:

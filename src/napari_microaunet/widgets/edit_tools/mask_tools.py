@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtWidgets import QDoubleSpinBox, QGridLayout, QPushButton, QWidget
 
-from napari_microaunet.editing.labels import areas_of
+from napari_microaunet.editing.labels import polyps_in
 from napari_microaunet.editing.tools import MASK_TOOLS
 from napari_microaunet.widgets.section import hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_microaunet.editing.labels import Mask
     from napari_microaunet.editing.tools import MaskTool, Parameter
     from napari_microaunet.widgets.edit_tools.edits import Edits
+
+
+# On a key, these want the polyp under the cursor where there are several.
+_TAKE_AWAY = frozenset({"delete", "polyp_to_ignore"})
 
 
 class MaskTools(QWidget):
@@ -75,11 +80,15 @@ class MaskTools(QWidget):
         if not edits.can_edit():
             return
         label = edits.pointed_at() if by_key else edits.chosen
-        before = edits.mask
-        if not before.any():
+        before, areas = edits.mask, edits.areas
+        if label is None and not (edits.all_polyps and before.any()):
             edits.say(f"{tool.title}: there is no polyp on this frame.")
             return
         label = None if edits.all_polyps else label
+        is_taken = by_key and label is not None and tool.name in _TAKE_AWAY
+        if is_taken and len(areas) > 1 and edits.under_cursor() is None:
+            edits.say(f"{tool.title}: there is no polyp under the cursor.")
+            return
         numbers = {
             parameter.name: self.boxes[tool.name, parameter.name].value()
             for parameter in tool.parameters
@@ -89,9 +98,17 @@ class MaskTools(QWidget):
         if not edits.apply(tool.title, after):
             edits.say(f"{tool.title}: nothing to change on {whom}.")
             return
-        gained = sum(areas_of(after).values()) - sum(areas_of(before).values())
+        if label is not None:
+            self._choose_again(after[before == label], label)
+        gained = sum(edits.areas.values()) - sum(areas.values())
         changed = f"{np.count_nonzero(after != before):,} px changed"
         edits.say(f"{tool.title}, {whom}: {f'{gained:+,} px' if gained else changed}.")
+
+    def _choose_again(self, now: Mask, label: int) -> None:
+        """Have a polyp stay chosen that has got another number; `now` are its former pixels."""
+        numbers = now[polyps_in(now)]
+        if numbers.size and (number := int(np.bincount(numbers).argmax())) != label:
+            self._edits.choose(number)
 
     def _button(self, tool: MaskTool) -> QPushButton:
         button = self.buttons[tool.name] = QPushButton(tool.title)

@@ -447,6 +447,7 @@ class Propagation(QWidget):
         table = self.table
         table.setHorizontalHeaderLabels(["frame", "score", ""])
         table.verticalHeader().hide()
+        table.setTabKeyNavigation(False)  # Tab leads on to the buttons below
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         header = table.horizontalHeader()
