@@ -134,15 +134,6 @@ def with_a_speck(dataset):
     dataset.record(lambda _: {})
 
 
-def with_a_speck_at_another_polyp(dataset):
-    mask = dataset.pixels(dataset.mask(3))
-    rows, columns = np.nonzero(mask)
-    # Beside the topmost row of the polyp, with a number of its own.
-    place = (rows.min() - 1, columns[rows.argmin()], rows.min(), columns[rows.argmin()] + 1)
-    dataset.paint(3, place, value=2)
-    dataset.record(lambda _: {})
-
-
 def with_a_polyp_in_the_border(dataset):
     image = dataset.pixels(dataset.image(3))
     image = np.pad(image, ((0, 0), (120, 0), (0, 0)))

@@ -182,6 +182,18 @@ def test_another_box_is_blanked_in_a_dataset_that_was_blanked(named, tmp_path, o
     assert record.original_sha256 == first.original_sha256
 
 
+def test_what_was_blanked_stays_so_where_less_of_it_is_found_now(named, tmp_path, monkeypatch):
+    frames = incoming_frames(open_dataset(named))
+    hidden = WriteOptions(deidentifier=Deidentifier())
+    record = write_dataset(frames, tmp_path / "set", hidden).manifest.frames[0]
+    before = open_dataset(tmp_path / "set").read(0)
+    monkeypatch.setattr(Deidentifier, "blank", lambda *given: (given[-1], record.blanked))
+    mask = np.eye(240, 400, dtype=np.uint8)
+    corrected = [replace(frames[0], read_mask=lambda: mask)]
+    assert write_dataset(corrected, tmp_path / "set", hidden, append=True).updated
+    np.testing.assert_array_equal(open_dataset(tmp_path / "set").read(0), before)
+
+
 def test_a_picture_of_another_size_in_the_dataset_is_named(named, tmp_path):
     frames = incoming_frames(open_dataset(named))
     hidden = WriteOptions(deidentifier=Deidentifier(Box(100, 150, 120, 170)))

@@ -443,7 +443,9 @@ def test_a_frame_that_is_ignored_throughout_is_no_negative(tmp_path, key):
     else:
         assert (summary.frames, files) == (1, {"b"})
         assert "frames that are ignored throughout are left out (1 frame)." in summary.warnings
-        with pytest.raises(InputError, match=r"All frames of .* are ignored throughout"):
+        with pytest.raises(
+            InputError, match=r"All frames to be exported of .* are ignored throughout"
+        ):
             export(
                 labels_of_session(session, names=frozenset("a")),
                 find_format(key),

@@ -131,6 +131,14 @@ def test_a_polyp_stays_chosen_under_its_new_number(use, folder):
     used.edit.mask_tools.buttons["delete"].click()
     assert areas_of(native(used)).keys() == {2}
     assert (native(used) == 2).sum() == (example(native(used).shape) == 1).sum()
+    # Nor is another one chosen where it becomes the smaller one.
+    two = np.zeros(native(used).shape, np.uint8)
+    two[10:31, 10:31], two[10:30, 50:70] = 1, 2
+    draw(used, two)
+    used.edit.edits.choose(None)
+    for _ in range(2):
+        used.edit.mask_tools.buttons["shrink"].click()
+    assert (native(used) == 2).sum() == 400
 
 
 def test_what_takes_a_polyp_away_wants_the_cursor_on_it(use, folder):
@@ -162,8 +170,12 @@ def test_a_brush_paints_a_polyp_of_the_frame_on_show(use, folder):
     used.edit.brushes.new_polyp.click()
     assert used.layer.selected_label == 3
     used.go_to(1)
-    assert used.layer.selected_label == 1
+    assert used.layer.selected_label == 3  # there is none yet
     draw(used, example(native(used).shape))
+    used.go_to(2)
+    used.edit.brushes.eraser.click()
+    used.go_to(1)
+    assert used.layer.selected_label == 1  # also for napari's own keys
     used.edit.edits.choose(2)
     used.edit.brushes.take_brush()
     used.go_to(0)

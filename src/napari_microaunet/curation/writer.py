@@ -417,7 +417,7 @@ def _stage_image(
     if options.deidentifier is not None:
         image, taken_out = options.deidentifier.blank(frame.sequence, frame.index, image)
         blanked = tuple(dict.fromkeys((*blanked, *taken_out)))
-        if there and ("boxes" in was_blanked or not was_blanked <= set(blanked)):
+        if there and was_blanked:  # where, its picture alone tells
             blanked = tuple(dict.fromkeys((*there[3], *blanked)))
             image = _darker(image, folder / there[0])
     encoded = io.BytesIO()

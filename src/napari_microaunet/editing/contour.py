@@ -84,7 +84,8 @@ def level_of(mask: Mask, label: int, probability: NDArray[np.uint8]) -> int | No
     -------
     int or None
         The level of the highest intersection over union with the polyp, 1 to
-        255; None where the map is 0 all over the polyp or there is no polyp.
+        255, on large frames as far as some of their pixels tell; None where
+        the map is 0 all over the polyp or there is no polyp.
     """
     # Of a large frame, some pixels tell enough, as long as many of them are the polyp's.
     area = int(np.count_nonzero(pixels_of(mask, label)))

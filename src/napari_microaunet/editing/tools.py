@@ -136,13 +136,15 @@ MASK_TOOLS: dict[str, MaskTool] = {
         MaskTool(
             "delete",
             "Delete",
-            "The polyp becomes background.",
+            "The polyp becomes background. On the key, the cursor has to be on it where there are\n"
+            "several.",
             masks.delete,
         ),
         MaskTool(
             "polyp_to_ignore",
             "Ignore polyp",
-            "The polyp becomes a region that training and scores leave out.",
+            "The polyp becomes a region that training and scores leave out. On the key, the\n"
+            "cursor has to be on it where there are several.",
             masks.polyp_to_ignore,
         ),
         MaskTool(

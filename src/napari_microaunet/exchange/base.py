@@ -78,8 +78,8 @@ class ImportedMask:
     is_file_name : bool
         Whether the name is that of the frame's image file, with its ending.
     other_names : tuple of str
-        What the frame is called where another folder was opened; tried in this order, where it is
-        no file name. Of file names, all have to mean one frame.
+        What the frame is called where another folder was opened; tried in this order. Of several
+        files that are meant, the one counts that lies where the last name says.
     """
 
     name: str | int
@@ -157,7 +157,7 @@ class Format(ABC):
         folder : Path
             The export.
         frames : sequence of LabelledFrame
-            All of them.
+            Those that were written.
         records : callable
             Gives what `write` has returned, in the order of the frames; may be called again.
         still_wanted : callable

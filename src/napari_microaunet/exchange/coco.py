@@ -90,12 +90,8 @@ class _Category(BaseModel):
     name: str
 
 
-class _Info(BaseModel):
-    description: Any = None
-
-
 class _Instances(BaseModel):
-    info: _Info = _Info()
+    info: Any = None
     images: list[_Image]
     annotations: list[_Annotation]
     categories: list[_Category] = []
@@ -209,7 +205,7 @@ def _read(file: Path) -> Iterator[ImportedMask]:
         raise InputError(
             f"{file} holds no COCO instances ({first_problem(error)}); correct or export it again."
         ) from error
-    is_ours = found.info.description == _OURS
+    is_ours = isinstance(found.info, dict) and found.info.get("description") == _OURS
     ignored = {one.id for one in found.categories if one.name.casefold() == IGNORED}
     by_image = defaultdict(list)
     for annotation in found.annotations:

@@ -198,8 +198,8 @@ def export(
         ]
         if not kept:
             raise InputError(
-                f"All frames of {labels.source} are ignored throughout, which {format_.title} "
-                "cannot say; choose another format."
+                f"All frames to be exported of {labels.source} are ignored throughout, which "
+                f"{format_.title} cannot say; choose another format."
             )
         format_.finish(partial, kept, journal.records, still_wanted)
         summary = _summarise(target, format_, journal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from napari_microaunet.curation.session import MaskOrigin
@@ -92,7 +93,7 @@ def read_labels(
                 )
             index: int | None = label.name
         elif label.is_file_name:
-            index = _of_file(label, by_file, index_of)
+            index = _of_file(label, by_file, index_of, sequence)
         else:
             called = (label.name, *label.other_names)
             index = next((index_of[name] for name in called if name in index_of), None)
@@ -120,20 +121,26 @@ def read_labels(
 
 
 def _of_file(
-    label: ImportedMask, by_file: Mapping[str, int], index_of: Mapping[str, int]
+    label: ImportedMask,
+    by_file: Mapping[str, int],
+    index_of: Mapping[str, int],
+    sequence: FrameSequence,
 ) -> int | None:
     """Find the frame that a label names by its file; None if there is none."""
-    meant = set()
-    for name in (str(label.name), *label.other_names):
-        index = by_file.get(name, index_of.get(without_suffix(name)))
-        if index is not None:
-            meant.add(index)
+    names = (str(label.name), *label.other_names)
+    found = [by_file.get(name, index_of.get(without_suffix(name))) for name in names]
+    meant = list(dict.fromkeys(index for index in found if index is not None))
     if len(meant) > 1:
-        raise InputError(
-            f"{label.file}: {label.other_names[0]} may be the frame in that folder as well as "
-            f"{label.name}; open the frames from the folder around it, so that their names differ."
-        )
-    return meant.pop() if meant else None
+        # Of those, the file that lies in the folder which the longest name begins with.
+        path = PurePosixPath(names[-1]).parts
+        at_home = [i for i in meant if sequence.frames[i].source.parts[-len(path) :] == path]
+        if not at_home:
+            raise InputError(
+                f"{label.file}: {names[-1]} may be the frame in that folder as well as {names[0]}; "
+                "open the frames from the folder around it, so that their names differ."
+            )
+        meant = at_home
+    return meant[0] if meant else None
 
 
 def read_for_session(
@@ -180,8 +187,8 @@ def read_for_session(
             raise CancelledError
         if index in session.sequence.unmeasured:
             raise InputError(
-                f"{label.file} has labels of {frames[index].source}, which cannot be read: put the "
-                "file back and open the frames again."
+                f"{label.file} has labels of {frames[index].source}, which could not be read when "
+                "it was opened: put the file back and open the frames again."
             )
         size = frames[index].height, frames[index].width
         if label.size not in (None, size):

@@ -84,8 +84,6 @@ class _Annotation(BaseModel):
 
 class _Data(BaseModel):
     image: str
-    # Ours is the name of the frame; others may have anything under the same key.
-    frame: Any = None
 
 
 class _Task(BaseModel):
@@ -117,7 +115,7 @@ class LabelStudio(Format):
             {"id": f"part{part.label}"} | common | _result(part, mask) for part in parts_of(mask)
         ]
         return {
-            "data": {"image": _LOCAL + quote(_path(frame)), "frame": frame.name},
+            "data": {"image": _LOCAL + quote(_path(frame))},
             "annotations": [{"result": results}],
         }
 
@@ -201,8 +199,6 @@ def _imported(data: _Data, results: Sequence[_Result], file: Path) -> ImportedMa
         return join(regions, size, file, name)
 
     size = next(iter(sizes), None)
-    if isinstance(data.frame, str):
-        return ImportedMask(check_file_name(data.frame, file), file, size, read)
     # The first folder is that of the storage, or the storage is the folder of the frames itself.
     shorter = name.partition("/")[2] if data.image.startswith(_LOCAL) else ""
     names = (shorter, name) if shorter else (name,)

@@ -194,9 +194,9 @@ def _check_measured(sequence: FrameSequence, indices: Iterable[int]) -> None:
     for index in sequence.unmeasured.intersection(indices):
         frame = sequence.frames[index]
         raise InputError(
-            f"The frame {frame.source} cannot be read ({sequence.problems.get(index, 'until now')})"
-            ", so that the size of its mask is not known; put the file back and open the frames "
-            "again, or leave the frame out."
+            f"The frame {frame.source} could not be read when it was opened, so that the size of "
+            "its mask is not known; put the file back and open the frames again, or leave the "
+            "frame out."
         )
 
 

@@ -225,10 +225,9 @@ class QueuePanel(QWidget):
 
     def _find(self, session: Session, looks: Looks) -> None:
         """Find anew what does not fit, in passing."""
-        if not session.read_only and any(
-            one.digest and one.area is None for one in session.statuses
-        ):
-            # What has just been drawn is yet to be measured: it would count as no polyp.
+        shown = session.status(self._bench.shown)
+        if shown.digest and shown.area is None and not session.read_only and not session.problem:
+            # What has just been drawn is yet to be measured: it would count as no mask.
             self._moved = True
             self._list_soon()
         elif self._finding is None:

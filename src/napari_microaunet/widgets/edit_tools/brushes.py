@@ -126,11 +126,11 @@ class Brushes(QWidget):
 
     def _on_frame(self) -> None:
         """Let a brush for a polyp of the former frame paint one that this frame has."""
-        layer, areas = self._layer, self._edits.areas
-        if layer is not None and layer.mode == "paint":
-            label = layer.selected_label
-            if label != IGNORE and label not in areas:
-                layer.selected_label = self._edits.chosen or 1
+        layer, areas, chosen = self._layer, self._edits.areas, self._edits.chosen
+        # In an empty frame any number will do: it may be that of the polyp in frames around it.
+        if layer is not None and chosen and layer.selected_label not in (*areas, IGNORE):
+            layer.selected_label = chosen
+            self._edits.say(f"Brush: polyp {chosen}.")
 
     def _on_size(self, size: int) -> None:
         if self._layer is not None and round(self._layer.brush_size) != size:

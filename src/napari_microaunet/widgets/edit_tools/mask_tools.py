@@ -82,7 +82,8 @@ class MaskTools(QWidget):
         label = edits.pointed_at() if by_key else edits.chosen
         before, areas = edits.mask, edits.areas
         if label is None and not (edits.all_polyps and before.any()):
-            edits.say(f"{tool.title}: there is no polyp on this frame.")
+            how = "; for what is ignored, choose all polyps" if before.any() else ""
+            edits.say(f"{tool.title}: there is no polyp on this frame{how}.")
             return
         label = None if edits.all_polyps else label
         is_taken = by_key and label is not None and tool.name in _TAKE_AWAY
@@ -99,16 +100,16 @@ class MaskTools(QWidget):
             edits.say(f"{tool.title}: nothing to change on {whom}.")
             return
         if label is not None:
-            self._choose_again(after[before == label], label)
+            self._choose_again(after[before == label])
         gained = sum(edits.areas.values()) - sum(areas.values())
         changed = f"{np.count_nonzero(after != before):,} px changed"
         edits.say(f"{tool.title}, {whom}: {f'{gained:+,} px' if gained else changed}.")
 
-    def _choose_again(self, now: Mask, label: int) -> None:
-        """Have a polyp stay chosen that has got another number; `now` are its former pixels."""
+    def _choose_again(self, now: Mask) -> None:
+        """Have a polyp stay chosen under its new number, or as the smaller one; `now` it is."""
         numbers = now[polyps_in(now)]
-        if numbers.size and (number := int(np.bincount(numbers).argmax())) != label:
-            self._edits.choose(number)
+        if numbers.size:
+            self._edits.choose(int(np.bincount(numbers).argmax()))
 
     def _button(self, tool: MaskTool) -> QPushButton:
         button = self.buttons[tool.name] = QPushButton(tool.title)
