@@ -130,7 +130,8 @@ class Brushes(QWidget):
         # In an empty frame any number will do: it may be that of the polyp in frames around it.
         if layer is not None and chosen and layer.selected_label not in (*areas, IGNORE):
             layer.selected_label = chosen
-            self._edits.say(f"Brush: polyp {chosen}.")
+            if layer.mode != "pan_zoom":
+                self._edits.say(f"Brush: polyp {chosen}.")
 
     def _on_size(self, size: int) -> None:
         if self._layer is not None and round(self._layer.brush_size) != size:
