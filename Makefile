@@ -51,7 +51,7 @@ BUNDLED := src/napari_microaunet/weights
 
 weights: $(BUNDLED)/student.safetensors $(BUNDLED)/teacher.safetensors $(BUNDLED)/expert.safetensors
 
-$(BUNDLED)/student.safetensors: $(RUNS)/student-fair/model.safetensors
+$(BUNDLED)/student.safetensors: $(RUNS)/student-fair-plain/model.safetensors
 $(BUNDLED)/teacher.safetensors: $(RUNS)/malunet-fair/model.safetensors
 $(BUNDLED)/expert.safetensors: $(RUNS)/expert-lite2-again/model.safetensors
 $(BUNDLED)/%.safetensors:
@@ -60,6 +60,7 @@ $(BUNDLED)/%.safetensors:
 # What follows a bar must be there, however old: a finished run is not trained again.
 $(RUNS)/student/model.safetensors: | $(RUNS)/student-labels/model.safetensors $(RUNS)/expert/model.safetensors
 $(RUNS)/student-again/model.safetensors: | $(RUNS)/student/model.safetensors
+$(RUNS)/student-fair-plain/model.safetensors: | $(RUNS)/student-standardised/model.safetensors
 $(RUNS)/student-fair/model.safetensors: \
 	| $(RUNS)/student-standardised/model.safetensors $(RUNS)/expert-lite2-again/model.safetensors
 $(RUNS)/student-standardised/model.safetensors: \
@@ -82,8 +83,8 @@ $(RUNS)/expert-lite2-gently/model.safetensors: \
 	| $(RUNS)/expert-lite2/model.safetensors $(RUNS)/expert-gently/model.safetensors
 $(RUNS)/expert-lite2-again/model.safetensors: | $(RUNS)/expert-lite2-gently/model.safetensors
 $(RUNS)/expert/model.safetensors: | $(IMAGENET)
-$(RUNS)/%/model.safetensors: training/recipes/%.toml | $(DATASET)
-	$(BIN)/microaunet train $< --out $(@D)
+$(RUNS)/%/model.safetensors: | training/recipes/%.toml $(DATASET)
+	$(BIN)/microaunet train training/recipes/$*.toml --out $(@D)
 
 $(DATASET): | $(INSTALLED)
 	$(BIN)/python training/pack.py "$(DATA)"

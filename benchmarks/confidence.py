@@ -137,7 +137,8 @@ def main() -> None:
         for name, candidate in CANDIDATES.items()
     }
     rows["mean probability inside (ours)"] = [
-        [confidence(m, settings) for m in measured[part][0]] for part in measured
+        [confidence(m, mask_from(m, settings), settings.threshold) for m in measured[part][0]]
+        for part in measured
     ]
     order = list(measured)
     for name, by_part in rows.items():

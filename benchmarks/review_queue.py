@@ -116,9 +116,10 @@ def ranking(data: Path) -> Table:
             reference = sequence.read_mask(index)
             if reference is None:
                 raise SystemExit(f"frame {frame.name} has no mask")
-            scores.append(dice(mask_from(one, settings), reference))
+            mask = mask_from(one, settings)
+            scores.append(dice(mask, reference))
             differences.append(-disagreement(one.values, other.values, levels))
-            trusts.append(confidence(one, settings))
+            trusts.append(confidence(one, mask, settings.threshold))
         ranks = [
             f"{stats.spearmanr(doubt, scores).statistic:.2f}" for doubt in (differences, trusts)
         ]

@@ -19,6 +19,7 @@ from napari_microaunet.frames import open_frames
 from napari_microaunet.frames.masks import write_mask_file
 from napari_microaunet.networks.checkpoint import load_checkpoint, save_checkpoint
 from napari_microaunet.networks.library import BUNDLED_NAMES, find_model
+from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.predictor import Predictor
 
@@ -72,7 +73,8 @@ def test_prelabel_writes_a_mask_of_native_size_for_every_frame(microaunet, frame
         assert mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, np.where(expected > 0, 255, 0))
         row = rows.pop(frame.name)
-        assert float(row["confidence"]) == pytest.approx(prediction.confidence, abs=1e-4)
+        trust = confidence(prediction.map, expected, settings.threshold)
+        assert float(row["confidence"]) == pytest.approx(trust, abs=1e-4)
         assert int(row["area"]) == np.count_nonzero(expected) > 0
         assert int(row["polyps"]) == expected.max()
         assert row["problem"] == ""
@@ -249,9 +251,10 @@ def test_evaluate_scores_the_held_out_frames_of_a_curated_dataset(microaunet, tm
     assert code == 0
     scored = {frame["name"] for frame in json.loads(file.read_text())["frames"]}
     assert scored == {f.name for f in frames if f.split == "validation"}
-    code, _, stderr = microaunet("evaluate", "--data", data, "--scheduler", "tcp://nobody:1")
-    assert code == 2
-    assert "leave --scheduler out" in stderr
+    for more in ([], ["--no-polyps"]):
+        code, _, stderr = microaunet("evaluate", "--data", data, "--scheduler", "tcp://no:1", *more)
+        assert code == 2
+        assert "leave --scheduler out" in stderr
 
 
 def test_evaluate_scores_what_was_held_out_of_a_folder_that_a_model_was_trained_on(

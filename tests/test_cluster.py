@@ -259,23 +259,26 @@ def test_another_version_is_refused(cluster, model, two_frames, monkeypatch):
         assert "not 0.0.1" in sentence
 
 
+@pytest.mark.parametrize("has_its_own", [False, True])
 def test_a_folder_that_workers_do_not_share_is_refused(
-    microaunet, cluster, data, tmp_path, monkeypatch
+    microaunet, cluster, data, tmp_path, monkeypatch, has_its_own
 ):
     """The folder vanishes after it was made, as if it had been made on another machine."""
     out = tmp_path / "out"
     carry_out = ClusterPredictor.carry_out
 
     def without_folder(*arguments, **options):
-        out.rmdir()
+        shutil.rmtree(out)
+        if has_its_own:
+            out.mkdir()
         carry_out(*arguments, **options)
 
     monkeypatch.setattr(ClusterPredictor, "carry_out", without_folder)
     command = ["prelabel", data / "images", "--model", "mine", "--out", out]
     code, _, stderr = microaunet(*command, "--scheduler", cluster.scheduler_address)
     assert code == 2
-    assert f"{out} is not there" in stderr
-    assert not out.exists()
+    assert f"{out} is not there, or is another folder" in stderr
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_a_file_that_a_worker_cannot_write_is_named(microaunet, cluster, data, tmp_path):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 RUNS = {
-    "student": "student-fair",
+    "student": "student-fair-plain",
     "teacher": "malunet-fair",
     "expert": "expert-lite2-again",
 }
@@ -141,8 +141,9 @@ def describe(run: Path) -> str:
         else f"Taught by {Path(teacher['model']).parent.name}"
     )
     return (
-        f"{taught}: {last['step']} steps of {recipe['batch']['size']} frames, "
-        f"{last['minutes']:.0f} minutes, one run (training/logs/)."
+        f"{taught} from the weights of {Path(recipe['start']).parent.name} on: "
+        f"{last['step']} steps of {recipe['batch']['size']} frames, {last['minutes']:.0f} minutes, "
+        "one run (training/logs/)."
     )
 
 
@@ -190,17 +191,18 @@ def main(data: Path, chosen: Sequence[str]) -> None:
                 "created": datetime.now(UTC).date().isoformat(),
             }
         )
-        for old in BUNDLED.glob(f"{name}-*.onnx"):
-            old.unlink()
-        path = BUNDLED / f"{name}.safetensors"
-        save_checkpoint(path, network, card, half=name == "expert")
-        model = find_model(str(path))
-        export_onnx(network, graph_beside(model))
         for kept in ("metrics.jsonl", "curves.png"):
             shutil.copy(run / kept, HERE / "logs" / f"{run.name}-{kept}")
         with replacing(HERE / "logs" / f"{run.name}-recipe.json") as file:
             file.write(json.dumps(recipe_of(run), indent=1).encode())
-        print(model.card.model_dump_json(indent=1))
+        # The graph first: where it fails, the model that is there keeps its own.
+        graph = BUNDLED / graph_beside(find_model(str(draft))).name
+        export_onnx(network, graph)
+        path = BUNDLED / f"{name}.safetensors"
+        save_checkpoint(path, network, card, half=name == "expert")
+        for old in set(BUNDLED.glob(f"{name}-*.onnx")) - {graph}:
+            old.unlink()
+        print(find_model(str(path)).card.model_dump_json(indent=1))
 
 
 if __name__ == "__main__":

@@ -194,7 +194,11 @@ def write_frames(
                 if file is not None:
                     target = folder / dataset.name / file
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    os.link((dataset.path / file).resolve(), target)
+                    source = (dataset.path / file).resolve()
+                    try:
+                        os.link(source, target)
+                    except OSError:  # on another drive
+                        shutil.copy(source, target)
                     files[kind] = target.relative_to(folder).as_posix()
             update = files | {
                 "name": f"{dataset.name}/{record.name}",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from napari_microaunet.cli_options import (
@@ -87,6 +88,7 @@ def evaluate(
     """
     from dataclasses import asdict, replace
 
+    from napari_microaunet.curation.manifest import MANIFEST_NAME
     from napari_microaunet.distillation import comparison, evaluation
     from napari_microaunet.distillation.thresholds import THRESHOLDS
     from napari_microaunet.networks.library import find_model
@@ -96,11 +98,11 @@ def evaluate(
     titles = [one.name for one in chosen]
     if len(set(titles)) < len(titles):  # files of two runs have one name
         titles = [str(one.path) for one in chosen]
-    judges = _judges(data, frames_from, no_polyps, chosen)
-    if scheduler is not None and judges.reference is not None:
+    if scheduler is not None and (data / MANIFEST_NAME).is_file():
         raise InputError(
             f"{data} is a curated dataset, which a cluster cannot score; leave --scheduler out."
         )
+    judges = _judges(data, frames_from, no_polyps, chosen)
     console = Console()
     results = []
     reports: list[dict[str, Any]] = []
@@ -269,7 +271,7 @@ def _counted(frames: int, groups: int) -> str:
 
 def _curve(title: str, points: Sequence[OperatingPoint]) -> Table:
     """Show every threshold; a dash where there is no such frame."""
-    table = Table("threshold", "Dice per frame", "found", "false alarms", title=title)
+    table = Table("threshold", "Dice per frame", "found", "false alarms", title=escape(title))
     for point in points:
         table.add_row(
             f"{point.threshold:.2f}",
@@ -294,6 +296,7 @@ def _difference(title: str, difference: Comparison) -> Table:
 
 
 def _table(title: str, rows: dict[str, str | None], caption: str = "") -> Table:
+    title, caption = escape(title), escape(caption)  # of names of models, which may hold brackets
     table = Table("score", "value (95 % interval)", title=title, caption=caption)
     for name, value in rows.items():
         if value is not None:

@@ -58,9 +58,8 @@ class PaleRims:
                 values[polyp] = RIM
                 values[ndimage.binary_erosion(polyp, iterations=3)] = CORE
             field = FieldOfView(0, 0, SIDE, SIDE)
-            yield Prediction(
-                index, ProbabilityMap(quantise(values), field, (SIDE, SIDE)), 1.0, None
-            )
+            found = ProbabilityMap(quantise(values), field, (SIDE, SIDE))
+            yield Prediction(index, found, None)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from napari_microaunet.errors import InputError
 from napari_microaunet.frames import find_field_of_view, open_frames
 
 PANEL = (44, 183, 142)
@@ -172,3 +173,24 @@ class TestRealFrames:
     def test_panel_beside_the_picture(self, data, name):
         sequence = open_frames(data / "polypgen" / "negative" / name)
         assert sequence.field_of_view(0) == pytest.approx((0, 225, 450, 795), abs=12)
+
+
+def test_a_damaged_frame_that_was_met_before_changes_no_field_of_view(tmp_path, monkeypatch):
+    for number in range(70):  # more than are looked at
+        Image.new("RGB", (32, 24), "red").save(tmp_path / f"{number:02}.png")
+    (tmp_path / "05.png").write_bytes((tmp_path / "05.png").read_bytes()[:50])
+    fresh, used = open_frames(tmp_path), open_frames(tmp_path)
+    with pytest.raises(InputError):
+        used.read(5)
+    looked_at = []
+    glance = type(fresh)._glance
+
+    def recorded(sequence, index):
+        looked_at.append((sequence is used, index))
+        return glance(sequence, index)
+
+    monkeypatch.setattr(type(fresh), "_glance", recorded)
+    assert fresh.field_of_view(0) == used.field_of_view(0)
+    first, second = ([i for of_used, i in looked_at if of_used == which] for which in (0, 1))
+    assert first == second
+    assert 5 in first

@@ -330,5 +330,6 @@ def test_confidence_of_the_frame_on_show(use, folder, bright_model):
         found = Predictor(bright_model).predict_frame(
             sequence.read(index), sequence.field_of_view(index)
         )
-        trust = confidence(found, used.bench.settings)
+        wanted = used.bench.settings
+        trust = confidence(found, mask_from(found, wanted), wanted.threshold)
         assert f"confidence {trust:.2f}" in used.prelabel.status.text()

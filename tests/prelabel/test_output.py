@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from napari_microaunet.errors import InputError
-from napari_microaunet.frames import FieldOfView, Frame, FrameSequence
+from napari_microaunet.frames import FieldOfView, Frame, FrameSequence, open_frames
 from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.prelabel.output import (
     OutputOptions,
@@ -86,3 +88,28 @@ def test_a_cancelled_run_lists_what_was_done(model, tmp_path):
     assert [result.name for result in results] == ["first"]
     assert len((tmp_path / "out/confidence.csv").read_text().splitlines()) == 2
     assert [path.stem for path in (tmp_path / "out/masks").iterdir()] == ["first"]
+
+
+def test_a_frame_that_cannot_be_read_keeps_nothing_of_an_earlier_run(model, tmp_path):
+    frames, out = tmp_path / "frames", tmp_path / "out"
+    frames.mkdir()
+    for name in ("one", "two"):
+        Image.new("RGB", (64, 64), "red").save(frames / f"{name}.png")
+    options = OutputOptions(overlay=True, overwrite=True)
+    for broken in (False, True):
+        if broken:
+            (frames / "two.png").write_bytes((frames / "two.png").read_bytes()[:60])
+        sequence = open_frames(frames)
+        write_prelabels(Predictor(model), sequence, out, MaskSettings(), options)
+    assert [path.stem for path in sorted(out.rglob("*.[pj][np]g"))] == ["one", "one"]
+
+
+def test_frames_in_a_folder_whose_name_is_no_utf8_are_listed_with_their_problem(model, tmp_path):
+    frames = tmp_path / os.fsdecode(b"Gr\xfcn")
+    frames.mkdir()
+    Image.new("RGB", (64, 64), "red").save(frames / "one.png")
+    (frames / "two.png").write_bytes(b"no picture")
+    write_prelabels(
+        Predictor(model), open_frames(frames), tmp_path / "out", MaskSettings(), OutputOptions()
+    )
+    assert "Gr%FCn" in (tmp_path / "out" / "confidence.csv").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tomllib
@@ -63,6 +64,8 @@ def needed_by(recipe: Path) -> set[str]:
     content = tomllib.loads(recipe.read_text(encoding="utf-8"))
     names = (content["data"], content.get("start", ""), content.get("teacher", {}).get("model", ""))
     places = [Path(name.removeprefix("../")) for name in names if name.startswith("../")]
+    kept = {place.name for place in places if place.parts[0] == "runs"}
+    assert kept <= {"model.safetensors"}, f"no run leaves what {recipe} wants"
     return {str(place.parent if place.parts[0] == "runs" else place) for place in places}
 
 
@@ -72,12 +75,24 @@ def test_make_weights_makes_every_bundled_model(checkout: Path) -> None:
     assert sorted(bundled) == ["expert", "student", "teacher"]
 
 
-@pytest.mark.parametrize("name", ["student-fair", "malunet-gently", "expert-lite2-again"])
+@pytest.mark.parametrize(
+    "name", ["student-fair", "student-fair-plain", "malunet-gently", "expert-lite2-again"]
+)
 def test_every_training_comes_after_what_it_starts_from_and_who_teaches_it(
     checkout: Path, name: str
 ) -> None:
     commands = planned(checkout, f"training/runs/{name}/model.safetensors")
     assert f"runs/{name}" in made_in_order(checkout, commands)
+
+
+def test_what_is_trained_is_not_trained_again_where_its_recipe_is_newer(checkout: Path) -> None:
+    trained = checkout / "training" / "runs" / "malunet-labels" / "model.safetensors"
+    trained.parent.mkdir(parents=True)
+    trained.touch()
+    os.utime(trained, (0, 0))
+    commands = planned(checkout, trained.relative_to(checkout).as_posix())
+    shutil.rmtree(trained.parent)
+    assert not [words for words in commands if "train" in words]
 
 
 def test_make_table_trains_from_what_is_there_and_scores_what_it_trained(checkout: Path) -> None:

@@ -271,10 +271,11 @@ def _score_frames(
             if (labels == IGNORE).all():
                 results[prediction.index] = IGNORED_THROUGHOUT.format(frame.name)
                 continue
+            mask = mask_from(prediction.map, settings)
             score = score_frame(
                 frame.name,
-                confidence(prediction.map, settings),
-                mask_from(prediction.map, settings),
+                confidence(prediction.map, mask, settings.threshold),
+                mask,
                 labels,
                 field=prediction.map.field,
             )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FINETUNING = Path(__file__).parent / "recipes" / "finetune.toml"
 # An encoder that knows ImageNet is changed with care, as when the expert was trained.
 _OF_NETWORK: dict[Network, dict[str, Value]] = {
-    # Faster it forgets, for nothing: training/README.md.
+    # Faster it forgets, for nothing: training/experiments.md.
     "expert": {"optimiser.learning_rate": 1e-4, "optimiser.encoder_factor": 0.1}
 }
 
@@ -274,7 +274,7 @@ class ValidationSettings(_Section):
     ----------
     keep : str
         "last": the weights at the end of the budget; in a long training on many frames they are
-        better than what so few validation frames can choose (training/README.md has the figures).
+        better than what so few validation frames can choose (figures: training/experiments.md).
         "best": those of the best validation, as wherever a training ends before its budget.
     times : int
         Validations in the course of the budget.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_microaunet.distillation.recipe import Recipe, Value
     from napari_microaunet.distillation.training_frames import Kind
 
-# What 160 frames are seen 20 times in. A guess: training/README.md has what was measured.
+# What 160 frames are seen 20 times in. A guess: training/experiments.md has what was measured.
 ENOUGH_STEPS = 200
 # A step is measured on fewer frames than it has: its time goes by their number.
 _FRAMES = 4

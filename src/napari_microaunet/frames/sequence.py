@@ -209,7 +209,8 @@ class FrameSequence(ABC):
 
     def _find_field_of_view(self, index: int) -> FieldOfView:
         frame = self.frames[index]
-        members = [i for i in self._groups[self._geometry[index]] if i not in self.problems]
+        # Not by `problems`, to which reading adds: the same frames, whatever was read before.
+        members = [i for i in self._groups[self._geometry[index]] if i not in self.unmeasured]
         images = []
         for member in self._samples(members):
             with suppress(UnreadableError):

@@ -153,6 +153,7 @@ def export_graph(model: Model, path: Path, *, overwrite: bool = False) -> None:
         If the model's file is damaged, or ``path`` cannot be used.
     """
     _check_target(path, ".onnx", overwrite)
+    load_checkpoint(model.path)  # a graph that lies beside it says nothing of the file
     _write(path, graph_with_card(model))
 
 

@@ -30,17 +30,17 @@ from napari_microaunet.frames.rendered import render_frame
 from napari_microaunet.networks.checkpoint import ModelCard, save_checkpoint
 from napari_microaunet.networks.library import BUNDLED_NAMES, Model, find_model
 from napari_microaunet.networks.onnx_export import export_onnx, graph_beside
-from napari_microaunet.prelabel.backends import BACKENDS, Backend, open_backend
+from napari_microaunet.prelabel.backends import BACKENDS, open_backend
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 from napari_microaunet.prelabel.output import OutputOptions, write_prelabels
 from napari_microaunet.prelabel.predictor import Predictor
-from napari_microaunet.prelabel.preprocessing import prepare
-from napari_microaunet.prelabel.probability import ProbabilityMap, quantise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    from napari_microaunet.prelabel.backends import Backend
 
 _BATCH = 8
 
@@ -341,8 +341,9 @@ def time_pipeline(size: Size, encoded: Sequence[bytes], folder: Path) -> Pipelin
     """
     model = find_model("student")
     settings = MaskSettings.of(model.card)
+    plain = Predictor(model, "torch", "cpu")
     # PyTorch uses all cores, as it does when nobody says otherwise.
-    torch_backend = open_backend(model, "torch", "cpu", threads=os.cpu_count() or 1)
+    plain.backend = open_backend(model, "torch", "cpu", threads=os.cpu_count() or 1)
     pipeline_seconds = plain_seconds = 0.0
     per_chunk = size.frames // size.chunks
     for chunk in range(size.chunks):
@@ -357,7 +358,7 @@ def time_pipeline(size: Size, encoded: Sequence[bytes], folder: Path) -> Pipelin
         )
         pipeline_seconds += time.perf_counter() - start
         start = time.perf_counter()
-        _plain_loop(model, torch_backend, frames, folder / f"plain {chunk}", settings)
+        _plain_loop(plain, frames, folder / f"plain {chunk}", settings)
         plain_seconds += time.perf_counter() - start
     done = per_chunk * size.chunks
     return PipelineCost(
@@ -369,17 +370,14 @@ def time_pipeline(size: Size, encoded: Sequence[bytes], folder: Path) -> Pipelin
     )
 
 
-def _plain_loop(
-    model: Model, backend: Backend, frames: Path, out: Path, settings: MaskSettings
-) -> None:
+def _plain_loop(predictor: Predictor, frames: Path, out: Path, settings: MaskSettings) -> None:
     """Do the same work the way it is done without a pipeline: one thing after the other."""
     out.mkdir()
     for path in sorted(frames.iterdir()):
         frame: NDArray[np.uint8] = np.asarray(Image.open(path).convert("RGB"))
         height, width = frame.shape[:2]
         whole = FieldOfView(0, 0, height, width)
-        probabilities = backend.run(prepare(frame, whole, model.card)[None])[0]
-        mask = mask_from(ProbabilityMap(quantise(probabilities), whole, (height, width)), settings)
+        mask = mask_from(predictor.predict_frame(frame, whole), settings)
         Image.fromarray(mask).save(out / f"{path.stem}.png", compress_level=3)
 
 

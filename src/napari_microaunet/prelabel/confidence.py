@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_microaunet.frames.field_of_view import FieldOfView
-from napari_microaunet.prelabel.masks import regions_above
-from napari_microaunet.prelabel.probability import ProbabilityMap, least_value
+from napari_microaunet.prelabel.probability import least_value
 
 if TYPE_CHECKING:
-    from napari_microaunet.prelabel.masks import MaskSettings
+    from numpy.typing import NDArray
+
+    from napari_microaunet.prelabel.probability import ProbabilityMap
 
 
-def confidence(probability: ProbabilityMap, settings: MaskSettings) -> float:
-    """Say how far the mask of a frame can be trusted, from its probabilities alone.
+def confidence(probability: ProbabilityMap, mask: NDArray[np.uint8], threshold: float) -> float:
+    """Say how far the mask of a frame can be trusted, from its probabilities.
 
-    It is the mean probability of what passes the threshold in the polyps that
-    are kept. Where none is, it is the probability that the most suspicious
+    It is the mean probability of what passes the threshold in the polyps of
+    the mask. Where it has none, it is the probability that the most suspicious
     pixel is background.
 
     ``benchmarks/confidence.py`` compared it with other measures by how well
@@ -28,8 +28,10 @@ def confidence(probability: ProbabilityMap, settings: MaskSettings) -> float:
     ----------
     probability : ProbabilityMap
         As kept by the predictor.
-    settings : MaskSettings
-        What counts as polyp.
+    mask : uint8 array, shape (height, width)
+        What `mask_from` makes of it, at the frame's size.
+    threshold : float
+        That it was made with.
 
     Returns
     -------
@@ -37,15 +39,17 @@ def confidence(probability: ProbabilityMap, settings: MaskSettings) -> float:
         In [0, 1].
     """
     values = probability.values
-    height, width = values.shape
-    # At the map's own size: at the frame's, it would take as long again as making the mask.
-    own = ProbabilityMap(values, FieldOfView(0, 0, height, width), (height, width))
-    regions = regions_above(own, settings.threshold, fill_holes=settings.fill_holes)
-    if regions is not None:
-        part = regions.part
-        found = values[part.top : part.bottom, part.left : part.right]
-        kept = np.isin(regions.numbers, regions.kept(settings))
-        inside = found[kept & (found >= least_value(settings.threshold))]
-        if inside.size:
-            return float(inside.mean() / 255)
-    return float(1 - values.max() / 255)
+    if not mask.any():
+        return float(1 - values.max() / 255)
+    field = probability.field
+    # The mask where the map has its values: as many as at the frame's size would take longer.
+    rows, columns = (
+        start + ((np.arange(count) + 0.5) * (end - start) / count).astype(int)
+        for count, start, end in zip(
+            values.shape, (field.top, field.left), (field.bottom, field.right), strict=True
+        )
+    )
+    passing = values >= least_value(threshold)
+    inside = passing & (mask[np.ix_(rows, columns)] > 0)
+    # A polyp may lie between them where the smallest that is kept is smaller than their distance.
+    return float(values[inside if inside.any() else passing].mean() / 255)

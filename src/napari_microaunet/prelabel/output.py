@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -29,7 +30,7 @@ from scipy import ndimage
 from napari_microaunet.atomic import replacing
 from napari_microaunet.errors import InputError
 from napari_microaunet.frames.masks import write_mask_file
-from napari_microaunet.frames.sequence import check_beside_frames
+from napari_microaunet.frames.sequence import check_beside_frames, unicode_name
 from napari_microaunet.prelabel.confidence import confidence
 from napari_microaunet.prelabel.masks import MaskSettings, mask_from
 
@@ -137,13 +138,16 @@ def write_prelabels(
     targets.check()
     out.mkdir(parents=True, exist_ok=True)
     done: dict[int, FrameResult] = {}
-    task = partial(_write_frames, out=out.absolute(), settings=settings, options=options)
+    sign = out.absolute() / f".{uuid4().hex}.part"
+    sign.touch()
+    task = partial(_write_frames, sign=sign, settings=settings, options=options)
     try:
         predictor.carry_out(
             task, sequence, range(len(sequence)), done, progress=progress, cancelled=cancelled
         )
         targets.remove_parts()
     finally:
+        sign.unlink(missing_ok=True)
         results = [done[index] for index in sorted(done)]
         if results:
             with _new_file(targets.table) as file:
@@ -157,16 +161,19 @@ def _write_frames(
     indices: Sequence[int],
     results: dict[int, FrameResult],
     *,
-    out: Path,
+    sign: Path,
     settings: MaskSettings,
     options: OutputOptions,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
-    """Write the files of some frames; a `FrameTask`."""
-    if not out.is_dir():  # it was there a moment ago, on the machine that asked for it
-        raise InputError(f"{out} is not there: choose a folder that all machines share.")
-    targets = _Targets(sequence, out, options)
+    """Write the files of some frames beside a sign that the run left there; a `FrameTask`."""
+    if not sign.is_file():  # on another machine the path may lead to another folder
+        raise InputError(
+            f"{sign.parent} is not there, or is another folder than where the command was given: "
+            "choose one that all machines share."
+        )
+    targets = _Targets(sequence, sign.parent, options)
     underway: deque[tuple[int, Future[FrameResult]]] = deque()
     writers = os.cpu_count() or 1
     predictions = predictor.predict(sequence, indices, progress=progress, cancelled=cancelled)
@@ -212,11 +219,12 @@ class _Targets:
     def write(self, prediction: Prediction, settings: MaskSettings) -> FrameResult:
         """Make and write the files of one frame."""
         name = self._sequence.frames[prediction.index].name
+        if self._options.overwrite:
+            # Where this run has none, an earlier run's would be taken for its own.
+            for path in (self._mask(name), self._overlay(name)):
+                path.unlink(missing_ok=True)
         if prediction.map is None:
             return FrameResult(name, None, 0, 0, prediction.problem or "")
-        if self._options.overwrite:
-            # An earlier run's outlines would be taken for those of this mask.
-            self._overlay(name).unlink(missing_ok=True)
         mask = mask_from(prediction.map, settings)
         if self._options.overlay:
             try:
@@ -232,13 +240,13 @@ class _Targets:
         else:
             with _new_file(path) as file:
                 Image.fromarray(mask > 0).convert("L").save(file, "PNG", compress_level=3)
-        trust = confidence(prediction.map, settings)
+        trust = confidence(prediction.map, mask, settings.threshold)
         return FrameResult(name, trust, int(mask.max()), int(np.count_nonzero(mask)), "")
 
     def remove_parts(self) -> None:
         """Delete what a process left half written when it was killed; see `replacing`."""
-        for folder in (self._out / "masks", self._out / "overlays"):
-            for part in folder.rglob(".*.part"):
+        for pattern in (".*.part", "masks/**/.*.part", "overlays/**/.*.part"):
+            for part in self._out.glob(pattern):
                 part.unlink()
 
     # Not with_suffix: a name may hold a dot of its own.
@@ -298,7 +306,7 @@ def _table(results: list[FrameResult]) -> bytes:
     table = csv.DictWriter(text, [field.name for field in fields(FrameResult)])
     table.writeheader()
     for result in results:
-        row = asdict(result)
+        row = asdict(result) | {"problem": unicode_name(result.problem)}  # it may name a file
         if result.confidence is not None:
             row["confidence"] = f"{result.confidence:.4f}"
         table.writerow(row)

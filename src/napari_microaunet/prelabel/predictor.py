@@ -14,8 +14,6 @@ import numpy as np
 
 from napari_microaunet.errors import InputError
 from napari_microaunet.prelabel.backends import open_backend
-from napari_microaunet.prelabel.confidence import confidence
-from napari_microaunet.prelabel.masks import MaskSettings
 from napari_microaunet.prelabel.preprocessing import prepare
 from napari_microaunet.prelabel.probability import ProbabilityMap, quantise
 
@@ -47,16 +45,12 @@ class Prediction:
         The frame's place in the sequence.
     map : ProbabilityMap or None
         None when the frame could not be read.
-    confidence : float
-        How far the mask with the model's own settings can be trusted, in [0, 1];
-        0 when the frame could not be read.
     problem : str or None
         Why the frame could not be read.
     """
 
     index: int
     map: ProbabilityMap | None
-    confidence: float
     problem: str | None
 
 
@@ -281,11 +275,9 @@ class Predictor:
         predictions = []
         for index, outcome in zip(indices, outcomes, strict=True):
             if isinstance(outcome, str):
-                predictions.append(Prediction(index, None, 0.0, outcome))
+                predictions.append(Prediction(index, None, outcome))
             else:
-                found = next(maps)
-                trust = confidence(found, MaskSettings.of(self.model.card))
-                predictions.append(Prediction(index, found, trust, None))
+                predictions.append(Prediction(index, next(maps), None))
         return predictions
 
     def _run(self, frames: Sequence[_PreparedFrame]) -> list[ProbabilityMap]:

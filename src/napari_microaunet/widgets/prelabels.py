@@ -263,8 +263,9 @@ class Prelabels(QObject):
             show_error(f"The mask of frame {name} cannot follow the model: {why}")
 
     def _found(self, kept: KeptMap, probability: ProbabilityMap, settings: MaskSettings) -> Found:
-        chunk = self.masks.chunks.encode(mask_from(probability, settings))
-        return Found(kept, settings, confidence(probability, settings), chunk)
+        mask = mask_from(probability, settings)
+        trust = confidence(probability, mask, settings.threshold)
+        return Found(kept, settings, trust, self.masks.chunks.encode(mask))
 
     def _unpacked(self, index: int, kept: KeptMap) -> ProbabilityMap:
         frame = self._session.sequence.frames[index]
