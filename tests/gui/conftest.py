@@ -66,7 +66,7 @@ def asynchronous():
 
 @pytest.fixture(params=[False, True], ids=["slicing at once", "async slicing"])
 def slicing(request):
-    """Let napari slice in both of its ways."""
+    """Let napari slice in both of its ways, for one test of each way that masks are changed in."""
     if request.param:
         request.getfixturevalue("asynchronous")
 

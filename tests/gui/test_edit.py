@@ -65,9 +65,7 @@ def shown_as(used):
     return shown[: mask.shape[0], : mask.shape[1]]
 
 
-def test_every_mask_tool_works_on_the_polyp_under_the_cursor_and_is_one_undo_step(
-    use, folder, slicing
-):
+def test_every_mask_tool_works_on_the_polyp_under_the_cursor_and_is_one_undo_step(use, folder):
     used = use(show=True)
     used.open(folder)
     mouse = Mouse(used)

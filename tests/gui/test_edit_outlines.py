@@ -118,7 +118,7 @@ def test_accept_takes_the_outline_as_the_last_drag_left_it(begun):
     assert used.work.session.status(index).state is ReviewState.ACCEPTED
 
 
-def test_a_locked_vertex_stays_when_it_is_dragged_and_others_move(begun, slicing):
+def test_a_locked_vertex_stays_when_it_is_dragged_and_others_move(begun):
     used, mouse = begun
     start = native(used)
     mouse.move(*centre(used, 2))
@@ -313,7 +313,7 @@ def test_boundary_mode_makes_room_when_the_mask_or_its_layer_is_changed_by_other
     assert not temporary(used)
 
 
-def test_snapping_takes_the_outline_to_the_edge_in_one_undo_step(use, folder, exact_masks, slicing):
+def test_snapping_takes_the_outline_to_the_edge_in_one_undo_step(use, folder, exact_masks):
     used = use(show=True)
     used.open(folder)
     mouse = Mouse(used)
@@ -355,7 +355,7 @@ def loop(used, label, count=8):
     return [(row + radius * np.sin(a), column + radius * np.cos(a)) for a in angles]
 
 
-def test_scissors_make_a_polyp_of_what_the_line_encloses(begun, slicing):
+def test_scissors_make_a_polyp_of_what_the_line_encloses(begun):
     used, mouse = begun
     places = loop(used, 2)
     start = native(used)

@@ -67,7 +67,7 @@ def extra_layers(used):
     return [layer for layer in used.viewer.layers if layer not in (used.work.image, used.layer)]
 
 
-def test_masks_go_on_to_the_next_frames_once_they_are_applied(use, clip, slicing):
+def test_masks_go_on_to_the_next_frames_once_they_are_applied(use, clip):
     used = begin(use, clip, show=True)
     panel = used.edit.propagation
     before = native(used, 0)

@@ -10,6 +10,7 @@ import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,10 +67,18 @@ def list_models() -> list[Model]:
     models = []
     for path in _files():
         try:
-            models.append(Model(path.stem, path, read_card(path)))
-        except InputError as error:
+            now = path.stat()
+            card = _card(path, now.st_ino, now.st_mtime_ns, now.st_size)
+            models.append(Model(path.stem, path, card))
+        except (InputError, OSError) as error:
             _log.warning("left out of the list of models: %s", error)
     return models
+
+
+@lru_cache(maxsize=256)
+def _card(path: Path, *_as_it_is: int) -> ModelCard:
+    """Read a card once while its file is the same: all lists of a window ask, again and again."""
+    return read_card(path)
 
 
 def find_model(name: str) -> Model:

@@ -70,7 +70,8 @@ class FinetuneRun(QWidget):
         self.stop_button.clicked.connect(self._stop_or_go_on)
         self.discard_button = QPushButton("Discard")
         self.discard_button.clicked.connect(self.discarded)
-        self.curves = FinetuneCurves()
+        self._curves: FinetuneCurves | None = None  # a tenth of a second: made for the first run
+        self._theme = "dark"
         self.strip = FinetuneStrip()
         self.strip.frame_wanted.connect(self.frame_wanted)
         as_wide_as_the_dock(self.runs.native)
@@ -90,11 +91,6 @@ class FinetuneRun(QWidget):
             "frames or keeps the encoder as it is; what you set under Advanced stays.",
         )
         hint(self.load, "What the run takes of this machine, measured now.")
-        hint(
-            self.curves,
-            "Left the loss, right the scores on validation frames, over minutes; the star is the\n"
-            "best so far, whose weights are kept. A line across marks the preference stage.",
-        )
         progress = QHBoxLayout()
         progress.addWidget(self.bar, 1)
         progress.addWidget(self.stop_button)
@@ -104,10 +100,31 @@ class FinetuneRun(QWidget):
         layout.setVerticalSpacing(5)
         layout.addRow(self.runs.label, self.runs.native)
         layout.addRow(progress)
-        for row in (self.status, self.plan, self.load, self.strip, self.curves):
+        for row in (self.status, self.plan, self.load, self.strip):
             layout.addRow(row)
+        self._layout = layout
         self._timer = QTimer(self, interval=_LOOK_MS, timeout=self._look)
         self.runs.changed.connect(self.show_run)
+
+    @property
+    def curves(self) -> FinetuneCurves:
+        """The curves of the run."""
+        if self._curves is None:
+            self._curves = FinetuneCurves()
+            self._curves.restyle(self._theme)
+            hint(
+                self._curves,
+                "Left the loss, right the scores on validation frames, over minutes. The star is\n"
+                "the best so far, whose weights are kept; a line marks the preference stage.",
+            )
+            self._layout.addRow(self._curves)
+        return self._curves
+
+    def restyle(self, theme_name: str) -> None:
+        """Take on the colours of napari's theme."""
+        self._theme = theme_name
+        if self._curves is not None:
+            self._curves.restyle(theme_name)
 
     def refresh(self, name: str | None = None) -> None:
         """Look for runs anew, and show one of them.
@@ -132,7 +149,6 @@ class FinetuneRun(QWidget):
         """
         self._position, self.state, self._graphics = 0, None, ""
         self._patience.stop()
-        self.curves.clear()
         self.strip.clear()
         self.plan.hide()
         try:
@@ -145,6 +161,7 @@ class FinetuneRun(QWidget):
             self._timer.stop()
             self.changed.emit()
             return
+        self.curves.clear()
         self._timer.start(_CATCH_UP_MS)
         self._look()
 

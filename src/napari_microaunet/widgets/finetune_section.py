@@ -349,7 +349,7 @@ class FinetuneSection(QWidget):
             self._bench.show_frame(sequence, names.index(name))
 
     def _restyle(self) -> None:
-        self.run.curves.restyle(self._bench.viewer.theme)
+        self.run.restyle(self._bench.viewer.theme)
 
 
 def _counted(session: Session) -> str:
