@@ -96,6 +96,7 @@ class FinetuneCurves(QWidget):
         """Take on the colours of napari's theme."""
         theme = get_theme(theme_name)
         text = theme.text.as_hex()
+        self.scores.plotItem.legend.setLabelTextColor(text)
         for plot, title in ((self.losses, "loss"), (self.scores, "validation")):
             plot.setBackground(theme.background.as_hex())
             plot.setTitle(title, color=text, size="8pt")
